@@ -1,0 +1,159 @@
+//! The kernel fields that probes read. Their offsets come from the running kernel's BTF at start and reach the
+//! probes as the read-only global `OFFSETS`; nothing about a kernel's layout is compiled in.
+
+/// Offset of a field that this kernel does not have.
+pub const MISSING: u16 = u16::MAX;
+
+/// What a field is called in the kernel, and how wide the probes read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FieldSpec {
+    /// `struct` that holds it.
+    pub of: &'static str,
+    /// Member name; members of anonymous structs and unions count as the struct's own.
+    pub member: &'static str,
+    /// Bytes that a probe reads; a member of another size is refused. 0: an aggregate, any size.
+    pub bytes: u8,
+}
+
+macro_rules! fields {
+    ($($(#[$doc:meta])* $name:ident = $of:literal . $member:literal : $bytes:literal,)*) => {
+        /// A field of a kernel struct, and its index in the global `OFFSETS`.
+        #[repr(u16)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Field { $($(#[$doc])* $name,)* }
+
+        /// Every [`Field`] in order of its index.
+        pub const FIELDS: &[(Field, FieldSpec)] =
+            &[$((Field::$name, FieldSpec { of: $of, member: $member, bytes: $bytes }),)*];
+    };
+}
+
+// The one place that names kernel fields. A macro, because an enum and its table in two lists would drift apart.
+fields! {
+    /// Address family.
+    SkFamily = "sock_common"."skc_family": 2,
+    /// TCP state.
+    SkState = "sock_common"."skc_state": 1,
+    /// Local port in host order; 0 once the port is released.
+    SkNum = "sock_common"."skc_num": 2,
+    /// Remote port in network order.
+    SkDport = "sock_common"."skc_dport": 2,
+    /// Local IPv4 address.
+    SkRcvSaddr = "sock_common"."skc_rcv_saddr": 4,
+    /// Remote IPv4 address.
+    SkDaddr = "sock_common"."skc_daddr": 4,
+    /// Local IPv6 address. Absent from kernels without IPv6.
+    SkV6RcvSaddr = "sock_common"."skc_v6_rcv_saddr": 16,
+    /// Remote IPv6 address. Absent from kernels without IPv6.
+    SkV6Daddr = "sock_common"."skc_v6_daddr": 16,
+    /// IPPROTO_*, 262 for MPTCP (a bit-field before 5.6, which is refused by its size).
+    SkProtocol = "sock"."sk_protocol": 2,
+    /// Local port in network order; stays when the port is released.
+    InetSport = "inet_sock"."inet_sport": 2,
+    /// Source address of packets; 0 where the socket is bound to a multicast or broadcast address.
+    InetSaddr = "inet_sock"."inet_saddr": 4,
+    /// Bytes that the peer acknowledged (RFC 4898 tcpEStatsAppHCThruOctetsAcked), SYN and FIN included.
+    TcpBytesAcked = "tcp_sock"."bytes_acked": 8,
+    /// Bytes received in order (RFC 4898 tcpEStatsAppHCThruOctetsReceived), FIN included.
+    TcpBytesReceived = "tcp_sock"."bytes_received": 8,
+    /// Segments handed to IP by this socket since it was last disconnected.
+    TcpSegsOut = "tcp_sock"."segs_out": 4,
+    /// `SHUTDOWN_MASK`: which directions were shut down.
+    SkShutdown = "sock"."sk_shutdown": 1,
+    /// The file's side of the socket; null before accept and after close.
+    SkSocket = "sock"."sk_socket": 8,
+    /// The network namespace.
+    SkNet = "sock_common"."skc_net": 8,
+    /// Whether this is a subflow of an MPTCP connection. Absent from kernels without MPTCP.
+    TcpIsMptcp = "tcp_sock"."is_mptcp": 1,
+    /// The first subflow of an MPTCP connection. Absent from kernels without MPTCP.
+    MptcpFirst = "mptcp_sock"."first": 8,
+    /// The common part of a network namespace.
+    NetCommon = "net"."ns": 0,
+    /// Open files of a task.
+    TaskFiles = "task_struct"."files": 8,
+    /// The table of open files.
+    FilesFdt = "files_struct"."fdt": 8,
+    /// Length of the table.
+    FdtMaxFds = "fdtable"."max_fds": 4,
+    /// The files, by descriptor.
+    FdtFd = "fdtable"."fd": 8,
+    /// What a file is of: a `struct socket`, if it is one's.
+    FilePrivateData = "file"."private_data": 8,
+    /// The file of a socket.
+    SocketFile = "socket"."file": 8,
+    /// The protocol's side of a socket.
+    SocketSk = "socket"."sk": 8,
+    /// x86: number of the system call that a thread is in.
+    RegsOrigAx = "pt_regs"."orig_ax": 8,
+    /// arm64: the same.
+    RegsSyscallno = "pt_regs"."syscallno": 4,
+    /// What the architecture keeps of a thread.
+    TaskThreadInfo = "task_struct"."thread_info": 0,
+    /// x86: `TS_COMPAT` in it tells a 32-bit system call.
+    ThreadStatus = "thread_info"."status": 4,
+    /// arm64: `TIF_32BIT` in it tells a 32-bit program.
+    ThreadFlags = "thread_info"."flags": 8,
+    /// `SOCK_*`.
+    SkType = "sock"."sk_type": 2,
+    /// The backlog of a listener.
+    SkMaxAckBacklog = "sock"."sk_max_ack_backlog": 4,
+    /// Settings below net.core of a namespace.
+    NetCore = "net"."core": 0,
+    /// net.core.somaxconn.
+    CoreSomaxconn = "netns_core"."sysctl_somaxconn": 4,
+    /// x86: first argument of a system call.
+    RegsDi = "pt_regs"."di": 8,
+    /// x86: second argument of a system call.
+    RegsSi = "pt_regs"."si": 8,
+    /// arm64: the registers; arguments of a system call are in the first ones.
+    RegsRegs = "pt_regs"."regs": 0,
+    /// Namespaces of a task.
+    TaskNsproxy = "task_struct"."nsproxy": 8,
+    /// Mount namespace.
+    NsproxyMntNs = "nsproxy"."mnt_ns": 8,
+    /// The common part of a mount namespace.
+    MntNsCommon = "mnt_namespace"."ns": 0,
+    /// Inode number of a namespace.
+    NsInum = "ns_common"."inum": 4,
+    /// Owner of a packet on its way out.
+    SkbSk = "sk_buff"."sk": 8,
+    /// Start of the packet's buffer.
+    SkbHead = "sk_buff"."head": 8,
+    /// Start of what is not yet consumed.
+    SkbData = "sk_buff"."data": 8,
+    /// Offset of the end of the linear part from `head`; the shared info follows.
+    SkbEnd = "sk_buff"."end": 4,
+    /// Bytes in all.
+    SkbLen = "sk_buff"."len": 4,
+    /// Bytes outside of the linear part.
+    SkbDataLen = "sk_buff"."data_len": 4,
+    /// Next packet in a list.
+    SkbNext = "sk_buff"."next": 8,
+    /// Offset of the transport header from `head`.
+    SkbTransportHeader = "sk_buff"."transport_header": 2,
+    /// Offset of the network header from `head`.
+    SkbNetworkHeader = "sk_buff"."network_header": 2,
+    /// EtherType in network order.
+    SkbProtocol = "sk_buff"."protocol": 2,
+    /// Fragments that are packets of their own (a reassembled datagram).
+    ShinfoFragList = "skb_shared_info"."frag_list": 8,
+}
+
+/// How many fields there are; the length of the global `OFFSETS`.
+pub const FIELD_COUNT: usize = FIELDS.len();
+
+/// A function or tracepoint whose number of arguments differs between kernels.
+#[repr(u16)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Func {
+    /// `inet_csk_accept`: 4 arguments up to 6.9, 2 since 6.10; a typed program finds the
+    /// return value behind them, so each count has its own program.
+    InetCskAccept,
+}
+
+/// Every [`Func`] in order of its index, with the kernel's name.
+pub const FUNCS: &[(Func, &str)] = &[(Func::InetCskAccept, "inet_csk_accept")];
+
+/// How many there are.
+pub const FUNC_COUNT: usize = FUNCS.len();

@@ -1,0 +1,216 @@
+//! The option groups that several tools share, one struct per meaning.
+//!
+//! A group owns a letter only because all of its users agree on it; everything else is the tool's own.
+// No doc comments on these structs: flattened, they would replace the command's description.
+#![expect(missing_docs, reason = "a doc comment on a flattened Args replaces the command's about")]
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::parse::{ALL_PORTS, Ports, pid, pid_or_all, ports, positive};
+use crate::out::Format;
+
+/// The help's section of options that choose rows. Named per option: a heading of a whole group would go on to
+/// the options that follow it.
+pub const FILTERS: &str = "Filters";
+/// The help's section of options that choose the form of rows.
+pub const OUTPUT: &str = "Output";
+
+// Sockets of one family only.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct Family {
+    /// IPv4 only
+    #[arg(short = '4', long, conflicts_with = "ipv6", help_heading = FILTERS)]
+    pub ipv4: bool,
+    /// IPv6 only
+    #[arg(short = '6', long, help_heading = FILTERS)]
+    pub ipv6: bool,
+}
+
+// One process.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct Pid {
+    /// This process only
+    #[arg(short, long, value_name = "PID", value_parser = pid, help_heading = FILTERS)]
+    pub pid: Option<NonZeroU32>,
+}
+
+// One process, in the tools where BCC takes 0 for all.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct PidOrAll {
+    /// This process only; 0 means all
+    #[arg(
+        short, long, value_name = "PID", value_parser = pid_or_all, default_value_t = 0,
+        hide_default_value = true, help_heading = FILTERS
+    )]
+    pub pid: u32,
+}
+
+// Local and remote ports.
+#[derive(Args, Clone, Debug, Default)]
+pub struct FlowPorts {
+    /// These local ports only, comma-separated
+    #[arg(
+        short = 'L', long, value_name = "PORTS", value_parser = ports, default_value = ALL_PORTS,
+        hide_default_value = true, help_heading = FILTERS
+    )]
+    pub localport: Ports,
+    /// These remote ports only, comma-separated
+    #[arg(
+        short = 'D', long, value_name = "PORTS", value_parser = ports, default_value = ALL_PORTS,
+        hide_default_value = true, help_heading = FILTERS
+    )]
+    pub remoteport: Ports,
+}
+
+// Containers, by pinned maps.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Containers {
+    /// Only cgroups in this pinned BPF map
+    #[arg(long, value_name = "PATH", help_heading = FILTERS)]
+    pub cgroupmap: Option<PathBuf>,
+    /// Only mount namespaces in this pinned map
+    #[arg(long, value_name = "PATH", help_heading = FILTERS)]
+    pub mntnsmap: Option<PathBuf>,
+}
+
+// Seconds since the first row.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct Timestamp {
+    /// Add the time in seconds since the first row
+    #[arg(short = 't', long, help_heading = OUTPUT)]
+    pub timestamp: bool,
+}
+
+// Time of day.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct WallClock {
+    /// Add the time of day (HH:MM:SS)
+    #[arg(short = 'T', long, help_heading = OUTPUT)]
+    pub time: bool,
+}
+
+// BCC's wide and comma-separated forms. For tools that have `Json` as well.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct WideCsv {
+    /// Wide columns, with room for IPv6 addresses
+    #[arg(short, long, help_heading = OUTPUT)]
+    pub wide: bool,
+    /// Comma-separated values
+    #[arg(short = 's', long, conflicts_with = "json", help_heading = OUTPUT)]
+    pub csv: bool,
+}
+
+impl WideCsv {
+    pub fn format(self, json: Json) -> Format {
+        if self.csv { Format::Csv } else { json.format() }
+    }
+}
+
+// One JSON object per row.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct Json {
+    /// One JSON object per line
+    #[arg(long, help_heading = OUTPUT)]
+    pub json: bool,
+}
+
+impl Json {
+    pub fn format(self) -> Format {
+        if self.json { Format::Json } else { Format::Text }
+    }
+}
+
+// How often a sampler prints, and how many times.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct Every {
+    /// Seconds between outputs
+    #[arg(value_name = "INTERVAL", value_parser = positive)]
+    pub interval: Option<NonZeroU32>,
+    /// Number of outputs
+    #[arg(value_name = "COUNT", value_parser = positive)]
+    pub count: Option<NonZeroU32>,
+}
+
+// More words on stderr, where the letter is free.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct Verbose {
+    /// Say on stderr which hooks are used, and why not others
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches as _;
+
+    use super::*;
+    use crate::tool::demo::{self, FlowsArgs, LoadArgs};
+
+    fn flows(words: &str) -> FlowsArgs {
+        let matches = (demo::TOOLS[0].command)().try_get_matches_from(words.split(' ')).unwrap();
+        FlowsArgs::from_arg_matches(&matches).unwrap()
+    }
+
+    fn load(words: &str) -> LoadArgs {
+        let matches = (demo::TOOLS[1].command)().try_get_matches_from(words.split(' ')).unwrap();
+        LoadArgs::from_arg_matches(&matches).unwrap()
+    }
+
+    #[test]
+    fn short_options_bundle() {
+        let args = flows("x -stT");
+        assert!(args.wide.csv && args.timestamp.timestamp && args.time.time);
+        let args = load("x -Cp 181");
+        assert!(args.noclear && args.pid.pid == 181);
+        assert_eq!(load("x -Cp181").pid.pid, 181);
+    }
+
+    #[test]
+    fn unique_prefixes_are_enough_and_exact_names_win() {
+        let args = flows("x --timest");
+        assert!(args.timestamp.timestamp && !args.time.time);
+        let args = flows("x --time");
+        assert!(args.time.time && !args.timestamp.timestamp);
+        assert_eq!(flows("x --local 1,2").ports.localport.as_slice(), [1, 2]);
+        assert_eq!(flows("x --cgroup=/x").containers.cgroupmap, Some("/x".into()));
+    }
+
+    #[test]
+    fn options_may_follow_positionals() {
+        let args = load("x 5 2 -C");
+        assert_eq!(
+            (args.every.interval.map(Into::into), args.every.count.map(Into::into)),
+            (Some(5), Some(2))
+        );
+        assert!(args.noclear);
+    }
+
+    #[test]
+    fn the_last_of_a_repeated_option_wins() {
+        assert_eq!(flows("x -p 1 -p 2 -4 -4").pid.pid, NonZeroU32::new(2));
+        assert!(flows("x -t -t").timestamp.timestamp);
+        assert_eq!(flows("x -L 1 -L 2").ports.localport.as_slice(), [2]);
+    }
+
+    #[test]
+    fn nothing_is_filtered_unless_asked() {
+        let args = flows("x");
+        assert!(
+            args.pid.pid.is_none() && args.ports.localport.is_empty() && args.ports.remoteport.is_empty()
+        );
+        assert!(!args.family.ipv4 && !args.family.ipv6 && args.containers.mntnsmap.is_none());
+        assert_eq!(args.wide.format(args.json), Format::Text);
+        assert!(!args.verbose.verbose);
+        assert_eq!(load("x -p 0").pid.pid, 0);
+        assert!(load("x").every.interval.is_none());
+    }
+
+    #[test]
+    fn an_empty_list_is_refused_and_all_is_no_filter() {
+        assert!((demo::TOOLS[0].command)().try_get_matches_from(["x", "-L", ""]).is_err());
+        assert!(flows("x -L all").ports.localport.is_empty());
+    }
+}

@@ -1,0 +1,155 @@
+//! What users type: the tools' options, the multicall names, and errors in one line.
+//!
+//! Lives here: one small struct per meaning of an option, shared by the tools that agree on its letter. Must
+//! never live here: what an option does to a probe, or an option of one tool only.
+//! Doc comments on the structs would replace the commands' descriptions, hence `//`.
+
+mod groups;
+mod links;
+pub mod multicall;
+mod parse;
+
+use std::ffi::{OsStr, OsString};
+use std::iter::once;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{ArgAction, ArgMatches, Args, Command};
+
+pub use self::groups::{
+    Containers, Every, FILTERS, Family, FlowPorts, Json, OUTPUT, Pid, PidOrAll, Timestamp, Verbose,
+    WallClock, WideCsv,
+};
+pub use self::parse::{ALL_PORTS, Ports, ports, positive, uid};
+use crate::error::{self, usage};
+use crate::out::{self, Out};
+use crate::tool::{Ctx, Entry, Tool};
+
+use self::multicall::Call;
+
+/// The whole process: picks a tool, runs it, turns an error into a line and an exit code.
+pub fn main(words: &[OsString], tools: &'static [Entry]) -> ExitCode {
+    let (argv0, args) = words.split_first().map_or((OsStr::new(""), &[][..]), |(name, args)| (name, args));
+    let call = multicall::pick(argv0, args, tools);
+    let name = match &call {
+        Call::Tool(entry, _) => entry.spec.name,
+        _ => "netbcc",
+    };
+    ExitCode::from(match dispatch(call, tools) {
+        Ok(()) => error::EXIT_OK,
+        Err(err) => {
+            if !error::is_broken_pipe(&err) {
+                out::error(name, &err);
+            }
+            error::exit_code(&err)
+        }
+    })
+}
+
+fn dispatch(call: Call, tools: &'static [Entry]) -> Result<()> {
+    match call {
+        Call::Tool(entry, args) => run_tool(entry, args),
+        Call::InstallLinks(args) => links::install(args, tools),
+        Call::Help => print(multicall::help(tools)),
+        Call::HelpOf(entry) => print((entry.command)().render_help()),
+        Call::List => print(multicall::list(tools)),
+        Call::Version => print(concat!("netbcc ", env!("CARGO_PKG_VERSION"), "\n")),
+        Call::Unknown { name, nearest } => {
+            let guess = nearest.map(|near| format!("; did you mean '{near}'?")).unwrap_or_default();
+            Err(usage(format!("unknown tool '{name}'{guess} (netbcc --list names them all)")))
+        }
+        Call::Wrong(what) => Err(usage(format!("{what} (try 'netbcc --help')"))),
+    }
+}
+
+fn run_tool(entry: &'static Entry, args: Vec<OsString>) -> Result<()> {
+    let Some(matches) = parse_args((entry.command)(), args)? else { return Ok(()) };
+    if matches.get_flag("ebpf") {
+        return print(format!(
+            "{name}: no source is generated at run time: its BPF object, {size} bytes in this binary, is \
+             compiled from probes-ebpf/src/bin/{name}.rs\n",
+            name = entry.spec.name,
+            size = entry.spec.object.len(),
+        ));
+    }
+    let verbose = std::env::var_os("NETBCC_LOG").is_some_and(|level| level == "debug");
+    let mut cx = Ctx { spec: entry.spec, verbose, out: Out::stdout()? };
+    let ran = (entry.run)(&matches, &mut cx);
+    // Rows that were printed before an error are as good as any.
+    ran.and(cx.out.flush())
+}
+
+/// Parses; None when it was a question for help, which is answered.
+fn parse_args(mut command: Command, args: Vec<OsString>) -> Result<Option<ArgMatches>> {
+    let name = command.get_bin_name().unwrap_or(command.get_name()).to_owned();
+    match command.try_get_matches_from_mut(once(OsString::from(&name)).chain(args)) {
+        Ok(matches) => Ok(Some(matches)),
+        Err(err) if !err.use_stderr() => print(err.render()).map(|()| None),
+        Err(err) => Err(usage(format!("{} (try '{name} --help')", parse::one_line(&err, &command)))),
+    }
+}
+
+fn print(text: impl std::fmt::Display) -> Result<()> {
+    let mut out = Out::stdout()?;
+    out.raw().extend_from_slice(text.to_string().as_bytes());
+    out.flush()
+}
+
+/// A tool's command line: its own options under the manners that all tools share.
+pub fn command<T: Tool>() -> Command {
+    let spec = &T::SPEC;
+    let ebpf = clap::Arg::new("ebpf").long("ebpf").hide(true).action(ArgAction::SetTrue);
+    T::Args::augment_args(manners(Command::new(spec.name)))
+        .about(spec.about)
+        .arg(ebpf)
+        .after_help(parse::after_help(spec))
+}
+
+/// What all of our command lines have in common: argparse's manners, as BCC's users know them.
+fn manners(command: Command) -> Command {
+    // One form of help, the compact one.
+    let help = clap::Arg::new("help").short('h').long("help").help("Print this help");
+    command
+        .disable_help_flag(true)
+        .disable_help_subcommand(true)
+        .arg(help.action(ArgAction::HelpShort))
+        .infer_long_args(true)
+        .args_override_self(true)
+        .term_width(79)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tool::demo::TOOLS;
+
+    /// The error line of a call that must not print anything else.
+    fn wrong(words: &str) -> String {
+        let words: Vec<OsString> = words.split(' ').map(Into::into).collect();
+        let err = dispatch(multicall::pick(&words[0], &words[1..], TOOLS), TOOLS).unwrap_err();
+        assert_eq!(error::exit_code(&err), error::EXIT_USAGE);
+        format!("{err:#}")
+    }
+
+    #[test]
+    fn wrong_calls_are_answered_in_one_line() {
+        for (words, expected) in [
+            (
+                "netbcc tcplod",
+                "unknown tool 'tcplod'; did you mean 'tcpload'? (netbcc --list names them all)",
+            ),
+            ("netbcc frobnicate", "unknown tool 'frobnicate' (netbcc --list names them all)"),
+            ("netbcc --frobnicate", "unknown option '--frobnicate' (try 'netbcc --help')"),
+            (
+                "tcpload 0x",
+                "invalid value '0x' for '[INTERVAL]': not a whole number from 1 to 4294967295 (try 'tcpload --help')",
+            ),
+            (
+                "netbcc install-links",
+                "the following required arguments were not provided: <DIR> (try 'netbcc install-links --help')",
+            ),
+        ] {
+            assert_eq!(wrong(words), expected);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! netbcc: BCC's network tools as one static binary.
+
+pub mod cli;
+pub mod dns;
+pub mod error;
+pub mod out;
+pub mod probe;
+pub mod registry;
+pub mod sys;
+pub mod tool;
+pub mod tools;

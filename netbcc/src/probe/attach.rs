@@ -1,0 +1,177 @@
+//! The attach ladder: tries rungs top down until one holds.
+//!
+//! Rules: a rung is all or nothing. Only "this kernel does not have it, or does not allow it" moves down; a program
+//! that the verifier rejects is our bug, and is said with the verifier's last words. The kernel is asked (BTF, the
+//! load, the attach itself), never its version. Programs of rungs that are not reached are never loaded.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use nix::errno::Errno;
+
+use super::hook::{Kind, Ladder, Prog, Rung, RungName};
+use super::object::{Fault, KPROBE, Object};
+use crate::error::hinted;
+use crate::sys::btf::Kernel;
+
+/// The rung that holds, and why those above it do not.
+pub(super) struct Chosen {
+    pub(super) ladder: &'static Ladder,
+    pub(super) rung: &'static Rung,
+    pub(super) lost: Vec<String>,
+}
+
+/// Attaches the first rung that this kernel has; with `forced`, that one or none.
+pub(super) fn ladder(
+    object: &mut Object,
+    kernel: &Kernel,
+    ladder: &'static Ladder,
+    forced: Option<RungName>,
+    needed: impl Fn(&Prog) -> bool,
+) -> Result<Chosen> {
+    let mut lost = Vec::new();
+    for rung in ladder.rungs.iter().filter(|rung| forced.is_none_or(|name| name == rung.name)) {
+        match attach_rung(object, kernel, rung, &needed) {
+            Ok(()) => return Ok(Chosen { ladder, rung, lost }),
+            Err(Refusal::Lacking(why)) => lost.push(format!("not by {}: {why}", rung.name)),
+            Err(Refusal::Ours(why)) => {
+                return Err(hinted(
+                    anyhow!("{}: {why}", ladder.name),
+                    "this is a defect of netbcc: please report it with the kernel's release (uname -r)",
+                ));
+            }
+        }
+    }
+    let what = forced.map_or("any hook".to_owned(), |name| format!("the rung {name}"));
+    let why = if lost.is_empty() { "there is no such rung".to_owned() } else { lost.join("; ") };
+    Err(hinted(
+        anyhow!("{}: this kernel does not offer {what} for it: {why}", ladder.name),
+        if forced.is_some() {
+            "unset NETBCC_ATTACH"
+        } else {
+            "a kernel with fentry, kprobes or BTF tracepoints is needed"
+        },
+    ))
+}
+
+/// Why a program cannot be attached.
+enum Refusal {
+    /// The kernel lacks it or forbids it: try the next rung.
+    Lacking(String),
+    /// The program is wrong.
+    Ours(String),
+}
+
+fn attach_rung(
+    object: &mut Object,
+    kernel: &Kernel,
+    rung: &Rung,
+    needed: &impl Fn(&Prog) -> bool,
+) -> Result<(), Refusal> {
+    let programs = || rung.programs.iter().filter(|prog| needed(prog) && kernel.fits(prog.arity));
+    for prog in rung.programs.iter().filter(|prog| needed(prog)) {
+        if !programs().any(|other| other.target == prog.target && other.kind == prog.kind) {
+            return Err(Refusal::Lacking(format!("{}: its arguments are not the known ones", prog.target)));
+        }
+    }
+    for prog in programs() {
+        lacks_target(kernel, prog)?;
+    }
+    let mut attached = Vec::new();
+    for prog in programs() {
+        let target = match prog.kind {
+            Kind::Fentry | Kind::Fexit => kernel.function(prog.target),
+            Kind::TpBtf => kernel.tracepoint(prog.target),
+            Kind::Kprobe | Kind::Kretprobe => None,
+        };
+        match object.attach(prog, target) {
+            Ok(true) => attached.push(prog),
+            // Another ladder's rung has it attached already.
+            Ok(false) => {}
+            Err(fault) => {
+                for prog in attached {
+                    object.detach(prog);
+                }
+                return Err(refusal(prog, fault));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Asked before anything is loaded.
+fn lacks_target(kernel: &Kernel, prog: &Prog) -> Result<(), Refusal> {
+    let Prog { kind, target, .. } = *prog;
+    let lacking = |why: &str| Err(Refusal::Lacking(format!("{target}: {why}")));
+    match kind {
+        Kind::Fentry | Kind::Fexit if kernel.function(target).is_none() => {
+            lacking("the kernel's BTF has no such function, or several")
+        }
+        Kind::TpBtf if kernel.tracepoint(target).is_none() => {
+            lacking("the kernel's BTF has no such tracepoint")
+        }
+        Kind::Kprobe | Kind::Kretprobe if !has_kprobes() => {
+            lacking("the kernel has no kprobes (CONFIG_KPROBES)")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Asked first, because a load in vain costs a millisecond.
+fn has_kprobes() -> bool {
+    Path::new(KPROBE).exists()
+}
+
+fn refusal(prog: &Prog, fault: Fault) -> Refusal {
+    let Prog { name, target, .. } = prog;
+    match fault {
+        Fault::Object(why) => Refusal::Ours(why),
+        Fault::Map(map, error) => Refusal::Lacking(format!("map {map}: {}", reason(&error))),
+        Fault::Attach(error) => Refusal::Lacking(format!("attach {target}: {}", reason(&error))),
+        Fault::Load(error, log) if is_rejection(&error, &log) => {
+            Refusal::Ours(format!("the verifier rejects {name}: {error}: {}", Tail(&log)))
+        }
+        Fault::Load(error, log) => {
+            let said = log.lines().rfind(|line| !line.starts_with("processed ")).unwrap_or_default();
+            let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
+            Refusal::Lacking(format!("load {target}: {}{said}", reason(&error)))
+        }
+    }
+}
+
+/// Whether the verifier looked at the program and found it wrong, as opposed to a kernel that lacks what it uses.
+fn is_rejection(io_error: &io::Error, log: &str) -> bool {
+    let errno = Errno::from_raw(io_error.raw_os_error().unwrap_or_default());
+    let by_verifier =
+        matches!(errno, Errno::EACCES | Errno::EINVAL | Errno::E2BIG | Errno::EFAULT | Errno::EPERM);
+    let lacks_helper = log.contains("unknown func") || log.contains("invalid func");
+    // More to say than fits into the largest log: it got far, and then refused.
+    let at_length = errno == Errno::ENOSPC;
+    // Only a log that reached instructions speaks of the program; a line about the target does not.
+    (at_length || by_verifier && log.contains("processed ")) && !lacks_helper
+}
+
+/// `Operation not permitted (os error 1)` says little where the capabilities are there.
+fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc_eperm) if libc_eperm == Errno::EPERM as i32 => "the kernel forbids it (EPERM)".to_owned(),
+        // ENOTSUPP, which has no text in user space.
+        Some(524) => "the kernel does not support it (ENOTSUPP)".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// The last lines of a verifier log: where it stopped.
+struct Tail<'a>(&'a str);
+
+impl fmt::Display for Tail<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<&str> = self.0.lines().collect();
+        for line in &lines[lines.len().saturating_sub(20)..] {
+            write!(f, "{line} | ")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,259 @@
+//! From the ring buffer to the tool, batch by batch.
+//!
+//! The kernel wakes us at the first event after we had read everything. We hand over what is there, then rest a few
+//! milliseconds before we look again: in a flood one wake-up serves hundreds of events, and a lone event is printed
+//! at once. A batch is ordered by kernel time, because CPUs reserve room in the ring a little out of order.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use aya::maps::{MapData, PerCpuHashMap, RingBuf};
+use netbcc_common::TS_BYTES;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use super::attach::Chosen;
+use super::hook::RungName;
+use super::ledger::Ledger;
+pub use super::ledger::Losses;
+use super::object::Object;
+use crate::tool::Ctx;
+
+/// How long we rest after a batch. Rows still leave well within 50 ms of their event.
+const REST: Duration = Duration::from_millis(10);
+/// More bytes than this in one batch, and we do not rest: the ring fills faster than that.
+const FLOOD_BYTES: usize = 128 << 10;
+/// A batch is handed over at the latest when it has grown to this.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// The attached probes of one run. Dropping it detaches everything.
+pub struct Probe {
+    object: Object,
+    ring: RingBuf<MapData>,
+    ledger: Ledger,
+    rungs: Vec<(&'static str, RungName)>,
+    batch: Batch,
+}
+
+/// Events in the order of their kernel time.
+#[derive(Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    /// Kernel time, start and end in `bytes`.
+    index: Vec<(u64, usize, usize)>,
+    /// Monotonic time at which the batch was taken, ns.
+    now_ns: u64,
+    last: bool,
+}
+
+impl Batch {
+    /// The records, each as the kernel wrote it.
+    pub fn records(&self) -> impl Iterator<Item = &[u8]> {
+        self.index.iter().map(|&(_, start, end)| &self.bytes[start..end])
+    }
+
+    /// When the batch was taken: `CLOCK_MONOTONIC`, ns.
+    pub fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    /// Whether the run ends: nothing will follow.
+    pub fn is_last(&self) -> bool {
+        self.last
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.index.clear();
+    }
+
+    fn push(&mut self, record: &[u8]) {
+        let Some(&ts) = record.first_chunk::<TS_BYTES>() else { return };
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(record);
+        self.index.push((u64::from_ne_bytes(ts), start, self.bytes.len()));
+    }
+
+    fn sort(&mut self) {
+        if !self.index.is_sorted_by_key(|entry| entry.0) {
+            self.index.sort_by_key(|entry| entry.0);
+        }
+    }
+}
+
+/// What a tool does with a batch. It answers when it wants to be called again even if nothing happens.
+pub trait OnBatch: FnMut(&mut Ctx, &Batch) -> Result<Option<Duration>> {}
+impl<F: FnMut(&mut Ctx, &Batch) -> Result<Option<Duration>>> OnBatch for F {}
+
+impl Probe {
+    pub(super) fn new(mut object: Object, chosen: &[Chosen]) -> Result<Self> {
+        Ok(Self {
+            ring: RingBuf::try_from(object.map("EVENTS")?).context("map the ring buffer")?,
+            ledger: Ledger::take(&mut object)?,
+            rungs: chosen.iter().map(|chosen| (chosen.ladder.name, chosen.rung.name)).collect(),
+            object,
+            batch: Batch::default(),
+        })
+    }
+
+    /// Which rung of a ladder is attached.
+    pub fn rung(&self, ladder: &str) -> Option<RungName> {
+        self.rungs.iter().find(|(name, _)| *name == ladder).map(|&(_, rung)| rung)
+    }
+
+    /// Runs until SIGINT, SIGTERM or the end of our output's reader. What the tool printed so far (its header) goes
+    /// out first: by then everything is attached.
+    ///
+    /// # Errors
+    /// Output cannot be written, or the tool failed.
+    pub fn stream(&mut self, cx: &mut Ctx, mut on_batch: impl OnBatch) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .context("start the event loop")?;
+        runtime.block_on(self.run(cx, &mut on_batch))
+    }
+
+    async fn run(&mut self, cx: &mut Ctx, on_batch: &mut impl OnBatch) -> Result<()> {
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let events = watch(duplicate(&self.ring)?, Interest::READABLE).context("watch the ring buffer")?;
+        let reader = Reader::watch();
+        cx.out.flush()?;
+        say_ready()?;
+
+        let mut resting = false;
+        let mut again: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                biased;
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+                () = reader.gone() => break,
+                ready = events.readable(), if !resting => ready.context("wait for events")?.clear_ready(),
+                () = until(again) => {}
+            }
+            let bytes = self.take(cx);
+            let wish = on_batch(cx, &self.batch)?;
+            cx.out.flush()?;
+            // Rest after work, and once more after the rest found nothing new: only then may the kernel wake us.
+            resting = bytes > 0;
+            let rest = match bytes {
+                0 => None,
+                FLOOD_BYTES.. => Some(Duration::ZERO),
+                _ => Some(REST),
+            };
+            again = [rest, wish].into_iter().flatten().min().map(|wait| Instant::now() + wait);
+        }
+        self.finish(cx, on_batch)
+    }
+
+    /// The last events, the last words.
+    fn finish(&mut self, cx: &mut Ctx, on_batch: &mut impl OnBatch) -> Result<()> {
+        // Bounded: traffic may go on for ever.
+        for _ in 0..64 {
+            if self.take(cx) < BATCH_BYTES {
+                break;
+            }
+            on_batch(cx, &self.batch)?;
+        }
+        self.batch.last = true;
+        on_batch(cx, &self.batch)?;
+        let flushed = cx.out.flush();
+        if let Some(sentence) = self.ledger.read(&self.object)?.sentence() {
+            cx.warn(sentence);
+        }
+        flushed
+    }
+
+    /// Fills the batch with what is in the ring; answers its bytes.
+    fn take(&mut self, cx: &mut Ctx) -> usize {
+        self.batch.clear();
+        while self.batch.bytes.len() < BATCH_BYTES
+            && let Some(record) = self.ring.next()
+        {
+            self.batch.push(&record);
+        }
+        self.batch.sort();
+        self.batch.now_ns = cx.out.clock().monotonic_ns();
+        self.batch.bytes.len()
+    }
+
+    /// What was lost so far.
+    pub fn losses(&self) -> Result<Losses> {
+        self.ledger.read(&self.object)
+    }
+
+    /// Every key of a per-CPU table of counts, with the sum over CPUs (modulo 2^64).
+    pub fn counts<const N: usize>(&mut self, table: &str) -> Result<Vec<([u8; N], u64)>> {
+        let map = self.object.map(table)?;
+        let map = PerCpuHashMap::<_, [u8; N], u64>::try_from(map).with_context(|| format!("map {table}"))?;
+        map.iter()
+            .map(|entry| {
+                let (key, values) = entry.with_context(|| format!("read the map {table}"))?;
+                Ok((key, values.iter().fold(0, |sum: u64, value| sum.wrapping_add(*value))))
+            })
+            .collect()
+    }
+}
+
+fn duplicate(ring: &RingBuf<MapData>) -> Result<OwnedFd> {
+    ring.as_fd().try_clone_to_owned().context("duplicate the ring buffer's descriptor")
+}
+
+/// Registers a descriptor that it then owns.
+#[expect(
+    deprecated,
+    reason = "sound here, as an OwnedFd stays open while it is registered; its successor is unsafe"
+)]
+fn watch(fd: OwnedFd, interest: Interest) -> std::io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(fd, interest)
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Who reads our output. When a pipe's reader goes away there is nobody left to trace for, even before the next row.
+struct Reader(Option<AsyncFd<OwnedFd>>);
+
+impl Reader {
+    fn watch() -> Self {
+        let watched = std::io::stdout()
+            .as_fd()
+            .try_clone_to_owned()
+            .ok()
+            // A regular file cannot be watched, and needs not be.
+            .and_then(|fd| watch(fd, Interest::ERROR).ok());
+        Self(watched)
+    }
+
+    async fn gone(&self) {
+        match &self.0 {
+            Some(fd) => {
+                let _error = fd.ready(Interest::ERROR).await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Scripts and tests may wait for readiness on a descriptor, which works in every output format.
+fn say_ready() -> Result<()> {
+    let Ok(fd) = std::env::var("NETBCC_READY_FD") else { return Ok(()) };
+    let number: u32 = fd.parse().with_context(|| format!("NETBCC_READY_FD={fd}"))?;
+    let mut file = File::options()
+        .write(true)
+        .open(format!("/proc/self/fd/{number}"))
+        .with_context(|| format!("NETBCC_READY_FD={fd}"))?;
+    file.write_all(b"\n").context("write to NETBCC_READY_FD")
+}

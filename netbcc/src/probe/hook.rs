@@ -1,0 +1,151 @@
+//! The declaration of a tool's hooks: ladders of rungs, best first. A table, read by one function.
+
+use std::fmt;
+
+use netbcc_common::kernel::Func;
+
+/// How a program hangs on the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// At a function's entry, by trampoline.
+    Fentry,
+    /// At a function's exit, by trampoline.
+    Fexit,
+    /// At a function's entry, by breakpoint.
+    Kprobe,
+    /// At a function's exit, by breakpoint.
+    Kretprobe,
+    /// At a tracepoint, with typed arguments.
+    TpBtf,
+}
+
+/// When a program of a rung is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Always.
+    Always,
+    /// Where rows of IPv4 are wanted.
+    V4Rows,
+    /// Where rows of IPv6 are wanted and the kernel has IPv6.
+    V6Rows,
+    /// Where the kernel has IPv6.
+    V6Kernel,
+    /// Where the plan asks for this by name.
+    Asked(&'static str),
+}
+
+/// One program and the function or tracepoint that it hangs on.
+#[derive(Clone, Copy, Debug)]
+pub struct Prog {
+    /// Its name in the object.
+    pub name: &'static str,
+    /// How it hangs.
+    pub kind: Kind,
+    /// On what.
+    pub target: &'static str,
+    /// When it is loaded.
+    pub need: Need,
+    /// Loaded only where this function takes so many arguments.
+    pub arity: Option<(Func, u8)>,
+}
+
+impl Prog {
+    const fn new(name: &'static str, kind: Kind, target: &'static str) -> Self {
+        Self { name, kind, target, need: Need::Always, arity: None }
+    }
+
+    /// Loaded only then.
+    #[must_use]
+    pub const fn when(mut self, need: Need) -> Self {
+        self.need = need;
+        self
+    }
+
+    /// Loaded only where `func` takes `count` arguments.
+    #[must_use]
+    pub const fn arity(mut self, func: Func, count: u8) -> Self {
+        self.arity = Some((func, count));
+        self
+    }
+}
+
+/// A program at a function's entry, typed.
+pub const fn fentry(name: &'static str, target: &'static str) -> Prog {
+    Prog::new(name, Kind::Fentry, target)
+}
+
+/// A program at a function's exit, typed.
+pub const fn fexit(name: &'static str, target: &'static str) -> Prog {
+    Prog::new(name, Kind::Fexit, target)
+}
+
+/// A program at a function's entry.
+pub const fn kprobe(name: &'static str, target: &'static str) -> Prog {
+    Prog::new(name, Kind::Kprobe, target)
+}
+
+/// A program at a function's exit.
+pub const fn kretprobe(name: &'static str, target: &'static str) -> Prog {
+    Prog::new(name, Kind::Kretprobe, target)
+}
+
+/// A program at a tracepoint, typed.
+pub const fn tp_btf(name: &'static str, target: &'static str) -> Prog {
+    Prog::new(name, Kind::TpBtf, target)
+}
+
+/// The name of a rung, as `NETBCC_ATTACH` takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RungName {
+    /// Trampolines.
+    Fexit,
+    /// Breakpoints.
+    Kprobe,
+    /// Tracepoints only.
+    Tracepoint,
+}
+
+impl RungName {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Fexit, Self::Kprobe, Self::Tracepoint];
+
+    /// The rung called `name`.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rung| rung.as_str() == name)
+    }
+
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fexit => "fexit",
+            Self::Kprobe => "kprobe",
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+}
+
+impl fmt::Display for RungName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Programs that do a ladder's work together: all are attached, or none.
+#[derive(Clone, Copy, Debug)]
+pub struct Rung {
+    /// Its name.
+    pub name: RungName,
+    /// What it consists of. What is most likely to be refused comes first: the rest is then not loaded in vain.
+    pub programs: &'static [Prog],
+    /// What is less exact here than on the first rung, said once on stderr.
+    pub less_exact: Option<&'static str>,
+}
+
+/// Several ways to the same events, best first.
+#[derive(Clone, Copy, Debug)]
+pub struct Ladder {
+    /// What it sees, in a user's words (`connects`).
+    pub name: &'static str,
+    /// The ways.
+    pub rungs: &'static [Rung],
+}

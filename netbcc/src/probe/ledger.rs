@@ -1,0 +1,86 @@
+//! What was lost, by cause: counted in the kernel per CPU, and by the kernel itself for programs that could not run.
+
+use anyhow::{Context as _, Result};
+use aya::maps::{MapData, PerCpuArray};
+use netbcc_common::loss::Loss;
+
+use super::object::Object;
+
+/// The counts of one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Events for which the ring had no room.
+    pub ring_full: u64,
+    /// Events for which a table had no room.
+    pub map_full: u64,
+    /// Runs of a program that the kernel skipped, because the program was already running on that CPU.
+    pub missed: u64,
+}
+
+impl Losses {
+    /// One line for people; none if nothing was lost.
+    pub fn sentence(&self) -> Option<String> {
+        let causes = [(self.ring_full, "the ring buffer was full"), (self.map_full, "a table was full")];
+        let total: u64 = causes.iter().map(|(count, _)| count).sum();
+        let parts: Vec<String> = causes
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, cause)| format!("{count} because {cause}"))
+            .collect();
+        let mut sentences = Vec::new();
+        if total > 0 {
+            sentences.push(format!("lost {total} events: {}", parts.join(", ")));
+        }
+        if self.missed > 0 {
+            // Not a count of rows: what a skipped run would have done is not known.
+            sentences.push(format!(
+                "the kernel skipped {} probe runs (interrupted while the probe was running): rows may be missing",
+                self.missed
+            ));
+        }
+        (!sentences.is_empty()).then(|| sentences.join("; "))
+    }
+}
+
+/// Where the counts are.
+pub(super) struct Ledger {
+    lost: PerCpuArray<MapData, u64>,
+}
+
+impl Ledger {
+    pub(super) fn take(object: &mut Object) -> Result<Self> {
+        Ok(Self { lost: PerCpuArray::try_from(object.map("LOST")?).context("map LOST")? })
+    }
+
+    pub(super) fn read(&self, object: &Object) -> Result<Losses> {
+        let count = |cause: Loss| -> Result<u64> {
+            let values = self.lost.get(&(cause as u32), 0).context("read the loss counters")?;
+            Ok(values.iter().sum())
+        };
+        Ok(Losses {
+            ring_full: count(Loss::RingFull)?,
+            map_full: count(Loss::MapFull)?,
+            missed: object.missed(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Losses;
+
+    #[test]
+    fn nothing_lost_is_nothing_said() {
+        assert_eq!(Losses::default().sentence(), None);
+    }
+
+    #[test]
+    fn every_cause_is_named_with_its_count() {
+        let losses = Losses { ring_full: 5, map_full: 2, missed: 3 };
+        assert_eq!(
+            losses.sentence().expect("something was lost"),
+            "lost 7 events: 5 because the ring buffer was full, 2 because a table was full; the kernel skipped 3 probe \
+             runs (interrupted while the probe was running): rows may be missing"
+        );
+    }
+}

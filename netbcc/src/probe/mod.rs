@@ -1,0 +1,16 @@
+//! The engine between a tool and the kernel: what to attach ([`hook`]), how ([`plan`], `attach` and `object`), and
+//! how events come back ([`drain`]).
+//!
+//! Lives here: everything that names aya (`sys::bpf` takes constants from aya-obj). Must never live here: a tool's
+//! name, a kernel function's name, or anything that prints rows. Start at [`plan::Plan`].
+
+mod attach;
+mod capability;
+pub mod drain;
+pub mod hook;
+mod ledger;
+mod object;
+pub mod plan;
+
+pub use drain::{Batch, Probe};
+pub use plan::{Plan, Rows};

@@ -1,0 +1,376 @@
+//! One BPF object on its way into the kernel: [`Object`].
+//!
+//! aya-obj reads the ELF file, sets the globals and links the calls; [`crate::sys::bpf`] talks to the kernel. Nothing
+//! is made before it is used: a program is loaded when its rung is tried, and a map is created when the first
+//! program that refers to it is loaded. So a rung pays for its own tables only.
+//!
+//! Not here, because our objects have none of it: CO-RE relocations, maps in maps, sleepable programs; nor what would
+//! need the object's own BTF in the kernel: callbacks, and locks or timers in values.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::maps::{Map, MapData};
+use aya_obj::generated::{
+    BPF_DW, BPF_IMM, BPF_LD, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_attach_type, bpf_insn,
+    bpf_map_type, bpf_prog_type,
+};
+use aya_obj::{Map as Definition, ProgramSection};
+use nix::errno::Errno;
+
+use super::hook::{Kind, Prog};
+use super::plan::root_cause;
+use crate::sys::bpf;
+
+/// A tool's object: what is loaded and attached of it. Dropping it detaches and unloads everything.
+pub(super) struct Object {
+    maps: Vec<Table>,
+    programs: HashMap<String, Program>,
+    license: CString,
+}
+
+/// A map of the object.
+struct Table {
+    name: String,
+    definition: Definition,
+    /// Once it is created.
+    fd: Option<OwnedFd>,
+}
+
+/// A program of the object.
+struct Program {
+    section: ProgramSection,
+    /// Where they refer to a map there is its index in `Object::maps`.
+    instructions: Vec<bpf_insn>,
+    /// Once it is loaded; and the BTF id that it was loaded for, if it is typed.
+    loaded: Option<(OwnedFd, Option<u32>)>,
+    /// Where it is attached.
+    links: Vec<(&'static str, OwnedFd)>,
+}
+
+/// Where a program stopped on its way into the kernel.
+pub(super) enum Fault {
+    /// The object has no such program, or not one that is attached in this way or there.
+    Object(String),
+    /// A map that it needs could not be created.
+    Map(String, io::Error),
+    /// It could not be loaded; and what the verifier said.
+    Load(io::Error, String),
+    /// It could not be attached.
+    Attach(io::Error),
+}
+
+impl Object {
+    /// Reads `elf`. `globals` take the place of those in the object, and `pinned` maps that of its maps; its map
+    /// `ring` gets `ring_bytes`.
+    pub(super) fn parse(
+        elf: &[u8],
+        globals: HashMap<&str, (&[u8], bool)>,
+        (ring, ring_bytes): (&str, u32),
+        pinned: Vec<(&str, OwnedFd)>,
+    ) -> Result<Self> {
+        let mut object = aya_obj::Object::parse(elf).map_err(|error| anyhow!("{}", root_cause(&error)))?;
+        object.patch_map_data(globals).map_err(|error| anyhow!("{}", root_cause(&error)))?;
+        let definitions = mem::take(&mut object.maps);
+        let text: HashSet<usize> = object.functions.keys().map(|&(section, _)| section).collect();
+        // Maps are not created yet: instructions get their indices.
+        let numbered = definitions.iter().zip(0..).map(|((name, map), index)| (name.as_str(), index, map));
+        object.relocate_maps(numbered, &text).map_err(|error| anyhow!("{}", root_cause(&error)))?;
+        object.relocate_calls(&text).map_err(|error| anyhow!("{}", root_cause(&error)))?;
+
+        let mut maps: Vec<Table> =
+            definitions.into_iter().map(|(name, definition)| Table { name, definition, fd: None }).collect();
+        find(&mut maps, ring)?.definition.set_max_entries(ring_bytes);
+        for (name, fd) in pinned {
+            find(&mut maps, name)?.fd = Some(fd);
+        }
+        let mut programs = HashMap::new();
+        for (name, program) in object.programs {
+            let function = object.functions.remove(&program.function_key());
+            let instructions = function.with_context(|| format!("program {name} is empty"))?.instructions;
+            programs.insert(
+                name,
+                Program { section: program.section, instructions, loaded: None, links: Vec::new() },
+            );
+        }
+        Ok(Self { maps, programs, license: object.license })
+    }
+
+    /// Loads and attaches `prog`; `target` is the BTF id of what a typed program hangs on. Answers whether it was
+    /// not attached there before.
+    pub(super) fn attach(&mut self, prog: &Prog, target: Option<u32>) -> Result<bool, Fault> {
+        let Self { maps, programs, license } = self;
+        let missing = || Fault::Object(format!("the object has no program {} of this kind", prog.name));
+        let program = programs
+            .get_mut(prog.name)
+            .filter(|program| is(prog.kind, &program.section))
+            .ok_or_else(missing)?;
+        if program.links.iter().any(|(at, _)| *at == prog.target) {
+            return Ok(false);
+        }
+        let (prog_type, attach) = match prog.kind {
+            Kind::Fentry => (bpf_prog_type::BPF_PROG_TYPE_TRACING, Some(bpf_attach_type::BPF_TRACE_FENTRY)),
+            Kind::Fexit => (bpf_prog_type::BPF_PROG_TYPE_TRACING, Some(bpf_attach_type::BPF_TRACE_FEXIT)),
+            Kind::TpBtf => (bpf_prog_type::BPF_PROG_TYPE_TRACING, Some(bpf_attach_type::BPF_TRACE_RAW_TP)),
+            Kind::Kprobe | Kind::Kretprobe => (bpf_prog_type::BPF_PROG_TYPE_KPROBE, None),
+        };
+        let fd = match &program.loaded {
+            Some((fd, loaded_for)) if *loaded_for == target => fd,
+            Some(_) => return Err(Fault::Object(format!("{} cannot hang on several functions", prog.name))),
+            None => {
+                let instructions = with_maps(&program.instructions, maps)?;
+                let fd = load(&bpf::Program {
+                    name: prog.name,
+                    prog_type,
+                    attach: attach.zip(target),
+                    instructions: &instructions,
+                    license,
+                })?;
+                &program.loaded.insert((fd, target)).0
+            }
+        };
+        let link = match prog.kind {
+            Kind::Fentry | Kind::Fexit | Kind::TpBtf => bpf::attach_typed(fd.as_fd()),
+            Kind::Kprobe | Kind::Kretprobe => attach_kprobe(fd.as_fd(), prog),
+        };
+        program.links.push((prog.target, link.map_err(Fault::Attach)?));
+        Ok(true)
+    }
+
+    /// Detaches a program. It stays loaded, for another rung may want it.
+    pub(super) fn detach(&mut self, prog: &Prog) {
+        if let Some(program) = self.programs.get_mut(prog.name) {
+            program.links.retain(|(at, _)| *at != prog.target);
+        }
+    }
+
+    /// Everything that is needed is attached: unloads the other programs, and forgets the instructions.
+    pub(super) fn settle(&mut self) {
+        self.programs.retain(|_, program| !program.links.is_empty());
+        for program in self.programs.values_mut() {
+            program.instructions = Vec::new();
+        }
+    }
+
+    /// The map `name`, to be read by aya.
+    pub(super) fn map(&mut self, name: &str) -> Result<Map> {
+        let fd = find(&mut self.maps, name)?
+            .create()
+            .and_then(|fd| fd.try_clone_to_owned())
+            .with_context(|| format!("map {name}"))?;
+        let data = MapData::from_fd(fd).and_then(Map::from_map_data);
+        data.map_err(|error| anyhow!("map {name}: {}", root_cause(&error)))
+    }
+
+    /// Runs of programs that the kernel skipped. Its own count, from the descriptors' files in /proc (since 5.12).
+    pub(super) fn missed(&self) -> u64 {
+        let loaded = self.programs.values().filter_map(|program| program.loaded.as_ref());
+        loaded
+            .filter_map(|(fd, _)| {
+                let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
+                info.lines()
+                    .find_map(|line| line.strip_prefix("recursion_misses:"))?
+                    .trim()
+                    .parse::<u64>()
+                    .ok()
+            })
+            .sum()
+    }
+}
+
+impl Table {
+    /// Creates the map unless it is there.
+    fn create(&mut self) -> io::Result<BorrowedFd<'_>> {
+        let Self { name, definition, fd } = self;
+        if fd.is_none() {
+            let data = definition.data();
+            *fd = Some(if data.is_empty() {
+                create(name, definition)?
+            } else {
+                bpf::data_create(name, definition.map_flags(), data)?
+            });
+        }
+        fd.as_ref().map(|fd| fd.as_fd()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+fn find<'a>(maps: &'a mut [Table], name: &str) -> Result<&'a mut Table> {
+    maps.iter_mut().find(|map| map.name == name).with_context(|| format!("the object has no map {name}"))
+}
+
+/// Whether a program of this section is attached in this way.
+fn is(kind: Kind, section: &ProgramSection) -> bool {
+    matches!(
+        (kind, section),
+        (Kind::Fentry, ProgramSection::FEntry { sleepable: false })
+            | (Kind::Fexit, ProgramSection::FExit { sleepable: false })
+            | (Kind::TpBtf, ProgramSection::BtfTracePoint)
+            | (Kind::Kprobe, ProgramSection::KProbe)
+            | (Kind::Kretprobe, ProgramSection::KRetProbe)
+    )
+}
+
+/// The instructions with descriptors of maps instead of their indices. Creates the maps that are new.
+fn with_maps(instructions: &[bpf_insn], maps: &mut [Table]) -> Result<Vec<bpf_insn>, Fault> {
+    const LOAD: u32 = BPF_LD | BPF_IMM | BPF_DW;
+    let mut instructions = instructions.to_vec();
+    for instruction in &mut instructions {
+        let refers = matches!(u32::from(instruction.src_reg()), BPF_PSEUDO_MAP_FD | BPF_PSEUDO_MAP_VALUE);
+        if u32::from(instruction.code) != LOAD || !refers {
+            continue;
+        }
+        let map = usize::try_from(instruction.imm).ok().and_then(|index| maps.get_mut(index));
+        let map = map.ok_or_else(|| Fault::Object("an instruction refers to an unknown map".to_owned()))?;
+        let fd = map.create().map(|fd| fd.as_raw_fd());
+        instruction.imm = fd.map_err(|error| Fault::Map(map.name.clone(), error))?;
+    }
+    Ok(instructions)
+}
+
+/// Loads a program: quietly at first, because a log costs time and nobody reads that of a success.
+fn load(program: &bpf::Program<'_>) -> Result<OwnedFd, Fault> {
+    /// What all kernels take: less than 16 MiB.
+    const MOST: usize = (16 << 20) - 1;
+    if let Ok(fd) = bpf::prog_load(program, &mut []) {
+        return Ok(fd);
+    }
+    let mut log = vec![0; 64 << 10];
+    loop {
+        match bpf::prog_load(program, &mut log) {
+            Ok(fd) => return Ok(fd),
+            Err(error) if error.raw_os_error() == Some(Errno::ENOSPC as i32) && log.len() < MOST => {
+                log = vec![0; (log.len() * 8).min(MOST)];
+            }
+            Err(error) => {
+                let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
+                return Err(Fault::Load(error, String::from_utf8_lossy(&log[..end]).into_owned()));
+            }
+        }
+    }
+}
+
+fn attach_kprobe(program: BorrowedFd<'_>, prog: &Prog) -> io::Result<OwnedFd> {
+    let function = CString::new(prog.target)?;
+    let returns = if prog.kind == Kind::Kretprobe {
+        // The bit of `config` that says so: `config:0`.
+        1_u64.checked_shl(number(RETPROBE, "config:")?).unwrap_or_default()
+    } else {
+        0
+    };
+    let event = bpf::kprobe_event(number(KPROBE, "")?, returns, &function)?;
+    bpf::attach_perf(program, event)
+}
+
+/// Type of the kprobe PMU.
+pub(super) const KPROBE: &str = "/sys/bus/event_source/devices/kprobe/type";
+const RETPROBE: &str = "/sys/bus/event_source/devices/kprobe/format/retprobe";
+
+fn number(path: &str, prefix: &str) -> io::Result<u32> {
+    let text = fs::read_to_string(path)?;
+    let number = text.trim().strip_prefix(prefix).and_then(|digits| digits.parse().ok());
+    number.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{path}: {text}")))
+}
+
+fn create(name: &str, definition: &Definition) -> io::Result<OwnedFd> {
+    let btf = if is_storage(definition.map_type()) {
+        Some(bpf::btf_load(&storage_btf(definition.value_size()))?)
+    } else {
+        None
+    };
+    bpf::map_create(&bpf::Map {
+        name,
+        map_type: definition.map_type(),
+        key_size: definition.key_size(),
+        value_size: definition.value_size(),
+        max_entries: definition.max_entries(),
+        flags: definition.map_flags(),
+        btf: btf.as_ref().map(|btf| (btf.as_fd(), STORAGE_KEY, STORAGE_VALUE)),
+    })
+}
+
+/// The types of map whose values are kept with a kernel object. The kernel wants to know the types of their keys and
+/// values.
+fn is_storage(map_type: u32) -> bool {
+    [
+        bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
+        bpf_map_type::BPF_MAP_TYPE_INODE_STORAGE,
+        bpf_map_type::BPF_MAP_TYPE_TASK_STORAGE,
+        bpf_map_type::BPF_MAP_TYPE_CGRP_STORAGE,
+    ]
+    .iter()
+    .any(|&storage| storage as u32 == map_type)
+}
+
+const STORAGE_KEY: u32 = 1;
+const STORAGE_VALUE: u32 = 2;
+
+/// The least BTF that describes a storage map: `int` and a struct of `bytes` bytes. The object's own has everything
+/// that the compiler knew, which every kernel would have to understand (Documentation/bpf/btf.rst).
+fn storage_btf(bytes: u32) -> Vec<u8> {
+    const INT: u32 = 1 << 24;
+    const STRUCT: u32 = 4 << 24;
+    const SIGNED_32_BITS: u32 = 1 << 24 | 32;
+    const NAMES: &[u8; 11] = b"\0int\0value\0";
+    let types = [1, INT, 4, SIGNED_32_BITS, 5, STRUCT, bytes];
+    let (types_len, names_len) = (7 * 4, 11);
+    let mut btf = Vec::new();
+    btf.extend_from_slice(&0xeb9f_u16.to_ne_bytes());
+    btf.extend_from_slice(&[1, 0]);
+    for word in [24, 0, types_len, types_len, names_len].iter().chain(&types) {
+        btf.extend_from_slice(&u32::to_ne_bytes(*word));
+    }
+    btf.extend_from_slice(NAMES);
+    btf
+}
+
+#[cfg(test)]
+mod tests {
+    use aya::Endianness;
+    use aya_obj::btf::{Btf, BtfKind};
+
+    use super::*;
+    use crate::registry::TOOLS;
+
+    #[test]
+    fn a_storage_map_is_described_at_the_ids_it_is_created_with() {
+        let btf = Btf::parse(&storage_btf(48), Endianness::default()).expect("a valid BTF");
+        let id = |name, kind| btf.id_by_type_name_kind(name, kind).expect("the name is there");
+        assert_eq!(id("int", BtfKind::Int), STORAGE_KEY);
+        assert_eq!(id("value", BtfKind::Struct), STORAGE_VALUE);
+    }
+
+    #[test]
+    fn the_objects_have_what_the_ladders_name_and_nothing_else() {
+        for tool in TOOLS {
+            let name = tool.spec.name;
+            let object = Object::parse(tool.spec.object, HashMap::new(), ("EVENTS", 4096), Vec::new());
+            let mut programs = object.unwrap_or_else(|error| panic!("{name}: {error:#}")).programs;
+            let named: Vec<&Prog> = tool
+                .spec
+                .ladders
+                .iter()
+                .flat_map(|ladder| ladder.rungs)
+                .flat_map(|rung| rung.programs)
+                .collect();
+            for prog in &named {
+                let program = programs.get(prog.name).unwrap_or_else(|| panic!("{name}: no {}", prog.name));
+                assert!(is(prog.kind, &program.section), "{name}: {} is not {:?}", prog.name, prog.kind);
+            }
+            programs.retain(|name, _| !named.iter().any(|prog| prog.name == name));
+            assert_eq!(programs.keys().collect::<Vec<_>>(), Vec::<&String>::new(), "{name}: never attached");
+        }
+    }
+
+    #[test]
+    fn an_unknown_global_or_map_is_an_error() {
+        let elf = TOOLS[0].spec.object;
+        let globals = || HashMap::from([("FILTER", (&[0_u8; 1][..], true))]);
+        assert!(Object::parse(elf, globals(), ("EVENTS", 4096), Vec::new()).is_err(), "of another size");
+        assert!(Object::parse(elf, HashMap::new(), ("OTHER", 4096), Vec::new()).is_err());
+    }
+}

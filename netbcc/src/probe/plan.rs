@@ -1,0 +1,282 @@
+//! What one run of a tool asks of the kernel, before anything is loaded: [`Plan`].
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use aya::maps::{MapData, MapType};
+use netbcc_common::addr::{AF_INET, AF_INET6};
+use netbcc_common::filter::{Filter, PORT_SET_BYTES};
+use netbcc_common::kernel::Field;
+use zerocopy::IntoBytes;
+
+use super::attach::{self, Chosen};
+use super::capability;
+use super::drain::Probe;
+use super::hook::{Kind, Ladder, Need, Prog, RungName};
+use super::object::Object;
+use crate::cli::{Containers, Family, Ports};
+use crate::error::{hinted, usage};
+use crate::sys::bpf;
+use crate::sys::btf::{self, Kernel, Wanted};
+use crate::tool::Ctx;
+
+/// Which families the rows have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rows {
+    /// Both.
+    #[default]
+    Both,
+    /// IPv4 only.
+    V4,
+    /// IPv6 only.
+    V6,
+}
+
+/// Room for events in the ring: at the rate that one core can make connections, tens of milliseconds' worth. Its
+/// pages are mapped twice into our memory, so a larger ring is paid for in resident size.
+const RING_BYTES: u32 = 1 << 20;
+
+/// What one run of a tool asks of the kernel. Built by the tool, then [`Plan::attach`]ed.
+#[must_use]
+pub struct Plan {
+    object: &'static [u8],
+    ladders: Vec<&'static Ladder>,
+    fields: Vec<Field>,
+    asked: Vec<&'static str>,
+    rows: Rows,
+    filter: Filter,
+    globals: Vec<(&'static str, Vec<u8>)>,
+    pinned: Vec<(&'static str, OwnedFd)>,
+}
+
+impl Plan {
+    /// A plan that attaches nothing yet.
+    pub fn new(cx: &Ctx) -> Self {
+        Self {
+            object: cx.spec.object,
+            ladders: Vec::new(),
+            fields: Vec::new(),
+            asked: Vec::new(),
+            rows: Rows::Both,
+            filter: Filter::default(),
+            globals: Vec::new(),
+            pinned: Vec::new(),
+        }
+    }
+
+    /// Attaches one rung of this ladder.
+    pub fn ladder(mut self, ladder: &'static Ladder) -> Self {
+        self.ladders.push(ladder);
+        self
+    }
+
+    /// Refuses to run, by name, on a kernel without these fields.
+    pub fn fields(mut self, fields: &[Field]) -> Self {
+        self.fields.extend_from_slice(fields);
+        self
+    }
+
+    /// Attaches the programs that need this.
+    pub fn ask(mut self, need: &'static str) -> Self {
+        self.asked.push(need);
+        self
+    }
+
+    /// Sets a configuration global of the tool's object.
+    pub fn global<T: IntoBytes + zerocopy::Immutable>(mut self, name: &'static str, value: &T) -> Self {
+        self.globals.push((name, value.as_bytes().to_vec()));
+        self
+    }
+
+    /// `-p`.
+    pub fn pid(mut self, pid: u32) -> Self {
+        self.filter.pid = pid;
+        self
+    }
+
+    /// `-u`.
+    pub fn uid(mut self, uid: Option<u32>) -> Self {
+        self.filter.by_uid = u8::from(uid.is_some());
+        self.filter.uid = uid.unwrap_or_default();
+        self
+    }
+
+    /// `-4` and `-6`.
+    pub fn family(mut self, family: Family) -> Self {
+        (self.rows, self.filter.family) = match family {
+            Family { ipv4: true, .. } => (Rows::V4, AF_INET),
+            Family { ipv6: true, .. } => (Rows::V6, AF_INET6),
+            Family { .. } => (Rows::Both, 0),
+        };
+        self
+    }
+
+    /// Keeps this network namespace (inode number); 0: all.
+    pub fn netns(mut self, inode: u32) -> Self {
+        self.filter.netns = inode;
+        self
+    }
+
+    /// Keeps these local ports: the set `LPORTS` of the tool's object.
+    pub fn lports(mut self, ports: &Ports) -> Self {
+        self.filter.by_lport = self.port_set("LPORTS", ports);
+        self
+    }
+
+    /// Keeps these remote ports: the set `RPORTS` of the tool's object.
+    pub fn rports(mut self, ports: &Ports) -> Self {
+        self.filter.by_rport = self.port_set("RPORTS", ports);
+        self
+    }
+
+    fn port_set(&mut self, name: &'static str, ports: &Ports) -> u8 {
+        if ports.is_empty() {
+            return 0;
+        }
+        let mut bits = vec![0_u8; PORT_SET_BYTES];
+        for port in ports.as_slice() {
+            bits[usize::from(port >> 3)] |= 1 << (port & 7);
+        }
+        self.globals.push((name, bits));
+        1
+    }
+
+    /// `--cgroupmap` and `--mntnsmap`: opens the pinned maps.
+    ///
+    /// # Errors
+    /// There is no such map, or it is not a hash of the form that BCC documents.
+    pub fn containers(mut self, containers: &Containers) -> Result<Self> {
+        let Containers { cgroupmap, mntnsmap } = containers;
+        if let Some(path) = cgroupmap {
+            self.pin("CGROUPS", path, 8).with_context(|| format!("--cgroupmap {}", path.display()))?;
+            self.filter.by_cgroup = 1;
+        }
+        if let Some(path) = mntnsmap {
+            self.pin("MNTNSES", path, 4).with_context(|| format!("--mntnsmap {}", path.display()))?;
+            self.filter.by_mntns = 1;
+            self.fields.extend([Field::TaskNsproxy, Field::NsproxyMntNs, Field::MntNsCommon, Field::NsInum]);
+        }
+        Ok(self)
+    }
+
+    fn pin(&mut self, name: &'static str, path: &Path, value_size: u32) -> Result<()> {
+        // Said before opening: BCC would silently make an empty map there, which nothing ever matches.
+        fs::metadata(path)?;
+        let no_map = |why: &dyn std::error::Error| {
+            let hint = "bpftool map pin id ID PATH makes one";
+            hinted(anyhow!("not a pinned BPF map: {}", root_cause(why)), hint)
+        };
+        let fd = bpf::pinned(&CString::new(path.as_os_str().as_bytes())?).map_err(|error| no_map(&error))?;
+        let map = fd.try_clone().context("duplicate its descriptor")?;
+        let info = MapData::from_fd(map).and_then(|map| map.info()).map_err(|error| no_map(&error))?;
+        let ty = info.map_type().context("unknown type of map")?;
+        if ty != MapType::Hash && ty != MapType::LruHash || info.key_size() != 8 {
+            bail!("a {ty:?} map with {}-byte keys; needed is a Hash with 8-byte keys", info.key_size());
+        }
+        if info.value_size() != value_size && info.value_size() != 8 && info.value_size() != 4 {
+            bail!("its values have {} bytes; needed are {value_size}", info.value_size());
+        }
+        self.pinned.push((name, fd));
+        Ok(())
+    }
+
+    /// Whether `prog` is part of this run.
+    pub(super) fn needs(&self, prog: &Prog, kernel_has_ipv6: bool) -> bool {
+        match prog.need {
+            Need::Always => true,
+            Need::V4Rows => self.rows != Rows::V6,
+            Need::V6Rows => self.rows != Rows::V4 && kernel_has_ipv6,
+            Need::V6Kernel => kernel_has_ipv6,
+            Need::Asked(what) => self.asked.contains(&what),
+        }
+    }
+
+    /// Loads and attaches everything, or nothing.
+    ///
+    /// # Errors
+    /// One sentence that names what this kernel or this user lacks.
+    pub fn attach(mut self, cx: &Ctx) -> Result<Probe> {
+        let forced = forced_rung()?;
+        capability::require()?;
+        // A module that is not loaded, or a kernel without it: there is nothing to see then.
+        let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
+        let kernel = self.ask_kernel(has_ipv6)?;
+        for field in &self.fields {
+            kernel.require(*field)?;
+        }
+        let mut object = self.parse_object(&kernel).context("its BPF object")?;
+        let mut chosen = Vec::new();
+        for ladder in &self.ladders {
+            let needed = |prog: &Prog| self.needs(prog, has_ipv6);
+            chosen.push(attach::ladder(&mut object, &kernel, ladder, forced, needed)?);
+        }
+        for Chosen { ladder, rung, lost } in &chosen {
+            for why in lost {
+                cx.debug(format_args!("{}: {why}", ladder.name));
+            }
+            cx.debug(format_args!("{}: attached by {}", ladder.name, rung.name));
+            if let Some(what) = rung.less_exact {
+                cx.warn(format_args!("{}: {what}", ladder.name));
+            }
+        }
+        object.settle();
+        Probe::new(object, &chosen)
+    }
+
+    /// One pass over the kernel's BTF for everything that this run may attach to.
+    fn ask_kernel(&self, has_ipv6: bool) -> Result<Kernel> {
+        let mut wanted = Wanted::default();
+        for prog in self.programs().filter(|prog| self.needs(prog, has_ipv6)) {
+            match prog.kind {
+                Kind::Fentry | Kind::Fexit => wanted.functions.push(prog.target.to_owned()),
+                Kind::TpBtf => wanted.tracepoints.push(prog.target.to_owned()),
+                Kind::Kprobe | Kind::Kretprobe => {}
+            }
+        }
+        if !Path::new(btf::VMLINUX).exists() {
+            return Err(hinted(
+                anyhow!("this kernel does not offer BTF: there is no {}", btf::VMLINUX),
+                "a kernel built with CONFIG_DEBUG_INFO_BTF=y is needed (most distributions' since 2020)",
+            ));
+        }
+        btf::read(&wanted).context("the kernel's BTF")
+    }
+
+    fn programs(&self) -> impl Iterator<Item = &'static Prog> {
+        self.ladders.iter().flat_map(|ladder| ladder.rungs).flat_map(|rung| rung.programs)
+    }
+
+    fn parse_object(&mut self, kernel: &Kernel) -> Result<Object> {
+        let own = self.globals.iter().map(|(name, value)| (*name, value.as_slice()));
+        let shared = [("OFFSETS", kernel.offsets().as_bytes()), ("FILTER", self.filter.as_bytes())];
+        let globals: HashMap<&str, (&[u8], bool)> =
+            own.chain(shared).map(|(name, value)| (name, (value, true))).collect();
+        Object::parse(self.object, globals, ("EVENTS", RING_BYTES), std::mem::take(&mut self.pinned))
+    }
+}
+
+/// `NETBCC_ATTACH`.
+fn forced_rung() -> Result<Option<RungName>> {
+    let Some(value) = std::env::var_os("NETBCC_ATTACH").filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    let value = value.to_string_lossy();
+    match RungName::parse(&value) {
+        Some(rung) => Ok(Some(rung)),
+        None => Err(usage(format!("NETBCC_ATTACH={value}: fexit, kprobe or tracepoint is meant"))),
+    }
+}
+
+/// The last cause: aya's own sentences name system calls, the last one says why.
+pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}

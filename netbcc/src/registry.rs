@@ -1,0 +1,70 @@
+//! The one list of tools. Help, `--list`, links and tests are views of it.
+
+use crate::tool::{Entry, entry};
+use crate::tools::solisten::Solisten;
+use crate::tools::tcpconnect::Tcpconnect;
+use crate::tools::tcplife::Tcplife;
+use crate::tools::tcpstates::Tcpstates;
+
+/// All tools, sorted by name.
+pub const TOOLS: &[Entry] =
+    &[entry::<Solisten>(), entry::<Tcpconnect>(), entry::<Tcplife>(), entry::<Tcpstates>()];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tool::demo;
+
+    fn all() -> impl Iterator<Item = &'static Entry> {
+        TOOLS.iter().chain(demo::TOOLS)
+    }
+
+    #[test]
+    fn names_are_sorted_and_unique() {
+        for tools in [TOOLS, demo::TOOLS] {
+            assert!(tools.is_sorted_by(|a, b| a.spec.name < b.spec.name));
+        }
+    }
+
+    #[test]
+    fn every_tool_says_what_it_is_in_one_short_line() {
+        for Entry { spec, command, .. } in all() {
+            assert!(!spec.about.ends_with('.') && spec.about.len() <= 60, "{}", spec.name);
+            assert_eq!(
+                command().get_about().unwrap().to_string(),
+                spec.about,
+                "a doc comment took its place"
+            );
+        }
+    }
+
+    #[test]
+    fn examples_start_with_the_tools_name_and_parse() {
+        for Entry { spec, command, .. } in all() {
+            assert!(!spec.examples.is_empty(), "{}", spec.name);
+            for (example, _) in spec.examples {
+                let words: Vec<&str> = example.split_whitespace().collect();
+                assert_eq!(words[0], spec.name);
+                command().try_get_matches_from(words).unwrap_or_else(|err| panic!("{example}: {err}"));
+            }
+        }
+    }
+
+    #[test]
+    fn help_is_less_than_80_columns_wide() {
+        for Entry { command, .. } in all() {
+            let help = command().render_help().to_string();
+            for line in help.lines() {
+                assert!(line.chars().count() < 80, "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn options_are_unique_and_well_formed() {
+        // clap's own check: letters, long names, conflicts that name nothing.
+        for Entry { command, .. } in all() {
+            command().debug_assert();
+        }
+    }
+}

@@ -1,0 +1,495 @@
+//! `bpf(2)` and `perf_event_open(2)`, as far as netbcc needs them: one thin function per command, which takes slices
+//! and descriptors and answers descriptors.
+//!
+//! The only `unsafe` of this crate is here: the kernel is handed addresses as numbers. Each lives in a borrowed
+//! argument for as long as the call lasts, and the kernel reads or writes no more than the length beside it.
+//!
+//! The structs below are prefixes of `union bpf_attr` (include/uapi/linux/bpf.h), one per command. `IntoBytes`
+//! proves that they have no padding; the kernel takes what lies behind them for zero. All are as old as 5.8.
+#![expect(unsafe_code, reason = "the kernel is handed addresses; nowhere else in this crate")]
+
+use std::ffi::{CStr, c_void};
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::ptr;
+use std::slice;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use aya_obj::generated::{
+    BPF_F_RDONLY_PROG, PERF_FLAG_FD_CLOEXEC, bpf_attach_type, bpf_cmd, bpf_insn, bpf_map_type, bpf_prog_type,
+};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::statfs::{SYSFS_MAGIC, fstatfs};
+use zerocopy::{Immutable, IntoBytes};
+
+/// What the kernel cuts names to, without the final NUL.
+const NAME: usize = 15;
+
+/// A map to be created.
+#[derive(Clone, Copy, Debug)]
+pub struct Map<'a> {
+    /// Its name, cut to 15 bytes.
+    pub name: &'a str,
+    /// `BPF_MAP_TYPE_*`.
+    pub map_type: u32,
+    /// Bytes of a key.
+    pub key_size: u32,
+    /// Bytes of a value.
+    pub value_size: u32,
+    /// Entries, or bytes of a ring.
+    pub max_entries: u32,
+    /// `BPF_F_*`.
+    pub flags: u32,
+    /// For map types that ask for it: a loaded BTF, and the ids of key and value in it.
+    pub btf: Option<(BorrowedFd<'a>, u32, u32)>,
+}
+
+#[repr(C)]
+#[derive(IntoBytes, Immutable)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+    inner_map_fd: u32,
+    numa_node: u32,
+    map_name: [u8; NAME + 1],
+    map_ifindex: u32,
+    btf_fd: u32,
+    btf_key_type_id: u32,
+    btf_value_type_id: u32,
+}
+
+/// Creates a map.
+///
+/// # Errors
+/// The kernel has no such map type, no memory, or does not allow it.
+pub fn map_create(map: &Map<'_>) -> io::Result<OwnedFd> {
+    let (btf_fd, btf_key_type_id, btf_value_type_id) =
+        map.btf.map_or((0, 0, 0), |(fd, key, value)| (number(fd), key, value));
+    let attr = MapCreate {
+        map_type: map.map_type,
+        key_size: map.key_size,
+        value_size: map.value_size,
+        max_entries: map.max_entries,
+        map_flags: map.flags,
+        inner_map_fd: 0,
+        numa_node: 0,
+        map_name: cut(map.name),
+        map_ifindex: 0,
+        btf_fd,
+        btf_key_type_id,
+        btf_value_type_id,
+    };
+    // SAFETY: no addresses; the command answers a new descriptor.
+    with_memory(|| unsafe { open(bpf_cmd::BPF_MAP_CREATE, &attr) })
+}
+
+#[repr(C)]
+#[derive(IntoBytes, Immutable)]
+struct MapElem {
+    map_fd: u32,
+    zero: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Creates the map that holds global data: an array with `data` as its only element. With `BPF_F_RDONLY_PROG` in
+/// `flags` it is frozen too: then neither side can change it, and what it holds are constants for the verifier.
+///
+/// # Errors
+/// The kernel has no memory, or does not allow it.
+pub fn data_create(name: &str, flags: u32, data: &[u8]) -> io::Result<OwnedFd> {
+    let map = map_create(&Map {
+        name,
+        map_type: bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
+        key_size: 4,
+        value_size: size(data.len())?,
+        max_entries: 1,
+        flags,
+        btf: None,
+    })?;
+    let key = 0_u32;
+    let attr = MapElem {
+        map_fd: number(map.as_fd()),
+        zero: 0,
+        key: address(&raw const key),
+        value: address(data.as_ptr()),
+        flags: 0,
+    };
+    // SAFETY: the kernel reads a key of 4 bytes and a value of as many bytes as the map was created with.
+    unsafe { call(bpf_cmd::BPF_MAP_UPDATE_ELEM, &attr) }?;
+    if flags & BPF_F_RDONLY_PROG != 0 {
+        let attr = MapFreeze { map_fd: number(map.as_fd()) };
+        // SAFETY: no addresses.
+        unsafe { call(bpf_cmd::BPF_MAP_FREEZE, &attr) }?;
+    }
+    Ok(map)
+}
+
+#[repr(C)]
+#[derive(IntoBytes, Immutable)]
+struct MapFreeze {
+    map_fd: u32,
+}
+
+#[repr(C)]
+#[derive(IntoBytes, Immutable)]
+struct ObjGet {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// Opens what is pinned at `path`.
+///
+/// # Errors
+/// Nothing is pinned there.
+pub fn pinned(path: &CStr) -> io::Result<OwnedFd> {
+    let attr = ObjGet { pathname: address(path.as_ptr()), bpf_fd: 0, file_flags: 0 };
+    // SAFETY: the kernel reads a path up to its NUL; the command answers a new descriptor.
+    unsafe { open(bpf_cmd::BPF_OBJ_GET, &attr) }
+}
+
+#[repr(C)]
+#[derive(IntoBytes, Immutable)]
+struct BtfLoad {
+    btf: u64,
+    btf_log_buf: u64,
+    btf_size: u32,
+    btf_log_size: u32,
+    btf_log_level: u32,
+    zero: u32,
+}
+
+/// Loads a BTF.
+///
+/// # Errors
+/// The kernel does not accept it.
+pub fn btf_load(btf: &[u8]) -> io::Result<OwnedFd> {
+    let attr = BtfLoad {
+        btf: address(btf.as_ptr()),
+        btf_log_buf: 0,
+        btf_size: size(btf.len())?,
+        btf_log_size: 0,
+        btf_log_level: 0,
+        zero: 0,
+    };
+    // SAFETY: the kernel reads `btf_size` bytes; the command answers a new descriptor.
+    unsafe { open(bpf_cmd::BPF_BTF_LOAD, &attr) }
+}
+
+/// A program to be loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Program<'a> {
+    /// Its name, cut to 15 bytes.
+    pub name: &'a str,
+    /// Its type.
+    pub prog_type: bpf_prog_type,
+    /// For typed programs: how it will be attached, and the id in the kernel's BTF of what to.
+    pub attach: Option<(bpf_attach_type, u32)>,
+    /// Its instructions, with the descriptors of maps in place.
+    pub instructions: &'a [bpf_insn],
+    /// Its licence.
+    pub license: &'a CStr,
+}
+
+#[repr(C)]
+#[derive(IntoBytes, Immutable)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; NAME + 1],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+    prog_btf_fd: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    func_info_cnt: u32,
+    line_info_rec_size: u32,
+    line_info: u64,
+    line_info_cnt: u32,
+    attach_btf_id: u32,
+    attach_prog_fd: u32,
+    core_relo_cnt: u32,
+}
+
+/// Loads a program. With an empty `log` the verifier works quietly; else it explains itself there (up to a NUL), and
+/// answers `ENOSPC` if that is too small.
+///
+/// # Errors
+/// The kernel does not accept it.
+pub fn prog_load(program: &Program<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
+    /// The kernel gives up when a signal arrives while it verifies; libbpf tries as often.
+    const TRIES: usize = 5;
+    let (expected_attach_type, attach_btf_id) = program.attach.map_or((0, 0), |(how, id)| (how as u32, id));
+    let attr = ProgLoad {
+        prog_type: program.prog_type as u32,
+        insn_cnt: size(program.instructions.len())?,
+        insns: address(program.instructions.as_ptr()),
+        license: address(program.license.as_ptr()),
+        log_level: u32::from(!log.is_empty()),
+        log_size: size(log.len())?,
+        log_buf: if log.is_empty() { 0 } else { address(log.as_mut_ptr()) },
+        kern_version: 0,
+        prog_flags: 0,
+        prog_name: cut(program.name),
+        prog_ifindex: 0,
+        expected_attach_type,
+        prog_btf_fd: 0,
+        func_info_rec_size: 0,
+        func_info: 0,
+        func_info_cnt: 0,
+        line_info_rec_size: 0,
+        line_info: 0,
+        line_info_cnt: 0,
+        attach_btf_id,
+        attach_prog_fd: 0,
+        core_relo_cnt: 0,
+    };
+    let mut tries = 0;
+    with_memory(|| {
+        loop {
+            tries += 1;
+            // SAFETY: the kernel reads `insn_cnt` instructions and a licence up to its NUL, and writes at most
+            // `log_size` bytes into `log`, which is borrowed for writing; the command answers a new descriptor.
+            match unsafe { open(bpf_cmd::BPF_PROG_LOAD, &attr) } {
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && tries < TRIES => {}
+                done => return done,
+            }
+        }
+    })
+}
+
+#[repr(C)]
+#[derive(IntoBytes, Immutable)]
+struct RawTracepointOpen {
+    name: u64,
+    prog_fd: u32,
+    zero: u32,
+}
+
+/// Attaches a typed program to what it was loaded for, until the answer is closed.
+///
+/// # Errors
+/// The kernel does not allow it there.
+pub fn attach_typed(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let attr = RawTracepointOpen { name: 0, prog_fd: number(program), zero: 0 };
+    // SAFETY: no addresses (a typed program has no name here); the command answers a new descriptor.
+    unsafe { open(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &attr) }
+}
+
+#[repr(C)]
+#[derive(IntoBytes, Immutable)]
+struct LinkCreate {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// Attaches a program to a perf event, until the answer is closed.
+///
+/// # Errors
+/// The kernel does not allow it there.
+pub fn attach_perf(program: BorrowedFd<'_>, event: OwnedFd) -> io::Result<OwnedFd> {
+    let attr = LinkCreate {
+        prog_fd: number(program),
+        target_fd: number(event.as_fd()),
+        attach_type: bpf_attach_type::BPF_PERF_EVENT as u32,
+        flags: 0,
+    };
+    // SAFETY: no addresses; the command answers a new descriptor.
+    match unsafe { open(bpf_cmd::BPF_LINK_CREATE, &attr) } {
+        // Links to perf events are known since 5.15.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => attach_perf_by_ioctl(program, event),
+        // The link keeps the event.
+        done => done,
+    }
+}
+
+fn attach_perf_by_ioctl(program: BorrowedFd<'_>, event: OwnedFd) -> io::Result<OwnedFd> {
+    // _IOW('$', 8, __u32) and _IO('$', 0) (include/uapi/linux/perf_event.h, asm-generic/ioctl.h).
+    const SET_BPF: libc::Ioctl = 0x4004_2408;
+    const ENABLE: libc::Ioctl = 0x2400;
+    // SAFETY: both take a number, not an address.
+    Errno::result(unsafe { libc::ioctl(event.as_raw_fd(), SET_BPF, program.as_raw_fd()) })?;
+    // SAFETY: as above.
+    Errno::result(unsafe { libc::ioctl(event.as_raw_fd(), ENABLE, 0) })?;
+    Ok(event)
+}
+
+/// `struct perf_event_attr` as of its second version (`include/uapi/linux/perf_event.h`).
+#[repr(C)]
+#[derive(IntoBytes, Immutable)]
+struct PerfEvent {
+    perf_type: u32,
+    size: u32,
+    config: u64,
+    sample_period: u64,
+    sample_type: u64,
+    read_format: u64,
+    flags: u64,
+    wakeup_events: u32,
+    bp_type: u32,
+    /// Here: the function's name.
+    config1: u64,
+    /// Here: the offset in it.
+    config2: u64,
+}
+
+/// Opens the event "the kernel's `function` was called" (or, with the bit for that in `config`: has returned).
+/// `perf_type` is that of the kprobe PMU.
+///
+/// # Errors
+/// There is no such function, or it cannot be probed.
+pub fn kprobe_event(perf_type: u32, config: u64, function: &CStr) -> io::Result<OwnedFd> {
+    let attr = PerfEvent {
+        perf_type,
+        size: u32::try_from(size_of::<PerfEvent>()).unwrap_or_default(),
+        config,
+        sample_period: 0,
+        sample_type: 0,
+        read_format: 0,
+        flags: 0,
+        wakeup_events: 0,
+        bp_type: 0,
+        config1: address(function.as_ptr()),
+        config2: 0,
+    };
+    let (every_process, cpu, no_group): (libc::c_long, libc::c_long, libc::c_long) = (-1, 0, -1);
+    // SAFETY: the kernel reads `size` bytes of `attr`, and a name up to its NUL.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            &raw const attr,
+            every_process,
+            cpu,
+            no_group,
+            libc::c_long::from(PERF_FLAG_FD_CLOEXEC),
+        )
+    };
+    let fd = RawFd::try_from(Errno::result(answer)?).map_err(io::Error::other)?;
+    // SAFETY: a new descriptor, which is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The running kernel's BTF in our memory: the kernel's own pages, of which nothing is copied.
+pub struct KernelBtf {
+    address: *mut c_void,
+    len: usize,
+}
+
+impl KernelBtf {
+    /// Maps `file`, which is `/sys/kernel/btf/vmlinux`.
+    ///
+    /// # Errors
+    /// It is another file, or the kernel cannot do that (before 6.17).
+    pub fn map(file: &File) -> io::Result<Self> {
+        // Nothing else may be mapped: a file that somebody shortens or writes to while we look at it.
+        if fstatfs(file)?.filesystem_type() != SYSFS_MAGIC {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        let fd = file.as_raw_fd();
+        // SAFETY: a new mapping, wherever the kernel likes; nothing of ours is replaced.
+        let address = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_READ, libc::MAP_PRIVATE, fd, 0) };
+        if address == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Self { address, len }) }
+    }
+}
+
+impl Deref for KernelBtf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `len` bytes are mapped for reading until we are dropped, and the kernel does not change its BTF.
+        unsafe { slice::from_raw_parts(self.address.cast(), self.len) }
+    }
+}
+
+impl Drop for KernelBtf {
+    fn drop(&mut self) {
+        // SAFETY: mapped by us, with this length; nobody borrows from it any more.
+        let _always_there = unsafe { libc::munmap(self.address, self.len) };
+    }
+}
+
+/// # Safety
+/// Every address in `attr` must be good for what `command` does with it, and `command` must answer a new descriptor
+/// (the kernel makes all of them close-on-exec).
+unsafe fn open<A: IntoBytes + Immutable>(command: bpf_cmd, attr: &A) -> io::Result<OwnedFd> {
+    // SAFETY: the caller's.
+    let fd = unsafe { call(command, attr) }?;
+    // SAFETY: a new descriptor, which is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// # Safety
+/// Every address in `attr` must be good for what `command` does with it.
+unsafe fn call<A: IntoBytes + Immutable>(command: bpf_cmd, attr: &A) -> io::Result<RawFd> {
+    let attr = attr.as_bytes();
+    // SAFETY: the kernel reads as many bytes of `attr` as it is told; what is behind its addresses is the caller's.
+    // No command used here writes into `attr`.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_long, attr.as_ptr(), attr.len()) };
+    RawFd::try_from(Errno::result(answer)?).map_err(io::Error::other)
+}
+
+/// Before 5.11 maps and programs count as locked memory, of which a process may have 64 KiB; too little is EPERM.
+fn with_memory(mut make: impl FnMut() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
+    static RAISED: AtomicBool = AtomicBool::new(false);
+    match make() {
+        Err(error)
+            if error.raw_os_error() == Some(libc::EPERM)
+                && !RAISED.swap(true, Ordering::Relaxed)
+                && setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY).is_ok() =>
+        {
+            make()
+        }
+        done => done,
+    }
+}
+
+fn address<T>(pointer: *const T) -> u64 {
+    pointer.expose_provenance() as u64
+}
+
+fn number(fd: BorrowedFd<'_>) -> u32 {
+    // A descriptor is never negative.
+    u32::try_from(fd.as_raw_fd()).unwrap_or_default()
+}
+
+fn size(len: usize) -> io::Result<u32> {
+    u32::try_from(len).map_err(io::Error::other)
+}
+
+fn cut(name: &str) -> [u8; NAME + 1] {
+    let mut bytes = [0; NAME + 1];
+    for (to, from) in bytes[..NAME].iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cut;
+
+    #[test]
+    fn names_are_cut_and_end_in_nul() {
+        assert_eq!(&cut(".rodata")[..8], b".rodata\0");
+        assert_eq!(&cut("accept_kretprobe"), b"accept_kretprob\0");
+    }
+}

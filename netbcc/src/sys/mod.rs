@@ -1,0 +1,5 @@
+//! Questions that we ask the machine, and the system calls that nobody else wraps. Must never live here: anything
+//! about a tool, and anything that prints.
+
+pub mod bpf;
+pub mod btf;

@@ -1,0 +1,194 @@
+//! The contract between the engine and a tool.
+//!
+//! Lives here: what a tool must say about itself, and what it is given. Must never live here: anything that one
+//! tool needs and the others do not.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use anyhow::Result;
+use clap::{ArgMatches, Args, Command, FromArgMatches as _};
+
+use crate::cli;
+use crate::out::{self, Out};
+use crate::probe::hook::Ladder;
+
+/// One of BCC's tools.
+pub trait Tool: 'static {
+    /// What it is.
+    const SPEC: Spec;
+    /// What the user may say.
+    type Args: Args;
+    /// What it does.
+    fn run(args: Self::Args, cx: &mut Ctx) -> Result<()>;
+}
+
+/// What a tool says about itself.
+pub struct Spec {
+    /// File name, object name, and the name it is called by.
+    pub name: &'static str,
+    /// One line, no full stop.
+    pub about: &'static str,
+    /// Command line and meaning; they end the help.
+    pub examples: &'static [(&'static str, &'static str)],
+    /// What it costs to run it, honestly.
+    pub overhead: &'static str,
+    /// Where it differs from BCC's tool on purpose.
+    pub differences: &'static [&'static str],
+    /// The embedded BPF object.
+    pub object: &'static [u8],
+    /// How its programs are attached.
+    pub ladders: &'static [Ladder],
+}
+
+/// What a tool is given.
+pub struct Ctx {
+    /// The tool.
+    pub spec: &'static Spec,
+    /// Whether to say which hooks were chosen and why.
+    pub verbose: bool,
+    /// Where rows go.
+    pub out: Out,
+}
+
+impl Ctx {
+    /// One line on stderr that every user should see: a degraded hook, lost events.
+    pub fn warn(&self, what: impl fmt::Display) {
+        out::warn(self.spec.name, what);
+    }
+
+    /// One line on stderr for those who asked for them.
+    pub fn debug(&self, what: impl fmt::Display) {
+        if self.verbose {
+            self.warn(what);
+        }
+    }
+}
+
+/// A tool as the registry holds it.
+pub struct Entry {
+    /// What it says about itself.
+    pub spec: &'static Spec,
+    /// Its command line.
+    pub command: fn() -> Command,
+    /// Runs it with a parsed command line.
+    pub run: fn(&ArgMatches, &mut Ctx) -> Result<()>,
+}
+
+/// Turns a tool into an entry.
+pub const fn entry<T: Tool>() -> Entry {
+    Entry { spec: Of::<T>::SPEC, command: cli::command::<T>, run: run::<T> }
+}
+
+/// Gives a tool's spec a place to live in, so that it can be borrowed for ever.
+struct Of<T>(PhantomData<T>);
+
+impl<T: Tool> Of<T> {
+    const SPEC: &'static Spec = &T::SPEC;
+}
+
+fn run<T: Tool>(matches: &ArgMatches, cx: &mut Ctx) -> Result<()> {
+    T::run(T::Args::from_arg_matches(matches)?, cx)
+}
+
+/// Two tools that trace nothing, for the tests of everything around tools.
+#[cfg(test)]
+pub(crate) mod demo {
+    use super::*;
+    use crate::cli::{
+        Containers, Every, Family, FlowPorts, Json, Pid, PidOrAll, Timestamp, Verbose, WallClock, WideCsv,
+    };
+
+    pub(crate) const TOOLS: &[Entry] = &[entry::<Flows>(), entry::<Load>()];
+
+    // Every option group of event tools.
+    #[derive(Args, Debug)]
+    pub(crate) struct FlowsArgs {
+        #[command(flatten)]
+        pub(crate) time: WallClock,
+        #[command(flatten)]
+        pub(crate) timestamp: Timestamp,
+        #[command(flatten)]
+        pub(crate) wide: WideCsv,
+        #[command(flatten)]
+        pub(crate) json: Json,
+        #[command(flatten)]
+        pub(crate) pid: Pid,
+        #[command(flatten)]
+        pub(crate) family: Family,
+        #[command(flatten)]
+        pub(crate) ports: FlowPorts,
+        #[command(flatten)]
+        pub(crate) containers: Containers,
+        #[command(flatten)]
+        pub(crate) verbose: Verbose,
+    }
+
+    pub(crate) struct Flows;
+
+    impl Tool for Flows {
+        const SPEC: Spec = Spec {
+            name: "tcpflows",
+            about: "Show nothing at all, for tests",
+            examples: &[("tcpflows -t", "with a time"), ("tcpflows -L 80,443", "two local ports")],
+            overhead: "None. It traces nothing, and says so in a sentence that is long enough to be broken \
+                       into two lines.",
+            differences: &[
+                "It is not in BCC.",
+                "Its rows are the fewest of all the tools, which is why this \
+                            sentence must be broken somewhere.",
+            ],
+            object: &[1, 2, 3],
+            ladders: &[],
+        };
+        type Args = FlowsArgs;
+
+        fn run(args: FlowsArgs, cx: &mut Ctx) -> Result<()> {
+            cx.out.set_format(args.wide.format(args.json));
+            Ok(())
+        }
+    }
+
+    // A sampler.
+    #[derive(Args, Debug)]
+    pub(crate) struct LoadArgs {
+        /// Do not clear the screen
+        #[arg(short = 'C', long)]
+        pub(crate) noclear: bool,
+        #[command(flatten)]
+        pub(crate) pid: PidOrAll,
+        #[command(flatten)]
+        pub(crate) every: Every,
+    }
+
+    pub(crate) struct Load;
+
+    impl Tool for Load {
+        const SPEC: Spec = Spec {
+            name: "tcpload",
+            about: "Sample nothing, for tests",
+            examples: &[("tcpload 5 2", "two outputs")],
+            overhead: "None.",
+            differences: &[],
+            object: &[],
+            ladders: &[],
+        };
+        type Args = LoadArgs;
+
+        fn run(_: LoadArgs, cx: &mut Ctx) -> Result<()> {
+            cx.out.line("nothing");
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_entry_runs_its_tool_with_its_arguments() {
+        let entry = &TOOLS[0];
+        let matches = (entry.command)().try_get_matches_from(["tcpflows", "-s"]).unwrap();
+        let clock = out::Clock::fixed(0, 0);
+        let out = Out::memory(out::Format::Text, clock);
+        let mut cx = Ctx { spec: entry.spec, verbose: false, out };
+        (entry.run)(&matches, &mut cx).unwrap();
+        assert_eq!(cx.out.format(), out::Format::Csv);
+    }
+}

@@ -1,0 +1,17 @@
+//! One file per tool: module doc, options, hooks, columns, rows. A tool never imports another; `registry.rs` lists
+//! them all.
+
+mod conn;
+pub mod solisten;
+pub mod tcpconnect;
+pub mod tcplife;
+pub mod tcpstates;
+
+/// Embeds a tool's BPF object. aya-obj needs it aligned to 4 bytes at least.
+macro_rules! object {
+    ($name:literal) => {{
+        // The build script leaves it there, without DWARF.
+        aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/", $name, ".o"))
+    }};
+}
+use object;

@@ -1,0 +1,196 @@
+//! solisten: one row per call that makes a TCP socket listen, or tries to: who, with what backlog, where.
+//!
+//! Events: `probes-ebpf/src/bin/solisten.rs`, from `inet_listen` and `__inet_listen_sk`, or from
+//! `sock:inet_sock_set_state` and the system call's entry. The backlog is the one that the kernel took: never above
+//! net.core.somaxconn. A socket that was not bound shows port 0, because the kernel chooses one only afterwards.
+//!
+//! BCC: it does not see MPTCP listeners since Linux 6.6.
+
+use anyhow::Result;
+use clap::Args;
+use netbcc_common::addr::{AF_INET, AF_INET6};
+use netbcc_common::kernel::Field;
+use netbcc_common::solisten::{Config, Event};
+use nix::libc::SYS_listen;
+use zerocopy::FromBytes as _;
+
+use super::{conn, object};
+use crate::cli::{Json, PidOrAll, Verbose};
+use crate::out::{Cell, Format, Table, left, wall};
+use crate::probe::hook::{Ladder, Rung, RungName, fentry, fexit, kprobe, kretprobe, tp_btf};
+use crate::probe::{Batch, Plan};
+use crate::tool::{Ctx, Spec, Tool};
+
+/// The tool.
+pub struct Solisten;
+
+/// Its options.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Add the network namespace (inode number)
+    #[arg(long, help_heading = "Output")]
+    show_netns: bool,
+    #[command(flatten)]
+    pid: PidOrAll,
+    /// This network namespace only (inode number); 0 means all
+    #[arg(
+        short = 'n', long, value_name = "NETNS", value_parser = netns, default_value_t = 0,
+        hide_default_value = true, help_heading = "Filters"
+    )]
+    netns: u32,
+    /// Add the time of day (HH:MM:SS)
+    #[arg(short = 't', long, help_heading = "Output")]
+    timestamp: bool,
+    #[command(flatten)]
+    json: Json,
+    #[command(flatten)]
+    verbose: Verbose,
+}
+
+/// Parses the inode number of a namespace, or 0 for all.
+fn netns(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("not a namespace's inode number, which is 0 to {}", u32::MAX))
+}
+
+impl Tool for Solisten {
+    const SPEC: Spec = Spec {
+        name: "solisten",
+        about: "Trace TCP sockets that are made to listen (listen())",
+        examples: &[
+            ("solisten", "all listen() calls on TCP sockets"),
+            ("solisten -t", "with the time of day (HH:MM:SS)"),
+            ("solisten --show-netns", "with the network namespace"),
+            ("solisten -p 181", "process 181 only"),
+            ("solisten --netns 4026531840", "this network namespace only"),
+            ("solisten --json", "JSON Lines"),
+        ],
+        overhead: "Runs a short program per listen(), none per connection or packet. Where the kernel has neither \
+                   fentry nor kprobes, also one of a few instructions at each system call and at each change of a \
+                   TCP socket's state.",
+        differences: &[
+            "MPTCP listeners are shown.",
+            "-t is libbpf-tools', whose title TIME(s) stands above a time of day.",
+        ],
+        object: object!("solisten"),
+        ladders: &[LISTENS],
+    };
+    type Args = Options;
+
+    fn run(args: Options, cx: &mut Ctx) -> Result<()> {
+        cx.verbose |= args.verbose.verbose;
+        let table = table(&args);
+        cx.out.set_format(args.json.format());
+        let mut probe = Plan::new(cx)
+            .ladder(&LISTENS)
+            .fields(FIELDS)
+            .pid(args.pid.pid)
+            .netns(args.netns)
+            .global("CONFIG", &Config { listen: SYS_listen.cast_unsigned() })
+            .attach(cx)?;
+        cx.out.header(&table);
+        probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
+            for event in batch.records().filter_map(|record| Event::ref_from_bytes(record).ok()) {
+                cx.out.row(&table, event.ts_ns, event);
+            }
+            Ok(None)
+        })
+    }
+}
+
+const FIELDS: &[Field] = &[
+    Field::SkFamily,
+    Field::SkState,
+    Field::SkNum,
+    Field::SkRcvSaddr,
+    Field::SkNet,
+    Field::SkProtocol,
+    Field::SkType,
+    Field::SkMaxAckBacklog,
+    Field::SocketSk,
+    Field::SocketFile,
+    Field::NetCommon,
+    Field::NsInum,
+    Field::NetCore,
+    Field::CoreSomaxconn,
+    Field::TaskFiles,
+    Field::FilesFdt,
+    Field::FdtMaxFds,
+    Field::FdtFd,
+    Field::FilePrivateData,
+    Field::TaskThreadInfo,
+];
+
+const LISTENS: Ladder = Ladder {
+    name: "listens",
+    rungs: &[
+        Rung {
+            name: RungName::Fexit,
+            programs: &[
+                fentry("inner_fentry", "__inet_listen_sk"),
+                fentry("enter_fentry", "inet_listen"),
+                fexit("leave_fexit", "inet_listen"),
+            ],
+            less_exact: None,
+        },
+        // Before 6.6, MPTCP calls inet_listen like everybody else.
+        Rung { name: RungName::Fexit, programs: &[fentry("listen_fentry", "inet_listen")], less_exact: None },
+        Rung {
+            name: RungName::Kprobe,
+            programs: &[
+                kprobe("inner_kprobe", "__inet_listen_sk"),
+                kprobe("enter_kprobe", "inet_listen"),
+                kretprobe("leave_kretprobe", "inet_listen"),
+            ],
+            less_exact: None,
+        },
+        Rung {
+            name: RungName::Kprobe,
+            programs: &[kprobe("listen_kprobe", "inet_listen")],
+            less_exact: None,
+        },
+        Rung {
+            name: RungName::Tracepoint,
+            programs: &[tp_btf("state_tp", "inet_sock_set_state"), tp_btf("again_tp", "sys_enter")],
+            less_exact: Some(
+                "listen() on a socket that already listens or is connected is not seen when io_uring, a 32-bit \
+                 program or the kernel itself calls it, and is seen even when a security module forbids it",
+            ),
+        },
+        Rung {
+            name: RungName::Tracepoint,
+            programs: &[tp_btf("state_tp", "inet_sock_set_state")],
+            less_exact: Some("listen() on a socket that already listens or is connected is not seen"),
+        },
+    ],
+};
+
+/// BCC's columns.
+pub fn table(args: &Options) -> Table<Event> {
+    let format = args.json.format();
+    Table::new(format)
+        .col_if(args.timestamp, wall(8).title("TIME(s)"))
+        .col(left("PID", 7, |e: &Event| e.pid.into()))
+        .col(left("COMM", 12, |e: &Event| (&e.comm).into()).cut())
+        .col_if(args.show_netns || format == Format::Json, left("NETNS", 12, |e: &Event| e.netns.into()))
+        .col(left("PROTO", 6, |e: &Event| proto(e.family).into()))
+        .col(left("BACKLOG", 8, |e: &Event| e.backlog.into()))
+        .col(left("PORT", 5, |e: &Event| e.lport.into()))
+        .col(left("ADDR", 39, addr))
+}
+
+/// The protocol, with its family.
+fn proto(family: u16) -> &'static str {
+    match family {
+        AF_INET => "TCPv4",
+        AF_INET6 => "TCPv6",
+        _ => "TCP",
+    }
+}
+
+/// The local address, where it has a form.
+fn addr(event: &Event) -> Cell<'_> {
+    match event.family {
+        AF_INET | AF_INET6 => conn::ip(event.family, &event.laddr).into(),
+        _ => Cell::Empty,
+    }
+}

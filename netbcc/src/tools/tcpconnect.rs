@@ -1,0 +1,394 @@
+//! tcpconnect: one row per active TCP open whose SYN was handed to IP; `-c` counts them per flow; `-d` adds the DNS
+//! name that led to the address.
+//!
+//! Events: `probes-ebpf/src/bin/tcpconnect.rs`, from `tcp_v4_connect` and `tcp_v6_connect`, or from
+//! `sock:inet_sock_set_state`. On the tracepoint rung a row waits [`HOLD_NS`] for news that the open failed on this
+//! host (then it is none), and with `-L` for its SYN, which tells the local port.
+//!
+//! A connect to a v4-mapped address is an IPv4 row, with `-6` an IPv6 row, as BCC.
+//!
+//! BCC: its `-d` misses resolvers that are not connected, that use recv or recvfrom (since 6.4), and answers above
+//! 512 bytes. Here the answer is taken from the packet. Its delta wraps after a day.
+
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+use netbcc_common::kernel::Field;
+use netbcc_common::tcpconnect::{
+    CONNECTED, Config, DNS_LARGE_ROOM, DNS_SMALL, Dns, Event, FAILED, Flow, OPENED, SYN_LEFT,
+};
+use zerocopy::FromBytes as _;
+
+use super::{conn, object};
+use crate::cli::{ALL_PORTS, Containers, Family, Json, Pid, Ports, Timestamp, Verbose, ports, uid};
+use crate::dns;
+use crate::error::usage;
+use crate::out::{Cell, Format, Table, data, left, seconds};
+use crate::probe::hook::{Ladder, Need, Rung, RungName, fentry, fexit, kprobe, kretprobe, tp_btf};
+use crate::probe::{Batch, Plan, Probe};
+use crate::tool::{Ctx, Spec, Tool};
+
+/// The tool.
+pub struct Tcpconnect;
+
+/// Its options.
+#[derive(Args, Debug)]
+pub struct Options {
+    #[command(flatten)]
+    seconds: Timestamp,
+    #[command(flatten)]
+    pid: Pid,
+    /// These remote ports only, comma-separated
+    #[arg(short = 'P', long, value_name = "PORT", value_parser = ports, default_value = ALL_PORTS, hide_default_value = true, help_heading = "Filters")]
+    port: Ports,
+    #[command(flatten)]
+    family: Family,
+    /// Add the local port (rows)
+    #[arg(short = 'L', long, help_heading = "Output")]
+    lport: bool,
+    /// Add the user id (rows)
+    #[arg(short = 'U', long, help_heading = "Output")]
+    print_uid: bool,
+    /// This user only
+    #[arg(short = 'u', long, value_name = "UID", value_parser = uid, help_heading = "Filters")]
+    uid: Option<u32>,
+    /// Count connects per flow, print the table at the end
+    #[arg(short = 'c', long, help_heading = "Output")]
+    count: bool,
+    #[command(flatten)]
+    containers: Containers,
+    /// Add the DNS name that led to the address
+    #[arg(short = 'd', long, help_heading = "Output")]
+    dns: bool,
+    /// Tell local ports apart: a column of the table with -c, as -L otherwise
+    #[arg(short = 's', long, help_heading = "Output")]
+    source_port: bool,
+    #[command(flatten)]
+    json: Json,
+    #[command(flatten)]
+    verbose: Verbose,
+}
+
+impl Options {
+    fn shows_lport(&self) -> bool {
+        self.lport || self.source_port
+    }
+}
+
+/// A connect with what user space adds to it.
+pub struct Row {
+    /// As the kernel sent it.
+    pub event: Event,
+    /// The DNS name, as text for the column.
+    pub query: Vec<u8>,
+}
+
+impl Tool for Tcpconnect {
+    const SPEC: Spec = Spec {
+        name: "tcpconnect",
+        about: "Trace TCP active connections (connect())",
+        examples: &[
+            ("tcpconnect", "all connects"),
+            ("tcpconnect -t", "with seconds since the first row"),
+            ("tcpconnect -d", "with the DNS names that led there"),
+            ("tcpconnect -p 181", "process 181 only"),
+            ("tcpconnect -P 80,81", "remote ports 80 and 81 only"),
+            ("tcpconnect -U", "with the user id"),
+            ("tcpconnect -u 1000", "user 1000 only"),
+            ("tcpconnect -c", "count per flow until Ctrl-C"),
+            ("tcpconnect -L", "with the local port"),
+            ("tcpconnect --cgroupmap /sys/fs/bpf/m", "only cgroups in this map"),
+        ],
+        overhead: "Runs a short program per connect and none per packet; -d adds one per UDP packet that arrives. \
+                   Where the kernel has neither fentry nor kprobes, -L and -d add one per packet.",
+        differences: &[
+            "-c with -d is refused on stderr with exit code 2.",
+            "-d also sees unconnected and recv() resolvers and answers up to 4 KiB; its delta does not wrap after a day.",
+            "A map path that does not exist is an error, not a new empty map.",
+        ],
+        object: object!("tcpconnect"),
+        ladders: &[CONNECTS, ANSWERS],
+    };
+    type Args = Options;
+
+    fn run(args: Options, cx: &mut Ctx) -> Result<()> {
+        if args.count && args.dns {
+            return Err(usage("you may not specify -d/--dns with -c/--count."));
+        }
+        cx.verbose |= args.verbose.verbose;
+        cx.out.set_format(args.json.format());
+        let config = Config {
+            count: args.count.into(),
+            count_lport: args.source_port.into(),
+            lport: args.shows_lport().into(),
+            zero: 0,
+        };
+        let mut plan = Plan::new(cx)
+            .ladder(&CONNECTS)
+            .fields(FIELDS)
+            .pid(args.pid.pid.map_or(0, NonZeroU32::get))
+            .uid(args.uid)
+            .family(args.family)
+            .rports(&args.port)
+            .containers(&args.containers)?
+            .global("CONFIG", &config);
+        if args.shows_lport() && !args.count {
+            plan = plan.ask("lport");
+        }
+        if args.dns {
+            plan = plan.ladder(&ANSWERS).fields(DNS_FIELDS);
+        }
+        let probe = plan.attach(cx)?;
+        cx.out.line("Tracing connect ... Hit Ctrl-C to end");
+        if args.count { count(&args, cx, probe) } else { rows(&args, cx, probe) }
+    }
+}
+
+const FIELDS: &[Field] = &[
+    Field::SkFamily,
+    Field::SkState,
+    Field::SkNum,
+    Field::SkDport,
+    Field::SkRcvSaddr,
+    Field::SkDaddr,
+    Field::SkProtocol,
+    Field::InetSport,
+    Field::TcpSegsOut,
+    Field::SkbSk,
+];
+
+const DNS_FIELDS: &[Field] = &[
+    Field::SkbHead,
+    Field::SkbData,
+    Field::SkbEnd,
+    Field::SkbLen,
+    Field::SkbDataLen,
+    Field::SkbNext,
+    Field::SkbProtocol,
+    Field::ShinfoFragList,
+];
+
+const CONNECTS: Ladder = Ladder {
+    name: "connects",
+    rungs: &[
+        Rung {
+            name: RungName::Fexit,
+            programs: &[
+                fexit("v4_fexit", "tcp_v4_connect").when(Need::V4Rows),
+                fexit("v6_fexit", "tcp_v6_connect").when(Need::V6Rows),
+            ],
+            less_exact: None,
+        },
+        Rung {
+            name: RungName::Kprobe,
+            programs: &[
+                kprobe("v4_kprobe", "tcp_v4_connect").when(Need::V4Rows),
+                kretprobe("v4_kretprobe", "tcp_v4_connect").when(Need::V4Rows),
+                kprobe("v6_kprobe", "tcp_v6_connect").when(Need::V6Rows),
+                kretprobe("v6_kretprobe", "tcp_v6_connect").when(Need::V6Rows),
+            ],
+            less_exact: None,
+        },
+        // The same rows. With -L a row waits for its SYN to leave the host.
+        Rung {
+            name: RungName::Tracepoint,
+            programs: &[
+                tp_btf("state_tp", "inet_sock_set_state"),
+                tp_btf("syn_tp", "net_dev_queue").when(Need::Asked("lport")),
+            ],
+            less_exact: None,
+        },
+    ],
+};
+
+const ANSWERS: Ladder = Ladder {
+    name: "DNS answers",
+    rungs: &[
+        Rung {
+            name: RungName::Fexit,
+            programs: &[
+                fentry("dns4_fentry", "udp_rcv"),
+                fentry("dns6_fentry", "udpv6_rcv").when(Need::V6Kernel),
+            ],
+            less_exact: None,
+        },
+        Rung {
+            name: RungName::Kprobe,
+            programs: &[
+                kprobe("dns4_kprobe", "udp_rcv"),
+                kprobe("dns6_kprobe", "udpv6_rcv").when(Need::V6Kernel),
+            ],
+            less_exact: None,
+        },
+        Rung {
+            name: RungName::Tracepoint,
+            programs: &[tp_btf("dns_tp", "netif_receive_skb")],
+            less_exact: Some("of an answer that comes in IP fragments only the first fragment is read"),
+        },
+    ],
+};
+
+/// BCC's columns.
+pub fn table(args: &Options) -> Table<Row> {
+    let table = Table::new(args.json.format())
+        .col_if(args.seconds.timestamp, seconds(9, 3).gap(""))
+        .col_if(args.print_uid, left("UID", 6, |r: &Row| r.event.uid.into()).gap("").except(Format::Json))
+        .col(left("PID", 7, |r: &Row| r.event.pid.into()))
+        .col(data("uid", |r: &Row| r.event.uid.into()))
+        .col(left("COMM", 12, |r: &Row| (&r.event.comm).into()).cut())
+        .col(left("IP", 2, |r: &Row| Cell::Unsigned(conn::version(r.event.tuple.family))))
+        .col(left("SADDR", 16, |r: &Row| conn::laddr(&r.event.tuple).into()))
+        .col_if(args.shows_lport(), left("LPORT", 6, |r: &Row| r.event.tuple.lport.into()))
+        .col(left("DADDR", 16, |r: &Row| conn::raddr(&r.event.tuple).into()))
+        .col(left("DPORT", 6, |r: &Row| r.event.tuple.rport.into()));
+    if args.dns {
+        table.col(left("QUERY", 0, |r: &Row| Cell::Name(&r.query)))
+    } else {
+        // BCC's rows always have the blank that QUERY would follow; its header does not.
+        table.tail(" ")
+    }
+}
+
+/// How long a row of the tracepoint rung waits for news that its open failed on this host. That comes from the same
+/// call, microseconds later; the rest is for a thread that loses its CPU in between.
+const HOLD_NS: u64 = 20_000_000;
+
+/// More opens than this do not wait for their SYN: the oldest goes out without its port.
+const MAX_WAITING: usize = 10_240;
+
+/// Opens that wait, in the order in which they came.
+#[derive(Default)]
+struct Waiting(VecDeque<Row>);
+
+impl Waiting {
+    /// Takes out the latest open of this socket. It is near the end: what ends a wait follows within microseconds.
+    fn remove(&mut self, sk: u64) -> Option<Row> {
+        let at = self.0.iter().rposition(|row| row.event.sk == sk)?;
+        self.0.remove(at)
+    }
+
+    /// Takes out the oldest, if it came no later than `until_ns` or too many wait.
+    fn oldest(&mut self, until_ns: u64) -> Option<Row> {
+        let front = self.0.front()?;
+        if front.event.ts_ns <= until_ns || self.0.len() > MAX_WAITING { self.0.pop_front() } else { None }
+    }
+
+    /// When the oldest came.
+    fn since_ns(&self) -> Option<u64> {
+        self.0.front().map(|row| row.event.ts_ns)
+    }
+}
+
+fn rows(args: &Options, cx: &mut Ctx, mut probe: Probe) -> Result<()> {
+    let table = table(args);
+    cx.out.header(&table);
+    let mut waiting = Waiting::default();
+    let mut names = args.dns.then(dns::Cache::new);
+    let wants_lport = args.shows_lport();
+    probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
+        let mut print = |row: &Row| cx.out.row(&table, row.event.ts_ns, row);
+        for record in batch.records() {
+            let Ok(event) = Event::read_from_bytes(record) else {
+                learn(names.as_mut(), record);
+                continue;
+            };
+            match event.kind {
+                CONNECTED => print(&named(names.as_ref(), event)),
+                OPENED => waiting.0.push_back(named(names.as_ref(), event)),
+                SYN_LEFT => {
+                    if let Some(mut row) = waiting.remove(event.sk) {
+                        row.event.tuple.lport = event.tuple.lport;
+                        print(&row);
+                    }
+                }
+                FAILED => drop(waiting.remove(event.sk)),
+                _ => {}
+            }
+        }
+        let until_ns = match (batch.is_last(), wants_lport) {
+            (true, _) => u64::MAX,
+            (false, true) => 0,
+            (false, false) => batch.now_ns().saturating_sub(HOLD_NS),
+        };
+        while let Some(row) = waiting.oldest(until_ns) {
+            print(&row);
+        }
+        let due = waiting.since_ns().filter(|_| !wants_lport);
+        Ok(due.map(|since| {
+            Duration::from_nanos((since + HOLD_NS).saturating_sub(batch.now_ns()).max(1_000_000))
+        }))
+    })
+}
+
+/// The row of `event`, with the name that is known for its address now.
+fn named(names: Option<&dns::Cache>, event: Event) -> Row {
+    let mut query = Vec::new();
+    if let Some(names) = names {
+        names.query_text(conn::raddr(&event.tuple), event.ts_ns, &mut query);
+    }
+    Row { event, query }
+}
+
+/// Takes a DNS record in. Anything else is of a newer kernel side than this program, which cannot be.
+fn learn(names: Option<&mut dns::Cache>, record: &[u8]) {
+    let (seen_ns, payload) = if let Ok(small) = Dns::<DNS_SMALL>::ref_from_bytes(record) {
+        (small.ts_ns, small.payload.get(..small.len as usize))
+    } else if let Ok(large) = Dns::<DNS_LARGE_ROOM>::ref_from_bytes(record) {
+        (large.ts_ns, large.payload.get(..large.len as usize))
+    } else {
+        return;
+    };
+    if let (Some(names), Some(answer)) = (names, payload.and_then(dns::parse)) {
+        names.insert(&answer, seen_ns);
+    }
+}
+
+/// A flow and its connects.
+pub struct Count {
+    /// The flow.
+    pub flow: Flow,
+    /// How many connects.
+    pub connects: u64,
+}
+
+/// The columns of `-c`.
+pub fn count_table(args: &Options) -> Table<Count> {
+    Table::new(args.json.format())
+        .col(left("LADDR", 25, |c: &Count| conn::ip(c.flow.family, &c.flow.laddr).into()))
+        .col(left("RADDR", 25, |c: &Count| conn::ip(c.flow.family, &c.flow.raddr).into()))
+        .col_if(args.source_port, left("LPORT", 20, |c: &Count| c.flow.lport.into()))
+        .col(left("RPORT", 20, |c: &Count| c.flow.rport.into()))
+        .col(left("CONNECTS", 10, |c: &Count| c.connects.into()))
+}
+
+fn count(args: &Options, cx: &mut Ctx, mut probe: Probe) -> Result<()> {
+    probe.stream(cx, |_: &mut Ctx, _: &Batch| Ok(None))?;
+    let mut counts: Vec<Count> = probe
+        .counts::<{ size_of::<Flow>() }>("FLOWS")?
+        .into_iter()
+        .filter_map(|(key, connects)| Some(Count { flow: Flow::read_from_bytes(&key).ok()?, connects }))
+        // Opens that failed on this host were taken back.
+        .filter(|count| count.connects > 0)
+        .collect();
+    sort_counts(&mut counts);
+    let table = count_table(args);
+    cx.out.line("");
+    cx.out.header(&table);
+    let now_ns = cx.out.clock().monotonic_ns();
+    for count in &counts {
+        cx.out.row(&table, now_ns, count);
+    }
+    cx.out.flush()
+}
+
+/// IPv4 before IPv6, then by count, most first. BCC leaves ties to chance; here addresses decide.
+fn sort_counts(counts: &mut [Count]) {
+    counts.sort_by_key(|Count { flow, connects }| {
+        let raddr = conn::ip(flow.family, &flow.raddr);
+        (flow.family, Reverse(*connects), raddr, flow.rport, conn::ip(flow.family, &flow.laddr), flow.lport)
+    });
+}

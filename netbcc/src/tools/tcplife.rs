@@ -1,0 +1,169 @@
+//! tcplife: one row per TCP socket that reaches CLOSE: owner, addresses, KB sent and received, age.
+//!
+//! Events: `probes-ebpf/src/bin/tcplife.rs`, from `sock:inet_sock_set_state` (or `tcp_set_state`) and
+//! `inet_csk_accept` (or the first read). The byte counts are the kernel's `bytes_acked` and `bytes_received`, which
+//! contain SYN and FIN; KB are cut, not rounded, as BCC.
+//!
+//! BCC: its owner of a server socket that closes first is whatever task the last ACK interrupts. Here it is the
+//! acceptor or the closer; where BCC is right, both agree. `-p` and `-L` test the finished row, so that an ephemeral
+//! port or a foreign task does not hide or show the wrong one.
+
+use std::num::NonZeroU32;
+
+use anyhow::Result;
+use clap::Args;
+use netbcc_common::kernel::{Field, Func};
+use netbcc_common::tcplife::Event;
+use zerocopy::FromBytes as _;
+
+use super::{conn, object};
+use crate::cli::{Family, FlowPorts, Json, Pid, Timestamp, Verbose, WallClock, WideCsv};
+use crate::out::{Cell, Format, Table, data, left, right, seconds, wall};
+use crate::probe::hook::{Ladder, Rung, RungName, fexit, kprobe, kretprobe, tp_btf};
+use crate::probe::{Batch, Plan};
+use crate::tool::{Ctx, Spec, Tool};
+
+/// The tool.
+pub struct Tcplife;
+
+/// Its options.
+#[derive(Args, Debug)]
+pub struct Options {
+    #[command(flatten)]
+    clock: WallClock,
+    #[command(flatten)]
+    seconds: Timestamp,
+    #[command(flatten)]
+    layout: WideCsv,
+    #[command(flatten)]
+    json: Json,
+    #[command(flatten)]
+    pid: Pid,
+    #[command(flatten)]
+    ports: FlowPorts,
+    #[command(flatten)]
+    family: Family,
+    #[command(flatten)]
+    verbose: Verbose,
+}
+
+impl Tool for Tcplife {
+    const SPEC: Spec = Spec {
+        name: "tcplife",
+        about: "Trace the lifespan of TCP sockets and summarize",
+        examples: &[
+            ("tcplife", "all TCP sockets that close"),
+            ("tcplife -T", "with the time of day (HH:MM:SS)"),
+            ("tcplife -wt", "wide columns, with seconds since the first row"),
+            ("tcplife -stT", "comma-separated, with both times"),
+            ("tcplife -p 181", "sockets of process 181 only"),
+            ("tcplife -L 80,81", "local ports 80 and 81 only"),
+            ("tcplife -D 443", "remote port 443 only"),
+            ("tcplife --json", "JSON Lines"),
+        ],
+        overhead: "Runs a short program at each change of a TCP socket's state and at each accept: about ten per \
+                   connection, none per packet. The cost grows with new connections per second.",
+        differences: &[
+            "The owner of a server's socket is the process that accepted or closed it, not the task on the CPU.",
+            "-p and -L test the finished row.",
+        ],
+        object: object!("tcplife"),
+        ladders: &[SOCKETS],
+    };
+    type Args = Options;
+
+    fn run(args: Options, cx: &mut Ctx) -> Result<()> {
+        cx.verbose |= args.verbose.verbose;
+        let table = table(&args);
+        let mut probe = Plan::new(cx)
+            .ladder(&SOCKETS)
+            .fields(FIELDS)
+            .pid(args.pid.pid.map_or(0, NonZeroU32::get))
+            .family(args.family)
+            .lports(&args.ports.localport)
+            .rports(&args.ports.remoteport)
+            .attach(cx)?;
+        cx.out.header(&table);
+        probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
+            for event in batch.records().filter_map(|record| Event::ref_from_bytes(record).ok()) {
+                cx.out.row(&table, event.ts_ns, event);
+            }
+            Ok(None)
+        })
+    }
+}
+
+const FIELDS: &[Field] = &[
+    Field::SkFamily,
+    Field::SkState,
+    Field::SkDport,
+    Field::SkRcvSaddr,
+    Field::SkDaddr,
+    Field::SkProtocol,
+    Field::InetSport,
+    Field::TcpBytesAcked,
+    Field::TcpBytesReceived,
+];
+
+const SOCKETS: Ladder = Ladder {
+    name: "sockets",
+    rungs: &[
+        Rung {
+            name: RungName::Fexit,
+            programs: &[
+                fexit("accept2_fexit", "inet_csk_accept").arity(Func::InetCskAccept, 2),
+                fexit("accept4_fexit", "inet_csk_accept").arity(Func::InetCskAccept, 4),
+                tp_btf("state_tp", "inet_sock_set_state"),
+            ],
+            less_exact: None,
+        },
+        // Before kprobes: every transition is seen, and nothing is stored that could leak.
+        Rung {
+            name: RungName::Tracepoint,
+            programs: &[tp_btf("state_tp", "inet_sock_set_state"), tp_btf("read_tp", "tcp_rcv_space_adjust")],
+            less_exact: Some(
+                "a server's socket belongs to the process that first reads from it (accept cannot be traced \
+                 here); if it never reads and the client resets it, the row shows the task on the CPU",
+            ),
+        },
+        Rung {
+            name: RungName::Kprobe,
+            programs: &[
+                kprobe("state_kprobe", "tcp_set_state"),
+                kretprobe("accept_kretprobe", "inet_csk_accept"),
+            ],
+            less_exact: None,
+        },
+    ],
+};
+
+/// BCC's columns. The IP version is shown only where it is told apart from nothing else: `-w`, `-s` and JSON.
+pub fn table(args: &Options) -> Table<Event> {
+    let format = args.layout.format(args.json);
+    let wide = args.layout.wide && format == Format::Text;
+    let (comm, addr, kb) = if wide { (16, 39, 6) } else { (10, 15, 5) };
+    Table::new(format)
+        .col_if(args.clock.time, wall(8))
+        .col_if(args.seconds.timestamp, seconds(9, 6))
+        .col(left("PID", 5, |e: &Event| e.pid.into()))
+        .col(left("COMM", comm, |e: &Event| (&e.comm).into()).cut())
+        .col_if(
+            wide || format != Format::Text,
+            left("IP", 2, |e: &Event| Cell::Unsigned(conn::version(e.tuple.family))),
+        )
+        .col(left("LADDR", addr, |e: &Event| conn::laddr(&e.tuple).into()))
+        .col(left("LPORT", 5, |e: &Event| e.tuple.lport.into()))
+        .col(left("RADDR", addr, |e: &Event| conn::raddr(&e.tuple).into()))
+        .col(left("RPORT", 5, |e: &Event| e.tuple.rport.into()))
+        .col(right("TX_KB", kb, |e: &Event| (e.tx_bytes / 1024).into()).except(Format::Json))
+        .col(right("RX_KB", kb, |e: &Event| (e.rx_bytes / 1024).into()).except(Format::Json))
+        .col(data("tx_bytes", |e: &Event| e.tx_bytes.into()))
+        .col(data("rx_bytes", |e: &Event| e.rx_bytes.into()))
+        .col(data("span_us", |e: &Event| (e.span_ns / 1000).into()))
+        // Whole microseconds first, as BCC: the digits must agree.
+        .col(
+            left("MS", 0, |e: &Event| Cell::Float((e.span_ns / 1000) as f64 / 1000.0))
+                .precision(2)
+                .except(Format::Json),
+        )
+}

@@ -1,0 +1,209 @@
+//! tcpstates: one row per change of a TCP socket's state, with the time spent in the state before.
+//!
+//! Events: `probes-ebpf/src/bin/tcpstates.rs`, from `sock:inet_sock_set_state`, or from `tcp_set_state`, which sees
+//! neither listeners nor the birth of their children. A row is about one socket: a connection over loopback has two.
+//! TIME_WAIT never shows, because a smaller socket takes the place of one that goes there. MS is 0.000 where the
+//! beginning was not seen, and wherever a socket leaves CLOSE.
+//!
+//! BCC: rows may come out of order, its buffers being per CPU and family. Here they are in the order of kernel time.
+
+use anyhow::Result;
+use clap::Args;
+use netbcc_common::kernel::Field;
+use netbcc_common::tcpstates::Event;
+use nix::unistd::Uid;
+use zerocopy::FromBytes as _;
+
+use super::{conn, object};
+use crate::cli::{Family, FlowPorts, Json, Timestamp, Verbose, WallClock, WideCsv};
+use crate::out::journal::Journal;
+use crate::out::{Cell, Format, Table, data, left, seconds, wall};
+use crate::probe::hook::{Ladder, Rung, RungName, fentry, kprobe, tp_btf};
+use crate::probe::{Batch, Plan};
+use crate::tool::{Ctx, Spec, Tool};
+
+/// The tool.
+pub struct Tcpstates;
+
+/// Its options.
+#[derive(Args, Debug)]
+pub struct Options {
+    #[command(flatten)]
+    clock: WallClock,
+    #[command(flatten)]
+    seconds: Timestamp,
+    #[command(flatten)]
+    layout: WideCsv,
+    #[command(flatten)]
+    json: Json,
+    #[command(flatten)]
+    ports: FlowPorts,
+    /// Also send each transition to the systemd journal
+    #[arg(short = 'Y', long, help_heading = "Output")]
+    journal: bool,
+    #[command(flatten)]
+    family: Family,
+    #[command(flatten)]
+    verbose: Verbose,
+}
+
+impl Tool for Tcpstates {
+    const SPEC: Spec = Spec {
+        name: "tcpstates",
+        about: "Trace TCP session state changes with durations",
+        examples: &[
+            ("tcpstates", "all changes of state"),
+            ("tcpstates -t", "with seconds since the first row"),
+            ("tcpstates -T", "with the time of day (HH:MM:SS)"),
+            ("tcpstates -w", "wide columns, with room for IPv6 addresses"),
+            ("tcpstates -stT", "comma-separated, with both times"),
+            ("tcpstates -Y", "to the systemd journal as well"),
+            ("tcpstates -L 80,81", "local ports 80 and 81 only"),
+            ("tcpstates -D 443", "remote port 443 only"),
+            ("tcpstates -4", "IPv4 sockets only"),
+            ("tcpstates --json", "JSON Lines"),
+        ],
+        overhead: "Runs a short program at each change of a TCP socket's state: about ten per connection, none per \
+                   packet. The cost grows with new connections per second.",
+        differences: &[
+            "Rows are in the order of the kernel's clock.",
+            "-Y needs no Python module; the journal's own time stamp stands for _SOURCE_REALTIME_TIMESTAMP.",
+        ],
+        object: object!("tcpstates"),
+        ladders: &[TRANSITIONS],
+    };
+    type Args = Options;
+
+    fn run(args: Options, cx: &mut Ctx) -> Result<()> {
+        cx.verbose |= args.verbose.verbose;
+        let table = table(&args);
+        cx.out.set_format(args.layout.format(args.json));
+        let mut journal = if args.journal { Some(Journal::open()?) } else { None };
+        let mut probe = Plan::new(cx)
+            .ladder(&TRANSITIONS)
+            .fields(FIELDS)
+            .family(args.family)
+            .lports(&args.ports.localport)
+            .rports(&args.ports.remoteport)
+            .attach(cx)?;
+        cx.out.header(&table);
+        let ended = probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
+            for event in batch.records().filter_map(|record| Event::ref_from_bytes(record).ok()) {
+                cx.out.row(&table, event.ts_ns, event);
+                if let Some(journal) = &mut journal {
+                    enter(journal, event);
+                }
+            }
+            Ok(None)
+        });
+        if let Some(sentence) = journal.as_ref().and_then(Journal::losses) {
+            cx.warn(sentence);
+        }
+        ended
+    }
+}
+
+const FIELDS: &[Field] = &[
+    Field::SkFamily,
+    Field::SkState,
+    Field::SkDport,
+    Field::SkRcvSaddr,
+    Field::SkDaddr,
+    Field::SkProtocol,
+    Field::InetSport,
+    Field::InetSaddr,
+];
+
+/// What `tcp_set_state` does not see.
+const NOT_LISTENERS: &str = "sockets that begin to listen (CLOSE to LISTEN) and their new children (LISTEN to \
+                             SYN_RECV) are not seen, so the time in LISTEN and the first time in SYN_RECV are not known";
+
+const TRANSITIONS: Ladder = Ladder {
+    name: "transitions",
+    rungs: &[
+        // First: nothing else sees every transition.
+        Rung {
+            name: RungName::Tracepoint,
+            programs: &[tp_btf("state_tp", "inet_sock_set_state")],
+            less_exact: None,
+        },
+        Rung {
+            name: RungName::Fexit,
+            programs: &[fentry("state_fentry", "tcp_set_state")],
+            less_exact: Some(NOT_LISTENERS),
+        },
+        Rung {
+            name: RungName::Kprobe,
+            programs: &[kprobe("state_kprobe", "tcp_set_state")],
+            less_exact: Some(NOT_LISTENERS),
+        },
+    ],
+};
+
+/// Whole microseconds, as BCC.
+fn span_us(event: &Event) -> u64 {
+    event.span_ns / 1000
+}
+
+/// BCC's columns. The IP version is shown only where it is told apart from nothing else: `-w`, `-s` and JSON.
+pub fn table(args: &Options) -> Table<Event> {
+    let format = args.layout.format(args.json);
+    let wide = args.layout.wide && format == Format::Text;
+    let (comm, addr) = if wide { (16, 39) } else { (10, 15) };
+    Table::new(format)
+        .col_if(args.clock.time, wall(8))
+        .col_if(args.seconds.timestamp, seconds(9, 6))
+        .col(left("SKADDR", 16, |e: &Event| Cell::Hex(e.sk)))
+        .col(left("C-PID", 5, |e: &Event| e.pid.into()))
+        .col(left("C-COMM", comm, |e: &Event| (&e.comm).into()).cut())
+        .col_if(
+            wide || format != Format::Text,
+            left("IP", 2, |e: &Event| Cell::Unsigned(conn::version(e.tuple.family))),
+        )
+        .col(left("LADDR", addr, |e: &Event| conn::laddr(&e.tuple).into()))
+        .col(left("LPORT", 5, |e: &Event| e.tuple.lport.into()))
+        .col(left("RADDR", addr, |e: &Event| conn::raddr(&e.tuple).into()))
+        .col(left("RPORT", 5, |e: &Event| e.tuple.rport.into()))
+        .col(left("OLDSTATE", 11, |e: &Event| conn::state(e.old)).gap(" -> "))
+        .col(left("NEWSTATE", 11, |e: &Event| conn::state(e.new)))
+        .col(data("span_us", |e: &Event| span_us(e).into()))
+        .col(
+            left("MS", 0, |e: &Event| Cell::Float(span_us(e) as f64 / 1000.0))
+                .precision(3)
+                .except(Format::Json),
+        )
+}
+
+/// The entry that BCC sends to the journal.
+fn enter(journal: &mut Journal, event: &Event) {
+    let comm = Cell::from(&event.comm);
+    let (laddr, lport) = (Cell::from(conn::laddr(&event.tuple)), Cell::from(event.tuple.lport));
+    let (raddr, rport) = (Cell::from(conn::raddr(&event.tuple)), Cell::from(event.tuple.rport));
+    let (old, new, to) = (conn::state(event.old), conn::state(event.new), Cell::Label("→"));
+    let (source, destination) = if conn::version(event.tuple.family) == 4 {
+        ("OBJECT_IPV4_SOURCE_ADDRESS", "OBJECT_IPV4_DESTINATION_ADDRESS")
+    } else {
+        ("OBJECT_IPV6_SOURCE_ADDRESS", "OBJECT_IPV6_DESTINATION_ADDRESS")
+    };
+    let mut entry = journal
+        .entry()
+        .field("MESSAGE", &[comm, laddr, lport, to, raddr, rport, old, to, new])
+        .field("SYSLOG_IDENTIFIER", &[Cell::Label("tcpstates")])
+        // LOG_NOTICE.
+        .field("PRIORITY", &[Cell::Unsigned(5)])
+        .field("OBJECT_PID", &[event.pid.into()])
+        .field(source, &[laddr])
+        .field("OBJECT_TCP_SOURCE_PORT", &[lport])
+        .field(destination, &[raddr])
+        .field("OBJECT_TCP_DESTINATION_PORT", &[rport])
+        .field("OBJECT_TCP_OLD_STATE", &[old])
+        .field("OBJECT_TCP_NEW_STATE", &[new])
+        .field("OBJECT_TCP_SPAN_TIME", &[span_us(event).into()]);
+    // From root, journald takes OBJECT_PID for true and adds the name itself.
+    if !Uid::current().is_root()
+        && let Cell::Name(name) = comm
+    {
+        entry = entry.bytes("OBJECT_COMM", name);
+    }
+    entry.send();
+}

@@ -1,0 +1,345 @@
+//! tcpconnect: one event per active open whose SYN was handed to IP; flows counted with `-c`; DNS answers for `-d`.
+//!
+//! fexit and kprobes see `tcp_v4_connect` and `tcp_v6_connect` return 0. A connect of an IPv6 socket to a v4-mapped
+//! address runs the first inside the second: it is IPv4, unless only IPv6 is asked for.
+//!
+//! Without either, `sock:inet_sock_set_state` sees CLOSE to SYN_SENT inside both functions, in the caller's
+//! context: OPENED. A connect that then fails on this host goes back to CLOSE without having sent a segment:
+//! FAILED. The local port is not yet chosen at OPENED: where it is wanted, `net:net_dev_queue` sees the SYN leave.
+//!
+//! DNS: whoever asked and however it reads, an answer is a UDP packet from port 53 that arrives.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, map};
+use aya_ebpf::maps::{HashMap, PerCpuHashMap};
+use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext};
+use netbcc_common::addr::{AF_INET, AF_INET6, Tuple};
+use netbcc_common::loss::Loss;
+use netbcc_common::tcpconnect::{
+    CONNECTED, Config, DNS_LARGE, DNS_LARGE_ROOM, DNS_SMALL, Dns, Event, FAILED, Flow, OPENED, SYN_LEFT,
+};
+use probes_ebpf::emit::{lost, reserve};
+use probes_ebpf::filter::{self, PortSet};
+use probes_ebpf::mem::{Access, Probed, Typed};
+use probes_ebpf::skb::{Packet, Skb};
+use probes_ebpf::sock::{Sock, ToTcp, state};
+use probes_ebpf::{setting, storage, task};
+
+#[unsafe(no_mangle)]
+static RPORTS: PortSet = PortSet::new();
+#[unsafe(no_mangle)]
+static CONFIG: Config = Config { count: 0, count_lport: 0, lport: 0, zero: 0 };
+
+/// Connects per flow, for `-c`. Per CPU: counting needs no atomics, and user space adds up modulo 2^64, so that
+/// one CPU may take back what another counted.
+#[map]
+static FLOWS: PerCpuHashMap<Flow, u64> = PerCpuHashMap::with_max_entries(10_240, BPF_F_NO_PREALLOC);
+
+/// Sockets of threads that are inside a connect, by thread, for kprobes.
+#[map]
+static CALLS: HashMap<u32, u64> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// The family that a row of `sk` shows, if `-4` and `-6` let it pass.
+#[inline(always)]
+fn shown_family<A: Access>(sk: Sock<A>) -> Option<u16> {
+    let own = sk.family();
+    let shown =
+        if own == AF_INET6 && filter::family() != AF_INET6 && sk.is_v4_mapped() { AF_INET } else { own };
+    filter::keeps_family(shown).then_some(shown)
+}
+
+/// A connect of `sk`, shown as `family`. The task passed its filters.
+#[inline(always)]
+fn connected<A: Access>(sk: Sock<A>, family: u16, kind: u32) {
+    let rport = sk.rport();
+    if !filter::keeps_rport(&RPORTS, rport) {
+        return;
+    }
+    if setting!(CONFIG.count) != 0 {
+        let mut tuple = Tuple { laddr: [0; 4], raddr: [0; 4], lport: 0, rport, family, zero: 0 };
+        sk.addrs(family, &mut tuple);
+        let lport = if setting!(CONFIG.count_lport) != 0 { sk.num() } else { 0 };
+        count(&tuple, lport, if kind == FAILED { u64::MAX } else { 1 });
+        return;
+    }
+    let Some(mut event) = reserve::<Event>() else { return };
+    event.ts_ns = task::now_ns();
+    event.sk = sk.id();
+    sk.addrs(family, &mut event.tuple);
+    event.tuple.lport = sk.num();
+    event.tuple.rport = rport;
+    event.pid = task::pid();
+    event.uid = task::uid();
+    task::comm(&mut event.comm);
+    event.kind = kind;
+    event.zero = 0;
+}
+
+/// Adds `delta` (modulo 2^64) to a flow.
+#[inline(always)]
+fn count(tuple: &Tuple, lport: u16, delta: u64) {
+    let flow = Flow {
+        laddr: tuple.laddr,
+        raddr: tuple.raddr,
+        rport: tuple.rport,
+        lport,
+        family: tuple.family,
+        zero: 0,
+    };
+    if !storage::add(&FLOWS, flow, delta) {
+        lost(Loss::MapFull);
+    }
+}
+
+// match-proto: int tcp_v4_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)
+#[fexit(function = "tcp_v4_connect")]
+fn v4_fexit(ctx: FExitContext) -> i32 {
+    if let (Some(sk), Ok(0)) = (Sock::<Typed>::new(ctx.arg(0)), ctx.ret::<i32>())
+        && filter::keeps_task()
+    {
+        connected(sk, AF_INET, CONNECTED);
+    }
+    0
+}
+
+// match-proto: int tcp_v6_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)
+#[fexit(function = "tcp_v6_connect")]
+fn v6_fexit(ctx: FExitContext) -> i32 {
+    if let (Some(sk), Ok(0)) = (Sock::<Typed>::new(ctx.arg(0)), ctx.ret::<i32>())
+        && filter::keeps_task()
+        && shown_family(sk) == Some(AF_INET6)
+    {
+        connected(sk, AF_INET6, CONNECTED);
+    }
+    0
+}
+
+#[inline(always)]
+fn call(ctx: &ProbeContext) {
+    if let Some(sk) = ctx.arg::<u64>(0)
+        && filter::keeps_task()
+        && CALLS.insert(task::pid_tid() as u32, sk, 0).is_err()
+    {
+        lost(Loss::MapFull);
+    }
+}
+
+#[inline(always)]
+fn returned(ctx: &RetProbeContext, family: u16) {
+    let tid = task::pid_tid() as u32;
+    let Some(sk) = storage::entry(&CALLS, tid).map(|sk| *sk) else { return };
+    let _gone_already = CALLS.remove(tid);
+    if ctx.ret::<i32>() == 0
+        && let Some(sk) = Sock::<Probed>::new(sk as *const u8)
+        && (family == AF_INET || shown_family(sk) == Some(AF_INET6))
+    {
+        connected(sk, family, CONNECTED);
+    }
+}
+
+// match-proto: int tcp_v4_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)
+#[kprobe]
+fn v4_kprobe(ctx: ProbeContext) -> u32 {
+    call(&ctx);
+    0
+}
+
+#[kretprobe]
+fn v4_kretprobe(ctx: RetProbeContext) -> u32 {
+    returned(&ctx, AF_INET);
+    0
+}
+
+// match-proto: int tcp_v6_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)
+#[kprobe]
+fn v6_kprobe(ctx: ProbeContext) -> u32 {
+    call(&ctx);
+    0
+}
+
+#[kretprobe]
+fn v6_kretprobe(ctx: RetProbeContext) -> u32 {
+    returned(&ctx, AF_INET6);
+    0
+}
+
+// match-proto: void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn state_tp(ctx: BtfTracePointContext) -> i32 {
+    let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) else { return 0 };
+    let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+    if new == state::SYN_SENT {
+        if sk.is_tcp()
+            && filter::keeps_task()
+            && let Some(family) = shown_family(sk)
+        {
+            connected(sk, family, OPENED);
+        }
+    } else if old == state::SYN_SENT {
+        left_syn_sent(sk, new);
+    }
+    0
+}
+
+/// `sk` leaves SYN_SENT for `new`: how did the connect end on this host?
+#[inline(always)]
+fn left_syn_sent(sk: Sock<Typed>, new: i32) {
+    let Some(tcp) = Typed::tcp(sk) else { return };
+    let failed = new == state::CLOSE && tcp.segs_out() == 0;
+    if failed {
+        // Still inside connect(): the task is the one that OPENED.
+        if filter::keeps_task()
+            && let Some(family) = shown_family(sk)
+        {
+            connected(sk, family, FAILED);
+        }
+    } else if setting!(CONFIG.lport) != 0 && setting!(CONFIG.count) == 0 {
+        syn_left(sk, tcp.sport());
+    }
+}
+
+/// The SYN of `sk` left from `lport`. Whether its OPENED passed the filters of the task is known to user space.
+#[inline(always)]
+fn syn_left<A: Access>(sk: Sock<A>, lport: u16) {
+    if !filter::keeps_rport(&RPORTS, sk.rport()) {
+        return;
+    }
+    let Some(mut event) = reserve::<Event>() else { return };
+    event.ts_ns = task::now_ns();
+    event.sk = sk.id();
+    event.tuple = Tuple { laddr: [0; 4], raddr: [0; 4], lport, rport: 0, family: 0, zero: 0 };
+    event.pid = 0;
+    event.uid = 0;
+    event.comm = [0; 16];
+    event.kind = SYN_LEFT;
+    event.zero = 0;
+}
+
+// match-proto: void net_dev_queue(struct sk_buff *skb)
+#[btf_tracepoint(function = "net_dev_queue")]
+fn syn_tp(ctx: BtfTracePointContext) -> i32 {
+    // Every packet on its way out comes by: look at as little as possible.
+    if let Some(sk) = Skb::<Typed>::new(ctx.arg(0)).and_then(Skb::sk)
+        && sk.state() == state::SYN_SENT
+        && sk.is_tcp()
+    {
+        syn_left(sk, sk.num());
+    }
+    0
+}
+
+/// Source port of DNS answers (RFC 1035 section 4.2).
+const DNS_PORT: u16 = 53;
+/// Bytes of a UDP header.
+const UDP_BYTES: u32 = 8;
+
+/// A UDP header at `udp`, and `linear` bytes from there to the end of the linear part of `skb`.
+#[inline(always)]
+fn datagram<A: Access>(skb: Skb<A>, udp: Packet, linear: u32) {
+    let [sport_hi, sport_lo, _, _, len_hi, len_lo] = udp.read::<6>();
+    if u16::from_be_bytes([sport_hi, sport_lo]) != DNS_PORT || linear <= UDP_BYTES {
+        return;
+    }
+    let datagram = u32::from(u16::from_be_bytes([len_hi, len_lo]));
+    let payload = udp.skip(u64::from(UDP_BYTES));
+    let here = (if datagram > UDP_BYTES && datagram < linear { datagram } else { linear }) - UDP_BYTES;
+    if here <= DNS_SMALL as u32 && !skb.has_more() {
+        let Some(mut record) = reserve::<Dns<DNS_SMALL>>() else { return };
+        record.ts_ns = task::now_ns();
+        record.len = here;
+        record.zero = 0;
+        payload.copy(&mut record.payload, here);
+        return;
+    }
+    let Some(mut record) = reserve::<Dns<DNS_LARGE_ROOM>>() else { return };
+    record.ts_ns = task::now_ns();
+    record.zero = 0;
+    let first = here.min(DNS_LARGE as u32);
+    payload.copy_to(&mut record.payload, 0, first);
+    let mut len = first;
+    // A datagram that came in pieces: 4 KiB are 3 Ethernet frames.
+    let mut next = if skb.has_more() { skb.fragment() } else { None };
+    for _ in 0..4 {
+        let Some(piece) = next else { break };
+        if len >= DNS_LARGE as u32 {
+            break;
+        }
+        let bytes = piece.linear_bytes().min(DNS_LARGE as u32);
+        piece.data().copy_to(&mut record.payload, len, bytes);
+        len += bytes;
+        next = piece.next();
+    }
+    record.len = len.min(DNS_LARGE as u32);
+}
+
+/// A UDP packet for this host; `data` is at the UDP header.
+#[inline(always)]
+fn received<A: Access>(skb: Skb<A>) {
+    datagram(skb, skb.data(), skb.linear_bytes());
+}
+
+// match-proto: int udp_rcv(struct sk_buff *skb)
+#[fentry(function = "udp_rcv")]
+fn dns4_fentry(ctx: FEntryContext) -> i32 {
+    if let Some(skb) = Skb::<Typed>::new(ctx.arg(0)) {
+        received(skb);
+    }
+    0
+}
+
+// match-proto: int udpv6_rcv(struct sk_buff *skb)
+#[fentry(function = "udpv6_rcv")]
+fn dns6_fentry(ctx: FEntryContext) -> i32 {
+    if let Some(skb) = Skb::<Typed>::new(ctx.arg(0)) {
+        received(skb);
+    }
+    0
+}
+
+// match-proto: int udp_rcv(struct sk_buff *skb)
+#[kprobe]
+fn dns4_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(skb) = ctx.arg(0).and_then(Skb::<Probed>::new) {
+        received(skb);
+    }
+    0
+}
+
+// match-proto: int udpv6_rcv(struct sk_buff *skb)
+#[kprobe]
+fn dns6_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(skb) = ctx.arg(0).and_then(Skb::<Probed>::new) {
+        received(skb);
+    }
+    0
+}
+
+/// EtherTypes (RFC 7042 appendix B) and the IP protocol number of UDP.
+const ETH_P_IP: u16 = 0x0800;
+const ETH_P_IPV6: u16 = 0x86dd;
+const IPPROTO_UDP: u8 = 17;
+
+// match-proto: void netif_receive_skb(struct sk_buff *skb)
+#[btf_tracepoint(function = "netif_receive_skb")]
+fn dns_tp(ctx: BtfTracePointContext) -> i32 {
+    let Some(skb) = Skb::<Typed>::new(ctx.arg(0)) else { return 0 };
+    let header = match skb.protocol() {
+        ETH_P_IP => {
+            let ip = skb.data().read::<10>();
+            // The offset bits of a fragment that is not the first (RFC 791 section 3.1): no UDP header there.
+            if ip[9] != IPPROTO_UDP || ip[6] & 0x1f != 0 || ip[7] != 0 {
+                return 0;
+            }
+            u32::from(ip[0] & 0xf) * 4
+        }
+        ETH_P_IPV6 if skb.data().skip(6).read::<1>()[0] == IPPROTO_UDP => 40,
+        _ => return 0,
+    };
+    let linear = skb.linear_bytes();
+    if linear > header {
+        datagram(skb, skb.data().skip(u64::from(header)), linear - header);
+    }
+    0
+}

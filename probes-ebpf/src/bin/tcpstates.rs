@@ -1,0 +1,140 @@
+//! tcpstates: one event per change of a TCP socket's state, with the time that it spent in the state before.
+//!
+//! `sock:inet_sock_set_state` (since 4.16) sees every transition. `tcp_set_state` sees all but those of listeners
+//! (CLOSE to LISTEN) and of their new children (LISTEN to SYN_RECV), which the kernel makes elsewhere.
+//!
+//! The time of the last transition is kept with the socket itself where the program is typed, and in a table keyed
+//! by its address in kprobes. CLOSE forgets it: the kernel reuses addresses at once.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::macros::{btf_map, btf_tracepoint, fentry, kprobe, map};
+use aya_ebpf::maps::HashMap;
+use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
+use netbcc_common::addr::AF_INET;
+use netbcc_common::loss::Loss;
+use netbcc_common::tcpstates::Event;
+use probes_ebpf::emit::{lost, reserve};
+use probes_ebpf::filter::{self, PortSet};
+use probes_ebpf::mem::{Probed, Typed};
+use probes_ebpf::sock::{Sock, ToTcp, state};
+use probes_ebpf::{storage, task};
+
+#[unsafe(no_mangle)]
+static LPORTS: PortSet = PortSet::new();
+#[unsafe(no_mangle)]
+static RPORTS: PortSet = PortSet::new();
+
+/// When the last transition was, for typed programs.
+#[btf_map]
+static SINCE: SkStorage<u64> = SkStorage::new();
+
+/// The same by socket address, for kprobes. Every way to CLOSE deletes the entry.
+#[map]
+static SINCE_BY_SK: HashMap<u64, u64> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Where the time of a socket's last transition is kept.
+trait Since: ToTcp {
+    /// That time, made (0) if there was none; `None`: there is no room.
+    fn make(sk: Sock<Self>) -> Option<&'static mut u64>;
+    /// Forgets it; answers what it was, 0 if unknown.
+    fn take(sk: Sock<Self>) -> u64;
+}
+
+impl Since for Typed {
+    #[inline(always)]
+    fn make(sk: Sock<Self>) -> Option<&'static mut u64> {
+        storage::get_or_zero(&SINCE, sk)
+    }
+    #[inline(always)]
+    fn take(sk: Sock<Self>) -> u64 {
+        // The socket may be opened again; its memory stays with it until it is freed.
+        storage::get(&SINCE, sk).map_or(0, |since| core::mem::replace(since, 0))
+    }
+}
+
+impl Since for Probed {
+    #[inline(always)]
+    fn make(sk: Sock<Self>) -> Option<&'static mut u64> {
+        storage::entry_or_zero(&SINCE_BY_SK, sk.id())
+    }
+    #[inline(always)]
+    fn take(sk: Sock<Self>) -> u64 {
+        let since = storage::entry(&SINCE_BY_SK, sk.id()).map_or(0, |since| *since);
+        if since != 0 {
+            let _gone_already = SINCE_BY_SK.remove(sk.id());
+        }
+        since
+    }
+}
+
+/// `sk` goes from state `old` to `new`.
+#[inline(always)]
+fn state_changed<A: Since>(sk: Sock<A>, old: i32, new: i32) {
+    let family = sk.family();
+    if !filter::keeps_family(family) || !sk.is_tcp() {
+        return;
+    }
+    let Some(tcp) = A::tcp(sk) else { return };
+    let (lport, rport) = (tcp.sport(), sk.rport());
+    if !filter::keeps_lport(&LPORTS, lport) || !filter::keeps_rport(&RPORTS, rport) {
+        // As BCC: the next row of this socket knows of no time before.
+        A::take(sk);
+        return;
+    }
+    let now_ns = task::now_ns();
+    let since = if new == state::CLOSE {
+        A::take(sk)
+    } else if let Some(since) = A::make(sk) {
+        core::mem::replace(since, now_ns)
+    } else {
+        lost(Loss::MapFull);
+        return;
+    };
+    let Some(mut event) = reserve::<Event>() else { return };
+    event.ts_ns = now_ns;
+    event.span_ns = if since == 0 { 0 } else { now_ns.saturating_sub(since) };
+    event.sk = sk.id();
+    sk.addrs(family, &mut event.tuple);
+    if family == AF_INET {
+        // The source address of packets, as the tracepoint's own fields; it differs where a socket is bound to a
+        // multicast address.
+        event.tuple.laddr[0] = tcp.saddr();
+    }
+    event.tuple.lport = lport;
+    event.tuple.rport = rport;
+    event.pid = task::pid();
+    event.old = old;
+    event.new = new;
+    event.zero = 0;
+    task::comm(&mut event.comm);
+}
+
+// match-proto: void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn state_tp(ctx: BtfTracePointContext) -> i32 {
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
+        state_changed(sk, ctx.arg(1), ctx.arg(2));
+    }
+    0
+}
+
+// match-proto: void tcp_set_state(struct sock *sk, int state)
+#[fentry(function = "tcp_set_state")]
+fn state_fentry(ctx: FEntryContext) -> i32 {
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
+        state_changed(sk, sk.state(), ctx.arg(1));
+    }
+    0
+}
+
+// match-proto: void tcp_set_state(struct sock *sk, int state)
+#[kprobe]
+fn state_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(sk), Some(new)) = (ctx.arg(0).and_then(Sock::<Probed>::new), ctx.arg(1)) {
+        state_changed(sk, sk.state(), new);
+    }
+    0
+}

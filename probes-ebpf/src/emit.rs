@@ -1,0 +1,69 @@
+//! The way out: the ring buffer, and the ledger of what did not get through it.
+
+use core::mem::ManuallyDrop;
+use core::ops::{Deref, DerefMut};
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::ring_buf::RingBufEntry;
+use aya_ebpf::maps::{PerCpuArray, RingBuf};
+use netbcc_common::loss::{LOSSES, Loss};
+use zerocopy::FromBytes;
+
+/// Events on their way to user space. User space sets the size.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// What was lost, per cause and CPU.
+#[map]
+pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOSSES, 0);
+
+/// Counts one loss.
+#[inline(always)]
+pub fn lost(cause: Loss) {
+    if let Some(count) = LOST.get_ptr_mut(cause as u32) {
+        // SAFETY: this CPU's own slot. A program that interrupts this one between load and store could take a
+        // count with it; tracing programs of one kind do not nest on a CPU (the kernel counts that as a miss).
+        unsafe { *count += 1 };
+    }
+}
+
+/// One event in the ring, to be filled in place. It is sent when it goes out of scope.
+pub struct Reserved<T: 'static>(ManuallyDrop<RingBufEntry<T>>);
+
+/// Room for one event; `None`, and counted, if the ring is full. Every field must then be set: the room holds what
+/// an older event left there. Filter first: what is reserved is sent.
+///
+/// The kernel wakes the reader only if it had read everything before this event, so once per batch.
+#[inline(always)]
+pub fn reserve<T: FromBytes + 'static>() -> Option<Reserved<T>> {
+    let entry = EVENTS.reserve::<T>(0);
+    if entry.is_none() {
+        lost(Loss::RingFull);
+    }
+    Some(Reserved(ManuallyDrop::new(entry?)))
+}
+
+impl<T> Deref for Reserved<T> {
+    type Target = T;
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: the bytes are the ring's memory, which is initialised, and T accepts any bytes (FromBytes).
+        unsafe { self.0.assume_init_ref() }
+    }
+}
+
+impl<T> DerefMut for Reserved<T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above.
+        unsafe { self.0.assume_init_mut() }
+    }
+}
+
+impl<T> Drop for Reserved<T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: taken once, here.
+        unsafe { ManuallyDrop::take(&mut self.0) }.submit(0);
+    }
+}

@@ -1,0 +1,116 @@
+//! Reading kernel memory at the offsets that user space took from the running kernel's BTF.
+//!
+//! Two ways exist. [`Typed`]: in fentry, fexit and tp_btf programs the verifier knows a pointer's type, so a field
+//! is one load instruction. [`Probed`]: in kprobes a pointer is a number, so a field is a call of
+//! `bpf_probe_read_kernel`. Code that works both ways is written once, generic over [`Access`].
+
+use core::ptr::{addr_of, read_volatile};
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use netbcc_common::kernel::{FIELD_COUNT, Field, MISSING};
+
+/// Set by user space before loading. To the verifier these are constants.
+#[unsafe(no_mangle)]
+pub static OFFSETS: [u16; FIELD_COUNT] = [MISSING; FIELD_COUNT];
+
+/// Where this kernel keeps `field`, in bytes from the start of its struct; `None` if it has no such field.
+#[inline(always)]
+pub fn offset(field: Field) -> Option<usize> {
+    // SAFETY: in bounds (the enum has FIELD_COUNT members). Volatile, because user space replaces the value.
+    let offset = unsafe { read_volatile(addr_of!(OFFSETS).cast::<u16>().add(field as usize)) };
+    (offset != MISSING).then_some(offset as usize)
+}
+
+/// How memory behind a kernel pointer is read.
+pub trait Access: Copy {
+    /// The `T` at `at`; zero if it cannot be read.
+    ///
+    /// # Safety
+    /// `T` must be plain old data. For [`Typed`], `at` must lie in an object whose type the verifier knows (it
+    /// refuses the program otherwise).
+    unsafe fn load<T: Copy + Default>(at: *const u8) -> T;
+
+    /// The pointer at `at`; null if it cannot be read. Where types are known, what it points to has its type too.
+    ///
+    /// # Safety
+    /// As [`Access::load`].
+    unsafe fn load_ptr(at: *const u8) -> *const u8;
+}
+
+/// Plain loads through pointers whose type the verifier knows.
+#[derive(Clone, Copy)]
+pub struct Typed;
+
+impl Access for Typed {
+    #[inline(always)]
+    unsafe fn load<T: Copy + Default>(at: *const u8) -> T {
+        // SAFETY: the caller's; a faulting load is turned into zero by the kernel's exception table.
+        unsafe { read_volatile(at.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_ptr(at: *const u8) -> *const u8 {
+        // SAFETY: as above.
+        unsafe { read_volatile(at.cast()) }
+    }
+}
+
+/// Calls of `bpf_probe_read_kernel`.
+#[derive(Clone, Copy)]
+pub struct Probed;
+
+impl Access for Probed {
+    #[inline(always)]
+    unsafe fn load<T: Copy + Default>(at: *const u8) -> T {
+        let mut value = T::default();
+        // SAFETY: the destination is a local of exactly this size; the helper copes with any source.
+        unsafe { bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, at.cast()) };
+        value
+    }
+
+    #[inline(always)]
+    unsafe fn load_ptr(at: *const u8) -> *const u8 {
+        // SAFETY: the caller's.
+        unsafe { Self::load::<u64>(at) as *const u8 }
+    }
+}
+
+/// The `T` in `field` of the struct at `base`; zero if this kernel lacks the field.
+///
+/// # Safety
+/// As [`Access::load`], and `base` must point to the struct that has `field`.
+#[inline(always)]
+pub unsafe fn field<A: Access, T: Copy + Default>(base: *const u8, field: Field) -> T {
+    match offset(field) {
+        // SAFETY: the caller's.
+        Some(offset) => unsafe { A::load(base.wrapping_add(offset)) },
+        None => T::default(),
+    }
+}
+
+/// The 16 bytes in `member` (an IPv6 address) of the struct at `base`, as four words: the unit that the verifier
+/// lets typed programs load.
+///
+/// # Safety
+/// As [`field`].
+#[inline(always)]
+pub unsafe fn field_in6<A: Access>(base: *const u8, member: Field, to: &mut [u32; 4]) {
+    let Some(offset) = offset(member) else {
+        *to = [0; 4];
+        return;
+    };
+    for (i, word) in to.iter_mut().enumerate() {
+        // SAFETY: the caller's; four words are within the 16 bytes.
+        *word = unsafe { A::load(base.wrapping_add(offset + 4 * i)) };
+    }
+}
+
+/// The value of a field of a configuration global (`setting!(CONFIG.count)`), as user space set it before loading.
+#[macro_export]
+macro_rules! setting {
+    ($($place:tt)+) => {{
+        let at = ::core::ptr::addr_of!($($place)+);
+        // SAFETY: a plain field of a static. Volatile, because user space replaces the value.
+        unsafe { ::core::ptr::read_volatile(at) }
+    }};
+}

@@ -1,0 +1,136 @@
+//! Packets: `struct sk_buff`.
+
+use core::marker::PhantomData;
+use core::ptr::read_volatile;
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use netbcc_common::kernel::Field;
+
+use crate::mem::{Access, Probed, field, offset};
+use crate::sock::Sock;
+
+/// A `struct sk_buff *`, never null.
+#[derive(Clone, Copy)]
+pub struct Skb<A> {
+    at: *const u8,
+    how: PhantomData<A>,
+}
+
+impl<A: Access> Skb<A> {
+    /// The packet at `at`, unless it is null.
+    #[inline(always)]
+    pub fn new(at: *const u8) -> Option<Self> {
+        (!at.is_null()).then_some(Self { at, how: PhantomData })
+    }
+
+    /// The socket that sends it, if any.
+    #[inline(always)]
+    pub fn sk(self) -> Option<Sock<A>> {
+        let offset = offset(Field::SkbSk)?;
+        // SAFETY: `at` is an sk_buff. Loaded as a pointer, so that the verifier keeps its type.
+        Sock::new(unsafe { A::load::<Pointer>(self.at.wrapping_add(offset)) }.0)
+    }
+
+    /// EtherType in host order.
+    #[inline(always)]
+    pub fn protocol(self) -> u16 {
+        // SAFETY: as above.
+        u16::from_be(unsafe { field::<A, u16>(self.at, Field::SkbProtocol) })
+    }
+
+    /// Start of the data that is not yet consumed.
+    #[inline(always)]
+    pub fn data(self) -> Packet {
+        // SAFETY: as above.
+        Packet(unsafe { field::<A, u64>(self.at, Field::SkbData) })
+    }
+
+    /// How many bytes follow [`Skb::data`] in the linear part.
+    #[inline(always)]
+    pub fn linear_bytes(self) -> u32 {
+        // SAFETY: as above.
+        unsafe {
+            field::<A, u32>(self.at, Field::SkbLen).wrapping_sub(field::<A, u32>(self.at, Field::SkbDataLen))
+        }
+    }
+
+    /// Whether some of it lies outside of the linear part.
+    #[inline(always)]
+    pub fn has_more(self) -> bool {
+        // SAFETY: as above.
+        unsafe { field::<A, u32>(self.at, Field::SkbDataLen) != 0 }
+    }
+
+    /// The first of the packets that a datagram was reassembled from, after this one.
+    #[inline(always)]
+    pub fn fragment(self) -> Option<Skb<Probed>> {
+        // SAFETY: as above; the shared info begins at the end of the linear buffer (skb_shinfo()). `end` is an
+        // offset on 64-bit kernels.
+        let at = unsafe {
+            let head = field::<A, u64>(self.at, Field::SkbHead);
+            let end = field::<A, u32>(self.at, Field::SkbEnd);
+            field::<Probed, u64>(head.wrapping_add(u64::from(end)) as *const u8, Field::ShinfoFragList)
+        };
+        Skb::new(at as *const u8)
+    }
+
+    /// The next packet of the same list.
+    #[inline(always)]
+    pub fn next(self) -> Option<Skb<Probed>> {
+        // SAFETY: as above.
+        Skb::new(unsafe { field::<A, u64>(self.at, Field::SkbNext) } as *const u8)
+    }
+}
+
+/// A pointer that has a default, so that it can be loaded as one.
+#[derive(Clone, Copy)]
+struct Pointer(*const u8);
+
+impl Default for Pointer {
+    #[inline(always)]
+    fn default() -> Self {
+        Self(core::ptr::null())
+    }
+}
+
+/// An address within a packet's bytes. They have no type, so they are always read by the helper.
+#[derive(Clone, Copy)]
+pub struct Packet(u64);
+
+impl Packet {
+    /// `bytes` further on.
+    #[inline(always)]
+    pub fn skip(self, bytes: u64) -> Self {
+        Self(self.0.wrapping_add(bytes))
+    }
+
+    /// The `N` bytes here; zeroes if they cannot be read.
+    #[inline(always)]
+    pub fn read<const N: usize>(self) -> [u8; N] {
+        let mut bytes = [0; N];
+        // SAFETY: the destination is a local of exactly this size.
+        unsafe { bpf_probe_read_kernel(bytes.as_mut_ptr().cast(), N as u32, self.0 as *const _) };
+        bytes
+    }
+
+    /// Copies `len` bytes, at most 4096, to `room[at..]`, with `at` cut to 12 bits.
+    #[inline(always)]
+    pub fn copy_to(self, room: &mut [u8; 8192], at: u32, len: u32) {
+        // The verifier must see both bounds where they are used. The compiler may know them already and leave them
+        // out; a volatile copy makes it forget.
+        // SAFETY: locals.
+        let (at, len) =
+            unsafe { (read_volatile(&raw const at) & 0xfff, read_volatile(&raw const len).min(4096)) };
+        // SAFETY: at most 4095 + 4096 bytes, which the verifier checks.
+        unsafe { bpf_probe_read_kernel(room.as_mut_ptr().add(at as usize).cast(), len, self.0 as *const _) };
+    }
+
+    /// Copies `len` bytes, at most `N`.
+    #[inline(always)]
+    pub fn copy<const N: usize>(self, room: &mut [u8; N], len: u32) {
+        // SAFETY: a local; as above.
+        let len = unsafe { read_volatile(&raw const len) }.min(N as u32);
+        // SAFETY: at most the room.
+        unsafe { bpf_probe_read_kernel(room.as_mut_ptr().cast(), len, self.0 as *const _) };
+    }
+}

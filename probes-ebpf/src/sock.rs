@@ -1,0 +1,269 @@
+//! Sockets: `struct sock` and what stands around it.
+
+use core::marker::PhantomData;
+
+use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
+use netbcc_common::addr::{AF_INET, AF_INET6, Addr, MAPPED_WORD, Tuple};
+use netbcc_common::kernel::Field;
+
+use crate::mem::{Access, Probed, Typed, field, field_in6, offset};
+
+/// `IPPROTO_TCP`. An MPTCP socket raises the same events with 262; its subflows raise their own with 6.
+pub const IPPROTO_TCP: u16 = 6;
+/// `IPPROTO_MPTCP`.
+const IPPROTO_MPTCP: u16 = 262;
+
+/// TCP states (include/net/tcp_states.h), the ones that probes ask for.
+pub mod state {
+    #![allow(missing_docs, reason = "the kernel's names")]
+    pub const ESTABLISHED: i32 = 1;
+    pub const SYN_SENT: i32 = 2;
+    pub const SYN_RECV: i32 = 3;
+    pub const FIN_WAIT1: i32 = 4;
+    pub const CLOSE: i32 = 7;
+    pub const LAST_ACK: i32 = 9;
+    pub const LISTEN: i32 = 10;
+}
+
+/// A `struct sock *`, never null.
+#[derive(Clone, Copy)]
+pub struct Sock<A> {
+    at: *const u8,
+    how: PhantomData<A>,
+}
+
+impl<A: Access> Sock<A> {
+    /// The socket at `at`, unless it is null (tp_btf arguments may be, on newer kernels).
+    #[inline(always)]
+    pub fn new(at: *const u8) -> Option<Self> {
+        (!at.is_null()).then_some(Self { at, how: PhantomData })
+    }
+
+    /// Its address: identifies the socket while it lives.
+    #[inline(always)]
+    pub fn id(self) -> u64 {
+        self.at as u64
+    }
+
+    /// The pointer, for helpers.
+    #[inline(always)]
+    pub fn as_ptr(self) -> *const u8 {
+        self.at
+    }
+
+    /// `AF_INET`, `AF_INET6` or another.
+    #[inline(always)]
+    pub fn family(self) -> u16 {
+        // SAFETY: `at` is a struct sock, which begins with its sock_common.
+        unsafe { field::<A, u16>(self.at, Field::SkFamily) }
+    }
+
+    /// TCP state.
+    #[inline(always)]
+    pub fn state(self) -> i32 {
+        // SAFETY: as above.
+        i32::from(unsafe { field::<A, u8>(self.at, Field::SkState) })
+    }
+
+    /// Whether it is a TCP socket (not the MPTCP socket above it).
+    #[inline(always)]
+    pub fn is_tcp(self) -> bool {
+        // SAFETY: `at` is a struct sock.
+        unsafe { field::<A, u16>(self.at, Field::SkProtocol) == IPPROTO_TCP }
+    }
+
+    /// Whether it is the MPTCP socket above the subflows.
+    #[inline(always)]
+    pub fn is_mptcp(self) -> bool {
+        // SAFETY: as above.
+        unsafe { field::<A, u16>(self.at, Field::SkProtocol) == IPPROTO_MPTCP }
+    }
+
+    /// Inode number of its network namespace.
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        let (Some(net), Some(common)) = (offset(Field::SkNet), offset(Field::NetCommon)) else { return 0 };
+        // SAFETY: a socket keeps its namespace alive; the offsets are those of the structs passed.
+        unsafe {
+            let net: *const u8 = A::load_ptr(self.at.wrapping_add(net));
+            field::<A, u32>(net.wrapping_add(common), Field::NsInum)
+        }
+    }
+
+    /// Whether it is a byte stream: a raw socket may have TCP's protocol number, too.
+    #[inline(always)]
+    pub fn is_stream(self) -> bool {
+        /// `SOCK_STREAM`.
+        const STREAM: u16 = 1;
+        // SAFETY: as above.
+        unsafe { field::<A, u16>(self.at, Field::SkType) == STREAM }
+    }
+
+    /// The backlog of a listener, as the kernel keeps it.
+    #[inline(always)]
+    pub fn backlog(self) -> i32 {
+        // SAFETY: as above.
+        unsafe { field::<A, u32>(self.at, Field::SkMaxAckBacklog) as i32 }
+    }
+
+    /// net.core.somaxconn of its network namespace.
+    #[inline(always)]
+    pub fn somaxconn(self) -> u32 {
+        let (Some(net), Some(core)) = (offset(Field::SkNet), offset(Field::NetCore)) else { return 0 };
+        // SAFETY: as in `netns`.
+        unsafe {
+            let net: *const u8 = A::load_ptr(self.at.wrapping_add(net));
+            field::<A, u32>(net.wrapping_add(core), Field::CoreSomaxconn)
+        }
+    }
+
+    /// Local port in host order while the port is held, else 0.
+    #[inline(always)]
+    pub fn num(self) -> u16 {
+        // SAFETY: as above.
+        unsafe { field::<A, u16>(self.at, Field::SkNum) }
+    }
+
+    /// Remote port in host order.
+    #[inline(always)]
+    pub fn rport(self) -> u16 {
+        // SAFETY: as above.
+        u16::from_be(unsafe { field::<A, u16>(self.at, Field::SkDport) })
+    }
+
+    /// Writes both addresses, read as the socket's own family.
+    #[inline(always)]
+    pub fn addrs(self, family: u16, to: &mut Tuple) {
+        to.family = family;
+        to.zero = 0;
+        if family == AF_INET6 {
+            // SAFETY: as above.
+            unsafe {
+                field_in6::<A>(self.at, Field::SkV6RcvSaddr, &mut to.laddr);
+                field_in6::<A>(self.at, Field::SkV6Daddr, &mut to.raddr);
+            }
+        } else {
+            self.addrs_v4(to);
+        }
+    }
+
+    /// Writes the local address, read as the socket's own family.
+    #[inline(always)]
+    pub fn laddr(self, family: u16, to: &mut Addr) {
+        // SAFETY: as above.
+        unsafe {
+            if family == AF_INET6 {
+                field_in6::<A>(self.at, Field::SkV6RcvSaddr, to);
+            } else {
+                *to = [field::<A, u32>(self.at, Field::SkRcvSaddr), 0, 0, 0];
+            }
+        }
+    }
+
+    /// Writes both addresses as IPv4, whatever the socket's family (a v4-mapped socket has both forms).
+    #[inline(always)]
+    pub fn addrs_v4(self, to: &mut Tuple) {
+        to.family = AF_INET;
+        to.zero = 0;
+        // SAFETY: as above.
+        unsafe {
+            to.laddr = [field::<A, u32>(self.at, Field::SkRcvSaddr), 0, 0, 0];
+            to.raddr = [field::<A, u32>(self.at, Field::SkDaddr), 0, 0, 0];
+        }
+    }
+
+    /// Whether the remote end is an IPv4 address in IPv6 form.
+    #[inline(always)]
+    pub fn is_v4_mapped(self) -> bool {
+        let Some(offset) = offset(Field::SkV6Daddr) else { return false };
+        let word = |i: usize| {
+            // SAFETY: as above; within the 16 bytes of the address.
+            unsafe { A::load::<u32>(self.at.wrapping_add(offset + 4 * i)) }
+        };
+        word(2) == MAPPED_WORD && word(0) == 0 && word(1) == 0
+    }
+}
+
+/// The `struct sock` of a `struct socket`; `None` before it has one.
+#[inline(always)]
+pub fn socket_sk<A: Access>(socket: *const u8) -> Option<Sock<A>> {
+    let offset = offset(Field::SocketSk)?;
+    if socket.is_null() {
+        return None;
+    }
+    // SAFETY: a `struct socket *`, as an argument of the traced function.
+    Sock::new(unsafe { A::load_ptr(socket.wrapping_add(offset)) })
+}
+
+/// A socket whose `tcp_sock` part can be read too.
+#[derive(Clone, Copy)]
+pub struct TcpSock<A> {
+    at: *const u8,
+    how: PhantomData<A>,
+}
+
+/// How to get from a `struct sock` to its `tcp_sock`.
+pub trait ToTcp: Access {
+    /// `None` if the socket is not a full TCP socket.
+    fn tcp(sk: Sock<Self>) -> Option<TcpSock<Self>>;
+}
+
+impl ToTcp for Typed {
+    #[inline(always)]
+    fn tcp(sk: Sock<Self>) -> Option<TcpSock<Self>> {
+        // The type `struct sock` ends where it ends; the helper checks and hands back the larger type.
+        // SAFETY: `at` came from a typed argument.
+        let at: *const u8 = unsafe { bpf_skc_to_tcp_sock(sk.at.cast_mut().cast()) }.cast();
+        (!at.is_null()).then_some(TcpSock { at, how: PhantomData })
+    }
+}
+
+impl ToTcp for Probed {
+    #[inline(always)]
+    fn tcp(sk: Sock<Self>) -> Option<TcpSock<Self>> {
+        Some(TcpSock { at: sk.at, how: PhantomData })
+    }
+}
+
+impl<A: Access> TcpSock<A> {
+    /// Local port in host order. Unlike [`Sock::num`] it outlives the release of the port.
+    #[inline(always)]
+    pub fn sport(self) -> u16 {
+        // SAFETY: a tcp_sock begins with its inet_sock.
+        u16::from_be(unsafe { field::<A, u16>(self.at, Field::InetSport) })
+    }
+
+    /// Source IPv4 address of packets.
+    #[inline(always)]
+    pub fn saddr(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { field::<A, u32>(self.at, Field::InetSaddr) }
+    }
+
+    /// Bytes that the peer acknowledged, SYN and FIN included.
+    #[inline(always)]
+    pub fn bytes_acked(self) -> u64 {
+        // SAFETY: `at` is a tcp_sock.
+        unsafe { field::<A, u64>(self.at, Field::TcpBytesAcked) }
+    }
+
+    /// Bytes received in order, FIN included.
+    #[inline(always)]
+    pub fn bytes_received(self) -> u64 {
+        // SAFETY: `at` is a tcp_sock.
+        unsafe { field::<A, u64>(self.at, Field::TcpBytesReceived) }
+    }
+
+    /// Segments handed to IP since the socket was last disconnected.
+    #[inline(always)]
+    pub fn segs_out(self) -> u32 {
+        // SAFETY: `at` is a tcp_sock.
+        unsafe { field::<A, u32>(self.at, Field::TcpSegsOut) }
+    }
+}
+
+/// `AF_INET` or `AF_INET6`.
+#[inline(always)]
+pub fn is_inet(family: u16) -> bool {
+    family == AF_INET || family == AF_INET6
+}

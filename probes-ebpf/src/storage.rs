@@ -1,0 +1,80 @@
+//! State kept per socket. Typed programs keep it with the socket itself: the kernel frees both together, so there
+//! is no table to fill and no entry to leak. Kprobes keep it in a table keyed by the socket's address.
+
+use core::ptr;
+
+use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+
+use aya_ebpf::maps::{HashMap, PerCpuHashMap};
+
+use crate::mem::Typed;
+use crate::sock::Sock;
+
+/// The value that `map` keeps for `sk`, if any.
+#[inline(always)]
+#[expect(clippy::mut_from_ref, reason = "what the kernel keeps behind the map is shared by nature")]
+pub fn get<T>(map: &'static SkStorage<T>, sk: Sock<Typed>) -> Option<&'static mut T> {
+    // SAFETY: the helper answers null or the socket's own value, which lives at least as long as this program runs.
+    unsafe {
+        bpf_sk_storage_get(
+            ptr::from_ref(map).cast_mut().cast(),
+            sk.as_ptr().cast_mut().cast(),
+            ptr::null_mut(),
+            0,
+        )
+        .cast::<T>()
+        .as_mut()
+    }
+}
+
+/// The value that `map` keeps for `sk`, made (all zero) if there was none. `None`: the kernel had no memory for it,
+/// or the socket is about to be freed.
+#[inline(always)]
+#[expect(clippy::mut_from_ref, reason = "what the kernel keeps behind the map is shared by nature")]
+pub fn get_or_zero<T>(map: &'static SkStorage<T>, sk: Sock<Typed>) -> Option<&'static mut T> {
+    // SAFETY: as above.
+    unsafe {
+        bpf_sk_storage_get(
+            ptr::from_ref(map).cast_mut().cast(),
+            sk.as_ptr().cast_mut().cast(),
+            ptr::null_mut(),
+            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
+        )
+        .cast::<T>()
+        .as_mut()
+    }
+}
+
+/// The entry of `key` in `map`, if any.
+#[inline(always)]
+#[expect(clippy::mut_from_ref, reason = "what the kernel keeps behind the map is shared by nature")]
+pub fn entry<K, V>(map: &'static HashMap<K, V>, key: K) -> Option<&'static mut V> {
+    // SAFETY: the kernel frees a map's memory after the programs that run. Two CPUs may hold the same entry; what
+    // they write are plain words.
+    map.get_ptr_mut(key).and_then(|value| unsafe { value.as_mut() })
+}
+
+/// The entry of `key` in `map`, made (all zero) if there was none. `None`: the table is full.
+#[inline(always)]
+pub fn entry_or_zero<K: Copy, V: Default>(map: &'static HashMap<K, V>, key: K) -> Option<&'static mut V> {
+    if let Some(found) = entry(map, key) {
+        return Some(found);
+    }
+    map.insert(key, V::default(), 0).ok()?;
+    entry(map, key)
+}
+
+/// Adds `delta` (modulo 2^64) to this CPU's count of `key`, made if there was none. `false`: the table is full.
+#[inline(always)]
+pub fn add<K: Copy>(map: &'static PerCpuHashMap<K, u64>, key: K, delta: u64) -> bool {
+    match map.get_ptr_mut(key) {
+        Some(count) => {
+            // SAFETY: this CPU's own value.
+            unsafe { *count = (*count).wrapping_add(delta) };
+            true
+        }
+        None => map.insert(key, delta, 0).is_ok(),
+    }
+}

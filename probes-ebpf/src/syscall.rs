@@ -1,0 +1,104 @@
+//! System calls: which one a thread is in, and the socket that an accept made.
+
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs};
+use netbcc_common::kernel::Field;
+
+use crate::mem::{Access, Probed, Typed, field, offset};
+use crate::sock::Sock;
+
+/// x86's `TS_COMPAT` (arch/x86/include/asm/thread_info.h).
+const TS_COMPAT: u32 = 2;
+/// arm64's `TIF_32BIT` (arch/arm64/include/asm/thread_info.h).
+const TIF_32BIT: u64 = 1 << 22;
+
+/// The registers with which a thread entered the kernel.
+#[derive(Clone, Copy)]
+pub struct Regs(*const u8);
+
+impl Regs {
+    /// The first argument of `sys_exit`.
+    #[inline(always)]
+    pub fn new(at: *const u8) -> Option<Self> {
+        (!at.is_null()).then_some(Self(at))
+    }
+
+    /// Those of the current thread.
+    #[inline(always)]
+    pub fn current() -> Option<Self> {
+        // SAFETY: no arguments; the second helper takes what the first one answers.
+        Self::new(unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as *const u8)
+    }
+
+    /// The number of the system call. A 32-bit program's numbers mean other calls: see [`is_compat`].
+    #[inline(always)]
+    pub fn call(self) -> u64 {
+        // SAFETY: a typed `struct pt_regs *`; only its architecture's field is there.
+        unsafe {
+            if offset(Field::RegsOrigAx).is_some() {
+                field::<Typed, u64>(self.0, Field::RegsOrigAx)
+            } else {
+                u64::from(field::<Typed, u32>(self.0, Field::RegsSyscallno))
+            }
+        }
+    }
+}
+
+impl Regs {
+    /// The first two arguments of the system call.
+    #[inline(always)]
+    pub fn args(self) -> (u64, u64) {
+        // SAFETY: a typed `struct pt_regs *`; only its architecture's fields are there.
+        unsafe {
+            match offset(Field::RegsRegs) {
+                Some(regs) => {
+                    let first = self.0.wrapping_add(regs);
+                    (Typed::load::<u64>(first), Typed::load::<u64>(first.wrapping_add(size_of::<u64>())))
+                }
+                None => {
+                    (field::<Typed, u64>(self.0, Field::RegsDi), field::<Typed, u64>(self.0, Field::RegsSi))
+                }
+            }
+        }
+    }
+}
+
+/// Whether the current system call is a 32-bit one.
+#[inline(always)]
+pub fn is_compat() -> bool {
+    let Some(thread) = offset(Field::TaskThreadInfo) else { return false };
+    // SAFETY: thread_info lies within the task_struct; each field is there on its architecture only.
+    unsafe {
+        let thread = (bpf_get_current_task() as *const u8).wrapping_add(thread);
+        if offset(Field::ThreadStatus).is_some() {
+            field::<Probed, u32>(thread, Field::ThreadStatus) & TS_COMPAT != 0
+        } else {
+            field::<Probed, u64>(thread, Field::ThreadFlags) & TIF_32BIT != 0
+        }
+    }
+}
+
+/// The socket behind a descriptor of the current task. `None`: another thread closed it or put something else in
+/// its place.
+#[inline(always)]
+pub fn socket(fd: u32) -> Option<Sock<Probed>> {
+    // SAFETY: each pointer is read from the struct that BTF says holds it; Probed copes with any value.
+    unsafe {
+        let task = bpf_get_current_task() as *const u8;
+        let files = field::<Probed, u64>(task, Field::TaskFiles) as *const u8;
+        let table = field::<Probed, u64>(files, Field::FilesFdt) as *const u8;
+        if fd >= field::<Probed, u32>(table, Field::FdtMaxFds) {
+            return None;
+        }
+        let slots = field::<Probed, u64>(table, Field::FdtFd) as *const u8;
+        let file = Probed::load::<u64>(slots.wrapping_add(fd as usize * size_of::<u64>())) as *const u8;
+        if file.is_null() {
+            return None;
+        }
+        let socket = field::<Probed, u64>(file, Field::FilePrivateData) as *const u8;
+        // Another kind of file keeps something else there, which does not point back.
+        if field::<Probed, u64>(socket, Field::SocketFile) != file as u64 {
+            return None;
+        }
+        Sock::new(field::<Probed, u64>(socket, Field::SocketSk) as *const u8)
+    }
+}

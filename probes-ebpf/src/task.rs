@@ -1,0 +1,67 @@
+//! The current task.
+
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task,
+    bpf_get_current_uid_gid, bpf_ktime_get_ns,
+};
+use netbcc_common::Comm;
+use netbcc_common::kernel::Field;
+
+use crate::mem::{Probed, field, offset};
+
+/// Now: `CLOCK_MONOTONIC`, ns.
+#[inline(always)]
+pub fn now_ns() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Process (tgid) in the upper half, thread (tid) in the lower; both of the initial pid namespace.
+#[inline(always)]
+pub fn pid_tid() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_get_current_pid_tgid() }
+}
+
+/// Process (tgid).
+#[inline(always)]
+pub fn pid() -> u32 {
+    (pid_tid() >> 32) as u32
+}
+
+/// Real uid in the initial user namespace.
+#[inline(always)]
+pub fn uid() -> u32 {
+    // SAFETY: no arguments.
+    unsafe { bpf_get_current_uid_gid() as u32 }
+}
+
+/// Writes the thread's name.
+#[inline(always)]
+pub fn comm(to: &mut Comm) {
+    // SAFETY: exactly the 16 bytes of `to`.
+    unsafe { bpf_get_current_comm(to.as_mut_ptr().cast(), size_of::<Comm>() as u32) };
+}
+
+/// Id of the cgroup v2 that the task is in.
+#[inline(always)]
+pub fn cgroup_id() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_get_current_cgroup_id() }
+}
+
+/// Inode number of the task's mount namespace; 0 if it has none any more (an exiting task).
+#[inline(always)]
+pub fn mntns() -> u32 {
+    let Some(common) = offset(Field::MntNsCommon) else { return 0 };
+    // SAFETY: each pointer is read from the struct that BTF says holds it; Probed copes with null.
+    unsafe {
+        let task = bpf_get_current_task() as *const u8;
+        let nsproxy = field::<Probed, u64>(task, Field::TaskNsproxy) as *const u8;
+        if nsproxy.is_null() {
+            return 0;
+        }
+        let ns = field::<Probed, u64>(nsproxy, Field::NsproxyMntNs) as *const u8;
+        field::<Probed, u32>(ns.wrapping_add(common), Field::NsInum)
+    }
+}

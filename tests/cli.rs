@@ -1,0 +1,561 @@
+//! The command line of the real binary: help, names, links, options and what is wrong with them.
+//!
+//! Nothing here needs root, and nothing here may get as far as loading a program: what is refused is refused before.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use netbcc_tests::run::binary;
+
+/// Nothing here takes longer; a tool that runs on has accepted what it should have refused.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A command line of netbcc, under a fixed environment.
+fn command(program: impl AsRef<OsStr>) -> Command {
+    assert!(binary().exists(), "there is no {}: build it, or say NETBCC_BIN=PATH", binary().display());
+    let mut command = Command::new(program);
+    for name in ["NETBCC_ATTACH", "NETBCC_LOG", "NETBCC_READY_FD", "COLUMNS", "NO_COLOR", "CLICOLOR_FORCE"] {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs to the end, or fails.
+fn run(command: &mut Command) -> Output {
+    let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    end_of(child, &format!("{command:?}"))
+}
+
+fn end_of(mut child: Child, what: &str) -> Output {
+    let deadline = Instant::now() + PATIENCE;
+    while child.try_wait().expect("it is our child").is_none() {
+        if Instant::now() > deadline {
+            child.kill().expect("it is our child");
+            panic!("{what}: still runs; {:?}", child.wait_with_output());
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    child.wait_with_output().expect("its pipes can be read")
+}
+
+fn netbcc(args: &[&str]) -> Output {
+    run(command(binary()).args(args))
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("UTF-8")
+}
+
+/// What a call prints that must go well.
+#[track_caller]
+fn prints(args: &[&str]) -> String {
+    let output = netbcc(args);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
+    assert_eq!(text(&output.stderr), "", "{args:?}");
+    text(&output.stdout).to_owned()
+}
+
+/// Insists on a refusal: this exit code, nothing on stdout, one line on stderr that starts with this name.
+#[track_caller]
+fn refused(output: &Output, code: i32, name: &str, what: &str) -> String {
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{what}: {stderr}");
+    assert_eq!(text(&output.stdout), "", "{what}");
+    assert!(stderr.starts_with(&format!("{name}: ")), "{what}: {stderr:?}");
+    assert_eq!(stderr.lines().count(), 1, "{what}: {stderr:?}");
+    assert!(stderr.ends_with('\n'), "{what}: {stderr:?}");
+    stderr.to_owned()
+}
+
+/// Insists that a tool refuses these arguments as a wrong use.
+#[track_caller]
+fn wrong_use(tool: &str, args: &[&str]) -> String {
+    let words = [&[tool], args].concat();
+    refused(&netbcc(&words), 2, tool, &format!("{words:?}"))
+}
+
+/// Insists that a tool accepts these arguments. `--ebpf` makes it stop after having read them.
+#[track_caller]
+fn accepted(tool: &str, args: &[&str]) {
+    let words = [&[tool], args, &["--ebpf"]].concat();
+    assert!(prints(&words).starts_with(&format!("{tool}: ")), "{words:?}");
+}
+
+/// The tools, as the binary lists them.
+fn tools() -> Vec<String> {
+    let list = prints(&["--list"]);
+    list.lines().map(|line| line.split_whitespace().next().expect("a name").to_owned()).collect()
+}
+
+fn fixture(tool: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(tool).join("help.txt")
+}
+
+/// Compares with a fixture; `UPDATE_EXPECT=1` makes the fixture say what the binary says.
+#[track_caller]
+fn matches_fixture(path: &Path, actual: &str) {
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        fs::create_dir_all(path.parent().expect("fixtures have a folder")).expect("it can be made");
+        fs::write(path, actual).expect("the fixture can be written");
+        return;
+    }
+    let expected = fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        expected == actual,
+        "{} differs (UPDATE_EXPECT=1 rewrites it)\n---- expected ----\n{expected}\n---- actual ----\n{actual}\n----",
+        path.display()
+    );
+}
+
+#[test]
+fn the_help_of_each_tool_is_its_fixture() {
+    for tool in tools() {
+        let help = prints(&[&tool, "--help"]);
+        matches_fixture(&fixture(&tool), &help);
+        assert_eq!(prints(&[&tool, "-h"]), help);
+        assert_eq!(prints(&["help", &tool]), help);
+    }
+}
+
+#[test]
+fn help_fits_into_80_columns_and_hides_what_is_not_for_users() {
+    for tool in tools() {
+        let help = prints(&[&tool, "--help"]);
+        for line in help.lines() {
+            assert!(line.chars().count() < 80, "{tool}: {line:?}");
+            assert_eq!(line.trim_end(), line, "{tool}");
+        }
+        assert!(!help.contains("--ebpf"), "{tool}");
+        assert!(!help.contains('\x1b'), "{tool}");
+        assert!(help.contains("Examples:") && help.contains("NETBCC_ATTACH"), "{tool}");
+    }
+}
+
+#[test]
+fn help_does_not_depend_on_the_environment() {
+    let mut wide = command(binary());
+    let output = run(wide.args(["tcpconnect", "--help"]).env("COLUMNS", "200").env("CLICOLOR_FORCE", "1"));
+    assert_eq!(text(&output.stdout), prints(&["tcpconnect", "--help"]));
+}
+
+#[test]
+fn the_list_names_every_tool_and_what_it_does() {
+    let list = prints(&["--list"]);
+    for line in list.lines() {
+        let (tool, about) = line.split_once(' ').expect("a name and what it does");
+        assert_eq!(prints(&[tool, "--help"]).lines().next(), Some(about.trim()));
+    }
+    let tools = tools();
+    assert!(tools.is_sorted(), "{tools:?}");
+    for tool in ["tcpconnect", "tcplife"] {
+        assert!(tools.iter().any(|name| name == tool), "{tools:?}");
+    }
+}
+
+#[test]
+fn the_version_is_the_packages() {
+    assert_eq!(prints(&["--version"]), format!("netbcc {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(prints(&["-V"]), prints(&["--version"]));
+}
+
+#[test]
+fn netbcc_alone_says_how_it_is_called() {
+    let help = prints(&[]);
+    assert!(help.contains("Usage: netbcc TOOL"), "{help}");
+    assert_eq!(prints(&["--help"]), help);
+    assert_eq!(prints(&["-h"]), help);
+    assert_eq!(prints(&["help"]), help);
+}
+
+#[test]
+fn a_link_named_after_a_tool_is_that_tool() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for tool in tools() {
+        let help = prints(&[&tool, "--help"]);
+        for name in [tool.clone(), format!("netbcc-{tool}")] {
+            let link = dir.path().join(&name);
+            symlink(binary(), &link).expect("a link");
+            let absolute = run(command(&link).arg("--help"));
+            let relative = run(command(format!("./{name}")).arg("--help").current_dir(dir.path()));
+            let by_path = run(command(&name).arg("--help").env("PATH", dir.path()));
+            for output in [absolute, relative, by_path] {
+                assert_eq!(text(&output.stdout), help, "{name}: {output:?}");
+                assert_eq!(output.status.code(), Some(0), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_link_to_a_link_counts_by_its_own_name() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (first, second) = (dir.path().join("tcpconnect"), dir.path().join("tcplife"));
+    symlink(binary(), &first).expect("a link");
+    symlink(&first, &second).expect("a link");
+    let output = run(command(&second).arg("--help"));
+    assert_eq!(text(&output.stdout), prints(&["tcplife", "--help"]));
+}
+
+#[test]
+fn a_folder_named_after_a_tool_means_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let folder = dir.path().join("tcplife");
+    fs::create_dir(&folder).expect("a directory");
+    let link = folder.join("netbcc");
+    symlink(binary(), &link).expect("a link");
+    assert_eq!(text(&run(command(&link).arg("--version")).stdout), prints(&["--version"]));
+}
+
+#[test]
+fn only_whole_names_count() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for name in ["mytcplife", "tcplife2", "bcc-tcplife", "tcplif", "netbcc", "nb"] {
+        let link = dir.path().join(name);
+        symlink(binary(), &link).expect("a link");
+        // It is netbcc itself, which takes a tool's name as its first word.
+        let output = run(command(&link).args(["tcplife", "--help"]));
+        assert_eq!(text(&output.stdout), prints(&["tcplife", "--help"]), "{name}");
+    }
+}
+
+#[test]
+fn an_unknown_tool_names_the_nearest() {
+    for (typed, meant) in [("tcpconect", "tcpconnect"), ("tcplive", "tcplife"), ("TCPLIFE", ""), ("ls", "")] {
+        let output = netbcc(&[typed, "-t"]);
+        let line = refused(&output, 2, "netbcc", typed);
+        assert!(line.contains(&format!("'{typed}'")), "{line}");
+        assert_eq!(line.contains("did you mean"), !meant.is_empty(), "{line}");
+        assert!(line.contains(meant), "{line}");
+    }
+}
+
+#[test]
+fn a_hostile_tool_name_is_escaped() {
+    let output = netbcc(&["\x1b[2Jrm", "x\ny"]);
+    let line = refused(&output, 2, "netbcc", "a hostile name");
+    assert!(line.contains(r"\x1b[2Jrm"), "{line:?}");
+    let invalid = run(command(binary()).arg(OsStr::from_bytes(b"\xfftcp")));
+    refused(&invalid, 2, "netbcc", "a name that is not UTF-8");
+}
+
+#[test]
+fn netbcc_refuses_what_it_does_not_know() {
+    for args in [&["--lisst"][..], &["--list", "x"], &["--version", "x"], &["help", "nothing"], &["-x"]] {
+        refused(&netbcc(args), 2, "netbcc", &format!("{args:?}"));
+    }
+}
+
+#[test]
+fn install_links_makes_a_link_per_tool() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = dir.path().display().to_string();
+    for _again in 0..2 {
+        assert_eq!(netbcc(&["install-links", &at]).status.code(), Some(0));
+        for tool in tools() {
+            let output = run(command(dir.path().join(&tool)).arg("--help"));
+            assert_eq!(text(&output.stdout), prints(&[&tool, "--help"]));
+        }
+        assert_eq!(fs::read_dir(dir.path()).expect("it is there").count(), tools().len());
+    }
+}
+
+#[test]
+fn install_links_takes_a_prefix() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = dir.path().display().to_string();
+    assert_eq!(netbcc(&["install-links", &at, "--prefix", "netbcc-"]).status.code(), Some(0));
+    for tool in tools() {
+        let output = run(command(dir.path().join(format!("netbcc-{tool}"))).arg("--help"));
+        assert_eq!(text(&output.stdout), prints(&[&tool, "--help"]));
+    }
+}
+
+#[test]
+fn install_links_touches_nothing_of_others() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = dir.path().display().to_string();
+    let file = dir.path().join("tcplife");
+    fs::write(&file, "somebody's").expect("a file");
+    let output = netbcc(&["install-links", &at]);
+    let line = refused(&output, 1, "netbcc", "a file in the way");
+    assert!(line.contains("tcplife"), "{line}");
+    assert_eq!(fs::read_to_string(&file).expect("it is there"), "somebody's");
+    assert_eq!(fs::read_dir(dir.path()).expect("it is there").count(), 1, "all links or none");
+    fs::remove_file(&file).expect("it is ours");
+    symlink("/bin/true", &file).expect("a link");
+    refused(&netbcc(&["install-links", &at]), 1, "netbcc", "a foreign link in the way");
+    assert_eq!(fs::read_link(&file).expect("a link"), Path::new("/bin/true"));
+}
+
+#[test]
+fn install_links_needs_a_directory() {
+    refused(&netbcc(&["install-links"]), 2, "netbcc", "no directory");
+    refused(&netbcc(&["install-links", "/no/such/directory"]), 1, "netbcc", "a missing directory");
+    refused(&netbcc(&["install-links", "/dev/null"]), 1, "netbcc", "a file");
+}
+
+#[test]
+fn a_process_id_is_a_positive_number() {
+    for tool in ["tcpconnect", "tcplife"] {
+        for pid in
+            ["", " ", "0", "-1", "1.5", "0x10", "12a", "1,2", "2147483648", "99999999999999999999", "١"]
+        {
+            // As with argparse, `-1` alone would be an option.
+            wrong_use(tool, &["-p", pid]);
+            let line = wrong_use(tool, &[&format!("--pid={pid}")]);
+            assert!(line.contains("--pid"), "{line}");
+        }
+        wrong_use(tool, &["-p"]);
+        for pid in ["1", "4194304", "2147483647"] {
+            accepted(tool, &["-p", pid]);
+        }
+    }
+}
+
+#[test]
+fn a_port_list_holds_ports() {
+    for (tool, options) in [("tcpconnect", &["-P"][..]), ("tcplife", &["-L", "-D"])] {
+        for option in options {
+            let junk = [
+                "",
+                " ",
+                ",",
+                "80,",
+                ",80",
+                "80,,81",
+                "http",
+                "65536",
+                "-1",
+                "80;81",
+                "80 81",
+                "8.0",
+                "99999999999",
+            ];
+            for list in junk {
+                wrong_use(tool, &[option, list]);
+            }
+            wrong_use(tool, &[option]);
+            for list in ["80", "0", "65535", "80,81", "80, 81", " 80 ,81 ", "80,80"] {
+                accepted(tool, &[option, list]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_user_id_is_a_number() {
+    for uid in ["", " ", "root", "-1", "1.0", "4294967295", "4294967296", "99999999999999999999"] {
+        wrong_use("tcpconnect", &["-u", uid]);
+        let line = wrong_use("tcpconnect", &[&format!("--uid={uid}")]);
+        assert!(line.contains("--uid"), "{line}");
+    }
+    wrong_use("tcpconnect", &["-u"]);
+    for uid in ["0", "1000", "4294967294"] {
+        accepted("tcpconnect", &["-u", uid]);
+    }
+}
+
+#[test]
+fn a_family_excludes_the_other() {
+    for tool in ["tcpconnect", "tcplife"] {
+        for args in [&["-4", "-6"][..], &["-46"], &["-64"], &["--ipv4", "--ipv6"], &["-t6", "--ipv4"]] {
+            wrong_use(tool, args);
+        }
+        accepted(tool, &["-4"]);
+        accepted(tool, &["-6"]);
+    }
+}
+
+#[test]
+fn count_excludes_dns() {
+    for args in [&["-c", "-d"][..], &["-cd"], &["--count", "--dns"]] {
+        let line = wrong_use("tcpconnect", args);
+        assert!(line.contains("you may not specify -d/--dns with -c/--count"), "{line}");
+    }
+}
+
+#[test]
+fn a_map_must_be_there() {
+    for option in ["--cgroupmap", "--mntnsmap"] {
+        wrong_use("tcpconnect", &[option]);
+        let output = netbcc(&["tcpconnect", option, "/no/such/map"]);
+        refused(&output, 1, "tcpconnect", option);
+    }
+}
+
+#[test]
+fn what_is_no_option_is_refused() {
+    for tool in ["tcpconnect", "tcplife"] {
+        for args in [
+            &["-x"][..],
+            &["--nonsense"],
+            &["5"],
+            &["1", "2"],
+            &["--"],
+            &["--", "x"],
+            &["--json=yes"],
+            &["-t=1"],
+        ] {
+            if args == ["--"] {
+                accepted_before_end(tool);
+                continue;
+            }
+            wrong_use(tool, args);
+        }
+        let invalid = run(command(binary()).arg(tool).arg(OsStr::from_bytes(b"-p\xff")));
+        refused(&invalid, 2, tool, "bytes that are not UTF-8");
+    }
+}
+
+/// `--` ends the options, and that is all it does.
+#[track_caller]
+fn accepted_before_end(tool: &str) {
+    assert!(prints(&[tool, "--ebpf", "--"]).starts_with(tool));
+}
+
+#[test]
+fn hostile_arguments_are_escaped() {
+    for tool in ["tcpconnect", "tcplife"] {
+        for args in [&["\x1b[2Jrm"][..], &["-p", "1\x1b[2J"], &["--\x1b]0;title\x07"], &["-p", "1\n2"]] {
+            let line = wrong_use(tool, args);
+            assert!(line.trim_end().chars().all(|c| !c.is_control()), "{line:?}");
+        }
+    }
+}
+
+#[test]
+fn unique_prefixes_of_long_options_are_enough() {
+    for args in [
+        &["--times"][..],
+        &["--por", "80"],
+        &["--por=80"],
+        &["--pi", "1"],
+        &["--print"],
+        &["--ui", "0"],
+        &["--cou"],
+        &["--dn"],
+        &["--lp"],
+        &["--ipv4"],
+        &["--js"],
+    ] {
+        accepted("tcpconnect", args);
+    }
+    for args in [
+        &["--timestamp"][..],
+        &["--times"],
+        &["--time"],
+        &["--wid"],
+        &["--cs"],
+        &["--loc", "80"],
+        &["--rem=80"],
+    ] {
+        accepted("tcplife", args);
+    }
+    // A prefix takes the value of the option that it means.
+    wrong_use("tcpconnect", &["--por", "junk"]);
+}
+
+#[test]
+fn ambiguous_prefixes_name_the_candidates() {
+    for (tool, typed, candidates) in [
+        ("tcpconnect", "--p", &["--pid", "--port", "--print-uid"][..]),
+        ("tcpconnect", "--ipv", &["--ipv4", "--ipv6"]),
+        ("tcplife", "--ti", &["--time", "--timestamp"]),
+    ] {
+        let line = wrong_use(tool, &[typed]);
+        for candidate in candidates {
+            assert!(line.contains(candidate), "{line}");
+        }
+    }
+}
+
+#[test]
+fn short_options_bundle() {
+    accepted("tcpconnect", &["-tUL"]);
+    accepted("tcpconnect", &["-tLp", "181"]);
+    accepted("tcpconnect", &["-tp181"]);
+    accepted("tcpconnect", &["-dP80,81"]);
+    accepted("tcplife", &["-stT"]);
+    accepted("tcplife", &["-wTtp", "1"]);
+    accepted("tcplife", &["-swtT4", "-L22,80", "-D443"]);
+}
+
+#[test]
+fn the_last_of_repeated_options_counts() {
+    // As argparse does.
+    accepted("tcpconnect", &["-p", "1", "-p", "2", "-t", "-t"]);
+    wrong_use("tcpconnect", &["-p", "1", "-p", "junk"]);
+}
+
+#[test]
+fn help_goes_to_a_closed_pipe_quietly_and_to_a_full_disk_loudly() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = run(command(binary()).args(["tcplife", "--help"]).stdout(writer));
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
+    let full: File = OpenOptions::new().write(true).open("/dev/full").expect("there is /dev/full");
+    let output = run(command(binary()).args(["tcplife", "--help"]).stdout(full));
+    let line = refused(&output, 1, "tcplife", "a full disk");
+    assert!(line.contains("No space left on device"), "{line}");
+}
+
+#[test]
+fn a_wrong_rung_is_refused() {
+    for tool in ["tcpconnect", "tcplife"] {
+        let output = run(command(binary()).arg(tool).env("NETBCC_ATTACH", "magic"));
+        let line = refused(&output, 2, tool, "NETBCC_ATTACH=magic");
+        assert!(line.contains("NETBCC_ATTACH") && line.contains("magic"), "{line}");
+    }
+}
+
+#[test]
+fn tcpstates_has_the_options_of_bcc() {
+    let words = [
+        "-T",
+        "-t",
+        "-w",
+        "-s",
+        "-Y",
+        "-4",
+        "-6",
+        "-v",
+        "-stT",
+        "-wTt",
+        "-YsL22,80",
+        "--time",
+        "--timestamp",
+    ];
+    for word in words {
+        accepted("tcpstates", &[word]);
+    }
+    accepted(
+        "tcpstates",
+        &["--journal", "--csv", "--wide", "--ipv4", "--localport", "0,80", "--remoteport=443"],
+    );
+    for args in
+        [&["-4", "-6"][..], &["-L", "http"], &["-D", "65536"], &["-p", "1"], &["80"], &["-s", "--json"]]
+    {
+        wrong_use("tcpstates", args);
+    }
+}
+
+#[test]
+fn solisten_has_the_options_of_bcc() {
+    accepted("solisten", &["--show-netns", "-p", "181", "-n", "4026531840", "-t", "-v", "--json"]);
+    accepted("solisten", &["--show", "--net", "1", "--pi", "0"]);
+    for number in ["", "x", "-1", "1.5", "4294967296"] {
+        wrong_use("solisten", &["-n", number]);
+        let line = wrong_use("solisten", &[&format!("--netns={number}")]);
+        assert!(line.contains("--netns"), "{line}");
+    }
+    for args in [&["-p", "x"][..], &["--pid=-1"], &["-4"], &["80"]] {
+        wrong_use("solisten", args);
+    }
+}

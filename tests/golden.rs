@@ -1,0 +1,246 @@
+//! Golden output: hand-made events through the tools' own columns, compared byte by byte with `fixtures/<tool>/`.
+//!
+//! No kernel takes part, so here are the values that real traffic does not make: the largest and the smallest
+//! numbers, the longest addresses, times that round. A fixture holds one block per command line, in the order of
+//! the test; `UPDATE_EXPECT=1` makes it say what the tools print.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use clap::FromArgMatches as _;
+use netbcc::cli;
+use netbcc::out::{Clock, Format, Out, Table};
+use netbcc::tool::Tool;
+use netbcc::tools::tcpconnect::{self, Tcpconnect};
+use netbcc::tools::tcplife::{self, Tcplife};
+use netbcc_common::Comm;
+use netbcc_common::addr::{AF_INET, AF_INET6, Addr, Tuple};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// 2026-05-01T12:34:56.123456789Z, in a zone two hours east, is monotonic second 1000.
+fn clock() -> Clock {
+    Clock::fixed(1_777_638_896_123_456_789 - 1000 * SECOND.cast_signed(), 2)
+}
+
+fn options<T: Tool>(args: &str) -> T::Args
+where
+    T::Args: clap::FromArgMatches,
+{
+    let words = std::iter::once(T::SPEC.name).chain(args.split_whitespace());
+    let matches = cli::command::<T>().try_get_matches_from(words).unwrap_or_else(|e| panic!("{args}: {e}"));
+    T::Args::from_arg_matches(&matches).expect("what was parsed can be taken")
+}
+
+/// Header and rows.
+fn printed<R>(format: Format, table: &Table<R>, rows: &[R], at: impl Fn(&R) -> u64) -> String {
+    let mut out = Out::memory(format, clock());
+    out.header(table);
+    for row in rows {
+        out.row(table, at(row), row);
+    }
+    out.take()
+}
+
+/// Compares the blocks with the fixture.
+#[track_caller]
+fn matches_fixture(tool: &str, name: &str, blocks: &[(&str, String)]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(tool).join(name);
+    let mut actual = String::new();
+    for (args, text) in blocks {
+        // In JSON there is no room for anything but objects, and one block.
+        if blocks.len() > 1 {
+            let _infallible = writeln!(actual, "$ {}", format!("{tool} {args}").trim_end());
+        }
+        actual += text;
+    }
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        fs::write(&path, &actual).expect("the fixture can be written");
+        return;
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    for (nth, (expected, actual)) in expected.lines().zip(actual.lines()).enumerate() {
+        assert!(
+            expected == actual,
+            "{}, line {}:\n  {expected:?}\nis\n  {actual:?}",
+            path.display(),
+            nth + 1
+        );
+    }
+    assert_eq!(expected.len(), actual.len(), "{}: UPDATE_EXPECT=1 rewrites it", path.display());
+}
+
+fn comm(name: &[u8]) -> Comm {
+    let mut comm = Comm::default();
+    comm[..name.len()].copy_from_slice(name);
+    comm
+}
+
+fn tuple(laddr: &str, lport: u16, raddr: &str, rport: u16) -> Tuple {
+    let words = |address: &str| -> (u16, Addr) {
+        match address.parse().expect("an address") {
+            IpAddr::V4(ip) => (AF_INET, [u32::from_ne_bytes(ip.octets()), 0, 0, 0]),
+            IpAddr::V6(ip) => {
+                let octets = ip.octets();
+                let word = |nth: usize| {
+                    u32::from_ne_bytes(octets[4 * nth..4 * nth + 4].try_into().expect("four bytes"))
+                };
+                (AF_INET6, [word(0), word(1), word(2), word(3)])
+            }
+        }
+    };
+    let ((family, laddr), (_, raddr)) = (words(laddr), words(raddr));
+    Tuple { laddr, raddr, lport, rport, family, zero: 0 }
+}
+
+/// Addresses of all forms: short, longest, loopback, mapped, compatible, unspecified.
+fn tuples() -> [Tuple; 7] {
+    [
+        tuple("127.0.0.1", 46_644, "127.0.0.1", 23),
+        tuple("10.1.2.3", 1, "192.168.100.200", 65_535),
+        tuple("255.255.255.255", 65_535, "203.0.113.255", 0),
+        tuple("::1", 40_000, "::1", 443),
+        tuple("2001:db8:1111:2222:3333:4444:5555:6666", 50_000, "fe80::1ff:fe23:4567:890a", 8080),
+        tuple("::ffff:10.0.0.1", 12_345, "::ffff:10.0.0.2", 80),
+        tuple("::", 0, "::1.2.3.4", 9),
+    ]
+}
+
+/// Names of all kinds: ordinary, full, with blanks and separators, wide, hostile, none.
+const COMMS: [&[u8]; 7] =
+    [b"telnet", b"abcdefghijklmno", b"a b, \"c\"", "grüße".as_bytes(), b"\x1b[2Jrm\n", b"\xff\xfe", b""];
+
+/// Times in ns since the first: none, less than a microsecond, one that rounds, seconds, the one before.
+const TIMES: [u64; 7] =
+    [0, 999, 1_499_500, SECOND + 234_567_891, 2 * SECOND, 99_999 * SECOND + 999_600_000, 3 * SECOND - 1];
+
+fn connects() -> Vec<tcpconnect::Row> {
+    let pids = [1479, 1, 4_194_304, 2_147_483_647, 31_337, 77, 0];
+    let uids = [0, 1000, 65_534, 4_294_967_294, 999_999, 5, 0];
+    let queries = [
+        "localhost",
+        "No DNS Query",
+        "www.example.com",
+        "www.example.com (123.342ms)",
+        r"hostile\x1bname.example.com",
+        "a.b",
+        "",
+    ];
+    let row = |nth: usize| tcpconnect::Row {
+        event: netbcc_common::tcpconnect::Event {
+            ts_ns: 1000 * SECOND + TIMES[nth],
+            sk: 1,
+            tuple: tuples()[nth],
+            pid: pids[nth],
+            uid: uids[nth],
+            comm: comm(COMMS[nth]),
+            kind: netbcc_common::tcpconnect::CONNECTED,
+            zero: 0,
+        },
+        query: queries[nth].into(),
+    };
+    (0..7).map(row).collect()
+}
+
+fn connect_block(args: &str) -> String {
+    let options = options::<Tcpconnect>(args);
+    let format = if args.contains("--json") { Format::Json } else { Format::Text };
+    printed(format, &tcpconnect::table(&options), &connects(), |row| row.event.ts_ns)
+}
+
+#[test]
+fn tcpconnect_text() {
+    let blocks = ["", "-t", "-U", "-L", "-d", "-tUL", "-tULd"].map(|args| (args, connect_block(args)));
+    matches_fixture("tcpconnect", "rows.txt", &blocks);
+}
+
+#[test]
+fn tcpconnect_json() {
+    matches_fixture("tcpconnect", "rows.json", &[("--json -L -d", connect_block("--json -L -d"))]);
+}
+
+#[test]
+fn tcpconnect_count() {
+    let counts: Vec<_> = tuples()
+        .into_iter()
+        .zip([0, 1, 10, 9_999_999_999, 99_999_999_999, u64::MAX, 2])
+        .map(|(tuple, connects)| tcpconnect::Count {
+            flow: netbcc_common::tcpconnect::Flow {
+                laddr: tuple.laddr,
+                raddr: tuple.raddr,
+                rport: tuple.rport,
+                lport: tuple.lport,
+                family: tuple.family,
+                zero: 0,
+            },
+            connects,
+        })
+        .collect();
+    let block = |args: &'static str| {
+        let table = tcpconnect::count_table(&options::<Tcpconnect>(args));
+        (args, printed(Format::Text, &table, &counts, |_| 1000 * SECOND))
+    };
+    matches_fixture("tcpconnect", "count.txt", &["-c", "-cs"].map(block));
+}
+
+fn lives() -> Vec<netbcc_common::tcplife::Event> {
+    let pids = [22_597, 1, 4_194_304, 2_147_483_647, 31_337, 77, 0];
+    // 5 and 15 microseconds both print 0.01; nanoseconds are cut before anything is rounded.
+    let spans = [230_000, 5_000, 15_000, 25_999, 999_994_999, 86_400 * SECOND, 0];
+    let bytes = [0, 1023, 1024, 2047, 5002, 99_999 * 1024, u64::MAX];
+    let life = |nth: usize| netbcc_common::tcplife::Event {
+        ts_ns: 1000 * SECOND + TIMES[nth],
+        span_ns: spans[nth],
+        tx_bytes: bytes[nth],
+        rx_bytes: bytes[6 - nth],
+        tuple: tuples()[nth],
+        pid: pids[nth],
+        zero: 0,
+        comm: comm(COMMS[nth]),
+    };
+    (0..7).map(life).collect()
+}
+
+fn life_block(args: &str) -> String {
+    let options = options::<Tcplife>(args);
+    let format = match args {
+        _ if args.contains("--json") => Format::Json,
+        _ if args.contains('s') => Format::Csv,
+        _ => Format::Text,
+    };
+    printed(format, &tcplife::table(&options), &lives(), |event| event.ts_ns)
+}
+
+#[test]
+fn tcplife_text() {
+    let blocks = ["", "-T", "-t", "-tT", "-w", "-wtT"].map(|args| (args, life_block(args)));
+    matches_fixture("tcplife", "rows.txt", &blocks);
+}
+
+#[test]
+fn tcplife_csv() {
+    matches_fixture("tcplife", "rows.csv", &["-s", "-stT", "-sw"].map(|args| (args, life_block(args))));
+}
+
+#[test]
+fn tcplife_json() {
+    matches_fixture("tcplife", "rows.json", &[("--json", life_block("--json"))]);
+}
+
+#[test]
+fn json_can_be_read_by_others() {
+    for text in [connect_block("--json -L -d -t"), life_block("--json -t")] {
+        assert_eq!(text.lines().count(), 7);
+        for line in text.lines() {
+            let value: serde_json::Value =
+                serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+            let object = value.as_object().expect("an object");
+            assert!(
+                object["pid"].is_u64() && object["comm"].is_string() && object["time"].is_string(),
+                "{line}"
+            );
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! What this kernel offers, how a check is skipped, and how checks become trials.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::thread::{self, ThreadId};
+
+use libtest_mimic::{Completion, Failed, Trial};
+
+use crate::net::Net;
+use crate::run::Launch;
+
+/// One way to attach a tool's hooks, or `Any` for checks that do not depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rung {
+    /// fentry and fexit trampolines.
+    Fexit,
+    /// kprobes and kretprobes.
+    Kprobe,
+    /// tracepoints, raw or typed.
+    Tracepoint,
+    /// Whatever the tool chooses by itself.
+    Any,
+}
+
+impl Rung {
+    /// The rungs that a tool can be forced to.
+    pub const FORCED: [Self; 3] = [Self::Fexit, Self::Kprobe, Self::Tracepoint];
+
+    /// The name in test names and in `NETBCC_ATTACH`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fexit => "fexit",
+            Self::Kprobe => "kprobe",
+            Self::Tracepoint => "tracepoint",
+            Self::Any => "any",
+        }
+    }
+
+    /// Whether `NETBCC_EXPECT_RUNGS` says that this kernel has this rung.
+    fn is_expected(self) -> bool {
+        std::env::var("NETBCC_EXPECT_RUNGS")
+            .is_ok_and(|list| list.split(',').any(|rung| rung.trim() == self.name()))
+    }
+}
+
+/// A check on one rung of one tool.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// The tool's name.
+    pub tool: &'static str,
+    /// The rung that the tool is forced to.
+    pub rung: Rung,
+}
+
+impl Case {
+    /// The tool with these arguments (separated by blanks), on this case's rung.
+    pub fn launch(&self, args: &str) -> Launch {
+        Launch::new(self.tool, args).rung(self.rung)
+    }
+}
+
+impl Case {
+    /// The ways in which rows come about on this rung: with the local port, the tracepoint rung waits for the SYN.
+    pub fn variants(&self) -> &'static [&'static str] {
+        if self.rung == Rung::Tracepoint { &["", "-L"] } else { &[""] }
+    }
+
+    /// What the tool says on stderr when all is well: which hooks are less exact here.
+    pub fn notes(&self, args: &str) -> String {
+        self.launch(args).start(&Net::new()).finish().stderr
+    }
+}
+
+/// A check: its name, which is a sentence, and what it does.
+#[derive(Clone, Copy, Debug)]
+pub struct Check {
+    /// The sentence.
+    pub name: &'static str,
+    /// The body; panics when the sentence is false.
+    pub body: fn(&Case),
+    /// Whether it needs the machine for itself, because it floods every tool that runs.
+    pub alone: bool,
+}
+
+/// Names the functions of a module as its checks.
+#[macro_export]
+macro_rules! checks {
+    ($($name:ident $(: $alone:ident)?),* $(,)?) => {
+        &[$($crate::kernel::Check {
+            name: stringify!($name),
+            body: $name,
+            alone: $crate::checks!(@alone $($alone)?),
+        }),*]
+    };
+    (@alone alone) => { true };
+    (@alone) => { false };
+}
+
+/// Trials of `tool`: every check on every rung.
+pub fn trials(tool: &'static str, rungs: &'static [Rung], checks: &'static [Check]) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for &rung in rungs {
+        for &check in checks {
+            let name = format!("{tool}::{}::{}", rung.name(), check.name);
+            let case = Case { tool, rung };
+            trials.push(Trial::ignorable_test(name.clone(), move || run(&name, case, check)));
+        }
+    }
+    trials
+}
+
+/// Ends the running check as skipped: this machine lacks `what`.
+pub fn skip(what: impl Into<String>) -> ! {
+    panic::panic_any(Skip(what.into()))
+}
+
+/// Ends the running check as skipped if the kernel does not have the rung, as failed if it should.
+pub fn lacks_rung(rung: Rung, why: &str) -> ! {
+    assert!(!rung.is_expected(), "NETBCC_EXPECT_RUNGS names {}, but: {why}", rung.name());
+    skip(why)
+}
+
+struct Skip(String);
+
+/// Checks run side by side, except those that need the machine alone.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// What a panicking thread said, kept for the report of its trial.
+static PANICS: Mutex<Option<HashMap<ThreadId, String>>> = Mutex::new(None);
+
+/// Makes panics of checks go into the report of their trial rather than between other lines on stderr.
+pub fn collect_panics() {
+    panic::set_hook(Box::new(|info| {
+        if info.payload().is::<Skip>() {
+            return;
+        }
+        let place = info.location().map_or_else(String::new, ToString::to_string);
+        let text = format!("{}\n  at {place}", message(info.payload()));
+        PANICS
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert_default()
+            .entry(thread::current().id())
+            .or_insert(text);
+    }));
+}
+
+fn message(payload: &(dyn Any + Send)) -> String {
+    payload
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| payload.downcast_ref::<&str>().map(ToString::to_string))
+        .unwrap_or_else(|| "a panic without a message".into())
+}
+
+/// Runs a check in a thread of its own, because checks change the namespaces of their thread.
+fn run(name: &str, case: Case, check: Check) -> Result<Completion, Failed> {
+    let guards = if check.alone {
+        (None, Some(MACHINE.write().unwrap_or_else(PoisonError::into_inner)))
+    } else {
+        (Some(MACHINE.read().unwrap_or_else(PoisonError::into_inner)), None)
+    };
+    let body = move || {
+        panic::catch_unwind(AssertUnwindSafe(|| {
+            require_rung(case);
+            (check.body)(&case);
+        }))
+        .map_err(|payload| match payload.downcast::<Skip>() {
+            Ok(skip) => Verdict::Skipped(skip.0),
+            Err(payload) => {
+                let told = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
+                let told = told.as_ref().and_then(|panics| panics.get(&thread::current().id()).cloned());
+                Verdict::Failed(told.unwrap_or_else(|| message(&*payload)))
+            }
+        })
+    };
+    let outcome = thread::Builder::new().name("check".into()).spawn(body)?.join();
+    drop(guards);
+    match outcome {
+        Ok(Ok(())) => Ok(Completion::Completed),
+        Ok(Err(Verdict::Skipped(reason))) => {
+            say(&format!("SKIP {name}: {reason}"));
+            Ok(Completion::ignored_with(reason))
+        }
+        Ok(Err(Verdict::Failed(report))) => Err(report.into()),
+        Err(_) => Err("the thread of the check died".into()),
+    }
+}
+
+enum Verdict {
+    Skipped(String),
+    Failed(String),
+}
+
+/// One line to whoever watches the tests.
+pub fn say(line: &str) {
+    use std::io::Write as _;
+    // Nobody is left to be told if stdout is closed.
+    let _closed = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// Asks the tool once per rung whether this kernel offers it.
+fn require_rung(case: Case) {
+    type Refusals = HashMap<(&'static str, Rung), Option<String>>;
+    static KNOWN: Mutex<Option<Refusals>> = Mutex::new(None);
+    if case.rung == Rung::Any {
+        return;
+    }
+    let lacking = {
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        known
+            .get_or_insert_default()
+            .entry((case.tool, case.rung))
+            .or_insert_with(|| case.launch("").refusal())
+            .clone()
+    };
+    if let Some(why) = lacking {
+        lacks_rung(case.rung, &why);
+    }
+}

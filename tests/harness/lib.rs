@@ -1,0 +1,16 @@
+//! How tests run the real binary against real traffic.
+//!
+//! Start reading at `kernel.rs` (what a check is), then `net.rs` (where it happens), `peer.rs` (who makes the
+//! traffic), `run.rs` (the tool under test) and `rows.rs` (what it said). No test lives here.
+
+mod actor;
+pub mod dns;
+pub mod kernel;
+pub mod net;
+mod netlink;
+pub mod peer;
+pub mod raw;
+pub mod rows;
+pub mod run;
+
+pub use actor::main as peer_main;

@@ -1,0 +1,322 @@
+//! Network namespaces of a test's own, with addresses that no other test has.
+//!
+//! The tools see the whole machine, so a test tells its rows from everybody else's by address or port: each
+//! `Net` has a block of both to itself.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::kernel::skip;
+use crate::netlink::Netlink;
+use crate::peer::Peer;
+use crate::run::{PATIENCE, spawn};
+
+/// The port of the connect that says "nothing more is to come"; nobody listens there.
+pub const END_PORT: u16 = 9;
+
+/// Ports of a block.
+const PORTS: u16 = 16;
+
+/// One network namespace.
+#[derive(Debug)]
+pub struct Space(OwnedFd);
+
+impl Space {
+    /// The namespace of the calling thread.
+    fn current() -> Self {
+        Self(File::open("/proc/thread-self/ns/net").expect("/proc is mounted").into())
+    }
+
+    /// A new one with nothing but a loopback interface that is up.
+    fn new() -> Self {
+        let made = thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            Ok::<_, nix::Error>(Self::current())
+        });
+        made.join().expect("no panic in there").expect("a network namespace (are we root?)")
+    }
+
+    /// Runs `action` in this namespace: sockets and processes that it makes belong there.
+    pub fn enter<T>(&self, action: impl FnOnce() -> T) -> T {
+        struct Back(Space);
+        impl Drop for Back {
+            fn drop(&mut self) {
+                setns(&self.0.0, CloneFlags::CLONE_NEWNET).expect("back to where we came from");
+            }
+        }
+        let _back = Back(Self::current());
+        setns(&self.0, CloneFlags::CLONE_NEWNET).expect("into a namespace of ours");
+        action()
+    }
+
+    /// A path by which other programs find the namespace.
+    fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
+    }
+
+    /// Writes a setting below `/proc/sys/net`.
+    pub fn sysctl(&self, name: &str, value: &str) {
+        let path = PathBuf::from("/proc/sys/net").join(name);
+        self.enter(|| fs::write(&path, value)).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    }
+
+    /// Feeds lines to a configuration program; false when it refuses them.
+    fn configure(&self, program: &str, args: &[&str], lines: &str) -> Result<(), String> {
+        let child = self.enter(|| {
+            let mut command = Command::new(program);
+            spawn(command.args(args).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()))
+        });
+        let mut child = child.map_err(|e| format!("{program}: {e}"))?;
+        child.stdin.take().expect("is piped").write_all(lines.as_bytes()).map_err(|e| e.to_string())?;
+        let output = child.wait_with_output().map_err(|e| e.to_string())?;
+        let told = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+        if output.status.success() { Ok(()) } else { Err(format!("{program} {args:?}: {told}")) }
+    }
+
+    /// `ip` commands, one a line.
+    pub fn ip(&self, lines: &str) {
+        self.configure("ip", &["-batch", "-"], lines).unwrap_or_else(|e| panic!("{e}\n{lines}"));
+    }
+
+    /// nft commands; skips the test where the kernel has no `nf_tables`.
+    pub fn nft(&self, lines: &str) {
+        if let Err(error) = self.configure("nft", &["add", "table", "inet", "probe"], "") {
+            skip(format!("nf_tables ({error})"));
+        }
+        self.configure("nft", &["-f", "-"], lines).unwrap_or_else(|e| panic!("{e}\n{lines}"));
+    }
+}
+
+/// The namespaces of one test.
+#[derive(Debug)]
+pub struct Net {
+    block: u16,
+    spaces: Vec<Space>,
+}
+
+impl Net {
+    fn block() -> u16 {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // Another copy of these tests may run beside this one.
+        let start = std::process::id().wrapping_mul(977);
+        let block = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        u16::try_from(block % 65_000).expect("is below") + 1
+    }
+
+    /// One namespace whose loopback interface carries three addresses of each family.
+    pub fn new() -> Self {
+        let net = Self { block: Self::block(), spaces: vec![Space::new()] };
+        let configure = || {
+            let netlink = Netlink::open()?;
+            netlink.loopback_up()?;
+            for host in 1..=3 {
+                netlink.loopback_address(net.host(host).into())?;
+                if has_ipv6() {
+                    netlink.loopback_address(net.host6(host).into())?;
+                }
+            }
+            if has_ipv6() {
+                (1..=3).for_each(|host| await_local(net.host6(host)));
+            }
+            Ok::<_, io::Error>(())
+        };
+        net.near().enter(configure).expect("addresses for a namespace of ours");
+        net
+    }
+
+    /// Gives the near namespace one more host of each family, for `v4_of` and `v6_of`.
+    pub fn add_host(&self, host: u8) {
+        self.add_address(self.host(host));
+        if has_ipv6() {
+            self.add_address(self.host6(host));
+        }
+    }
+
+    /// Gives the near namespace one more address.
+    pub fn add_address(&self, address: impl Into<IpAddr>) {
+        let address = address.into();
+        let add = || {
+            Netlink::open()?.loopback_address(address)?;
+            if let IpAddr::V6(ip) = address {
+                await_local(ip);
+            }
+            Ok::<_, io::Error>(())
+        };
+        self.near().enter(add).expect("an address for a namespace of ours");
+    }
+
+    /// Two namespaces joined by a cable: address 1 is here, address 2 there.
+    pub fn pair() -> Self {
+        let net = Self { block: Self::block(), spaces: vec![Space::new(), Space::new()] };
+        let cable = format!("link add cable type veth peer name cable netns {}", net.far().path());
+        if let Err(error) = net.near().configure("ip", &["-batch", "-"], &cable) {
+            skip(format!("veth ({error})"));
+        }
+        for (space, host) in [(net.near(), 1), (net.far(), 2)] {
+            let mut lines = String::from("link set lo up\nlink set cable up\n");
+            let _infallible = writeln!(lines, "addr add {}/24 dev cable", net.host(host));
+            if has_ipv6() {
+                let _infallible = writeln!(lines, "addr add {}/64 dev cable nodad", net.host6(host));
+            }
+            space.ip(&lines);
+        }
+        net
+    }
+
+    /// The namespace where a test's processes are unless it says otherwise.
+    pub fn near(&self) -> &Space {
+        &self.spaces[0]
+    }
+
+    /// The other end of the cable.
+    pub fn far(&self) -> &Space {
+        &self.spaces[1]
+    }
+
+    fn host(&self, host: u8) -> Ipv4Addr {
+        let [high, low] = self.block.to_be_bytes();
+        Ipv4Addr::new(10, high, low, host)
+    }
+
+    fn host6(&self, host: u8) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd4e, self.block, 0, 0, 0, 0, 0, host.into())
+    }
+
+    /// Our IPv4 address with this port.
+    pub fn v4(&self, port: u16) -> SocketAddr {
+        self.v4_of(1, port)
+    }
+
+    /// Address 1, 2 or 3 with this port.
+    pub fn v4_of(&self, host: u8, port: u16) -> SocketAddr {
+        (self.host(host), port).into()
+    }
+
+    /// Our IPv6 address with this port; skips the test where there is no IPv6.
+    pub fn v6(&self, port: u16) -> SocketAddr {
+        self.v6_of(1, port)
+    }
+
+    /// IPv6 address 1, 2 or 3 with this port.
+    pub fn v6_of(&self, host: u8, port: u16) -> SocketAddr {
+        require_ipv6();
+        (self.host6(host), port).into()
+    }
+
+    /// The same IPv4 address as IPv6 sockets write it.
+    pub fn mapped(address: SocketAddr) -> SocketAddr {
+        require_ipv6();
+        match address.ip() {
+            IpAddr::V4(ip) => (ip.to_ipv6_mapped(), address.port()).into(),
+            IpAddr::V6(ip) => (ip, address.port()).into(),
+        }
+    }
+
+    /// An address from which nothing ever comes back, not even an error.
+    pub fn silent(&self, port: u16) -> SocketAddr {
+        let ip = self.host(66);
+        let route = || Netlink::open()?.route_into_loopback(ip.into());
+        self.near().enter(route).expect("a route for a namespace of ours");
+        (ip, port).into()
+    }
+
+    /// An address to which there is no route.
+    pub fn unroutable(&self, port: u16) -> SocketAddr {
+        (Ipv4Addr::new(192, 0, 2, 1), port).into()
+    }
+
+    /// An IPv6 address to which there is no route.
+    pub fn unroutable6(&self, port: u16) -> SocketAddr {
+        require_ipv6();
+        (Ipv6Addr::new(0x2001, 0xdb8, self.block, 0, 0, 0, 0, 1), port).into()
+    }
+
+    /// `::1`, for tests that must use it.
+    pub fn loopback6(port: u16) -> SocketAddr {
+        require_ipv6();
+        (Ipv6Addr::LOCALHOST, port).into()
+    }
+
+    /// A port that only this test has, for tests that must use 127.0.0.1 or `::1`.
+    pub fn port(&self, nth: u16) -> u16 {
+        assert!(nth < PORTS, "a block has {PORTS} ports");
+        // Below the range from which the kernel takes local ports.
+        2048 + (self.block % 1900) * PORTS + nth
+    }
+
+    /// Whether a row with these addresses and ports is this test's.
+    pub fn owns<'a>(
+        &self,
+        mut addresses: impl Iterator<Item = &'a str>,
+        mut ports: impl Iterator<Item = &'a str>,
+    ) -> bool {
+        let [high, low] = self.block.to_be_bytes();
+        let v4 = format!("10.{high}.{low}.");
+        let mapped = format!("::ffff:{v4}");
+        let v6 = format!("fd4e:{:x}:", self.block);
+        let mine = self.port(0)..self.port(0) + PORTS;
+        addresses.any(|a| [&v4, &mapped, &v6].into_iter().any(|prefix| a.starts_with(prefix)))
+            || ports.any(|p| p.parse().is_ok_and(|p| mine.contains(&p)))
+    }
+
+    /// A process of this name in the near namespace.
+    pub fn peer(&self, name: &str) -> Peer {
+        Peer::of(name.as_bytes(), &self.near().path())
+    }
+
+    /// A process with any bytes as its name.
+    pub fn peer_named(&self, name: &[u8]) -> Peer {
+        Peer::of(name, &self.near().path())
+    }
+
+    /// A process of this name at the other end of the cable.
+    pub fn far_peer(&self, name: &str) -> Peer {
+        Peer::of(name.as_bytes(), &self.far().path())
+    }
+}
+
+impl Default for Net {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Waits until packets to a new IPv6 address arrive: the kernel makes the route for that a little later.
+fn await_local(address: Ipv6Addr) {
+    const RTF_LOCAL: u32 = 0x8000_0000;
+    let wanted = format!("{:032x} 80 ", address.to_bits());
+    let is_local = |line: &str| {
+        let flags = line.split_whitespace().nth(8).and_then(|flags| u32::from_str_radix(flags, 16).ok());
+        line.starts_with(&wanted) && flags.is_some_and(|flags| flags & RTF_LOCAL != 0)
+    };
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let routes = fs::read_to_string("/proc/thread-self/net/ipv6_route").expect("there is IPv6");
+        if routes.lines().any(is_local) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{address} does not become local\n{routes}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether this kernel does IPv6 at all.
+pub fn has_ipv6() -> bool {
+    fs::exists("/proc/net/if_inet6").is_ok_and(|exists| exists)
+}
+
+fn require_ipv6() {
+    if !has_ipv6() {
+        skip("IPv6");
+    }
+}

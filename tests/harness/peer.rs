@@ -1,0 +1,434 @@
+//! Processes that make traffic: with a name, PID, user and namespace of their own, and doing exactly what they are
+//! told, one order at a time.
+//!
+//! A peer is this test program executed again (`NETBCC_PEER` is set), because a guest has no other. Orders and
+//! answers are lines on its stdin and stdout; `actor.rs` is the other side.
+//!
+//! Starting a program is slow in an emulated guest, so peers that a test leaves as it found them serve the next one.
+
+use std::cell::{Cell, RefCell};
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::run::spawn;
+
+/// The environment variable that makes this program a peer.
+pub const PEER_ENV: &str = "NETBCC_PEER";
+
+/// How long an order may take.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A process that makes traffic.
+#[derive(Debug)]
+pub struct Peer {
+    /// There until the drop.
+    process: RefCell<Option<Process>>,
+    next: Cell<u32>,
+    /// No other test can use it.
+    spoilt: Cell<bool>,
+}
+
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    orders: ChildStdin,
+    answers: Receiver<String>,
+}
+
+/// Those that wait for the next test.
+static IDLE: Mutex<Vec<Process>> = Mutex::new(vec![]);
+
+impl Process {
+    fn start() -> Self {
+        let mut command = Command::new("/proc/self/exe");
+        command.env(PEER_ENV, "1").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = spawn(&mut command).expect("this program can be executed again");
+        let orders = child.stdin.take().expect("is piped");
+        let stdout = BufReader::new(child.stdout.take().expect("is piped"));
+        let (send, answers) = channel();
+        thread::spawn(move || {
+            for line in stdout.lines() {
+                let Ok(line) = line else { return };
+                if send.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, orders, answers }
+    }
+
+    fn tell(&mut self, order: &str) -> Result<(), String> {
+        self.orders.write_all(format!("{order}\n").as_bytes()).map_err(|e| e.to_string())
+    }
+
+    fn answer(&self) -> Result<String, String> {
+        self.answers.recv_timeout(PATIENCE).map_err(|error| match error {
+            RecvTimeoutError::Timeout => format!("a peer did not answer within {PATIENCE:?}"),
+            RecvTimeoutError::Disconnected => "a peer died".into(),
+        })
+    }
+
+    /// Gives up everything that a test made it have.
+    fn forget(&mut self) -> bool {
+        self.tell("forget").is_ok() && self.answer().is_ok_and(|answer| answer == "ok ")
+    }
+}
+
+/// What a connect has beside its target.
+#[must_use]
+#[derive(Clone, Debug, Default)]
+pub struct How(String);
+
+impl How {
+    /// Nothing special.
+    pub fn plain() -> Self {
+        Self::default()
+    }
+
+    fn with(mut self, word: &str) -> Self {
+        let _infallible = write!(self.0, " {word}");
+        self
+    }
+
+    /// From this local address and port, sharing it with others (`SO_REUSEADDR`).
+    pub fn bound(self, address: SocketAddr) -> Self {
+        self.with(&format!("bind={address}"))
+    }
+
+    /// Without waiting for the outcome.
+    pub fn nonblocking(self) -> Self {
+        self.with("nonblock")
+    }
+
+    /// With an MPTCP socket.
+    pub fn mptcp(self) -> Self {
+        self.with("mptcp")
+    }
+
+    /// With Fast Open deferred to the first write (`TCP_FASTOPEN_CONNECT`).
+    pub fn deferred_fast_open(self) -> Self {
+        self.with("tfo-connect")
+    }
+
+    /// From a second thread with this name.
+    pub fn in_thread(self, name: &str) -> Self {
+        self.with(&format!("thread={}", hex(name.as_bytes())))
+    }
+}
+
+/// What became of an order: the answer, or the name of the error (`ECONNREFUSED`).
+pub type Outcome = Result<String, String>;
+
+impl Peer {
+    /// A process of this name in the network namespace at this path.
+    pub(crate) fn of(name: &[u8], space: &str) -> Self {
+        let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let process = idle.unwrap_or_else(Process::start);
+        let peer =
+            Self { process: RefCell::new(Some(process)), next: Cell::new(0), spoilt: Cell::new(false) };
+        peer.order(&format!("become {} {space}", hex(name)));
+        peer
+    }
+
+    fn with<T>(&self, action: impl FnOnce(&mut Process) -> T) -> T {
+        action(self.process.borrow_mut().as_mut().expect("it is there until the drop"))
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.with(|process| process.child.id())
+    }
+
+    /// Gives an order and goes on; `end` waits for the answer.
+    pub fn begin(&self, order: &str) {
+        self.with(|process| process.tell(order)).unwrap_or_else(|error| panic!("peer: {order}: {error}"));
+    }
+
+    /// The answer to what `begin` ordered.
+    pub fn end(&self) -> Outcome {
+        let line = self.with(|process| process.answer()).unwrap_or_else(|error| panic!("{error}"));
+        match line.split_once(' ') {
+            Some(("ok", value)) => Ok(value.into()),
+            Some(("err", name)) => Err(name.into()),
+            _ => panic!("a peer answered {line:?}"),
+        }
+    }
+
+    /// Gives an order and waits for the answer.
+    pub fn ask(&self, order: &str) -> Outcome {
+        self.begin(order);
+        self.end()
+    }
+
+    /// Gives an order that must succeed.
+    pub fn order(&self, order: &str) -> String {
+        self.ask(order).unwrap_or_else(|error| panic!("peer: {order}: {error}"))
+    }
+
+    fn id(&self) -> u32 {
+        self.next.replace(self.next.get() + 1)
+    }
+
+    /// Listens.
+    pub fn listen(&self, address: SocketAddr) -> Listener<'_> {
+        self.try_listen(address, "").unwrap_or_else(|error| panic!("listen on {address}: {error}"))
+    }
+
+    /// Listens with an MPTCP socket, if the kernel has that.
+    pub fn listen_mptcp(&self, address: SocketAddr) -> Result<Listener<'_>, String> {
+        self.try_listen(address, "mptcp")
+    }
+
+    /// A socket that may listen later, bound to this address.
+    pub fn bind(&self, address: SocketAddr) -> Listener<'_> {
+        let kind = if address.is_ipv6() { "tcp6" } else { "tcp4" };
+        self.try_bind(kind, Some(address)).unwrap_or_else(|error| panic!("bind to {address}: {error}"))
+    }
+
+    /// A socket of a kind that `actor.rs` knows (`tcp4`, `tcp6`, `mptcp4`, `udp4`, `unix`), which may listen later.
+    pub fn try_bind(&self, kind: &str, address: Option<SocketAddr>) -> Result<Listener<'_>, String> {
+        let id = self.id();
+        let at = address.map_or_else(String::new, |address| address.to_string());
+        let local = self.ask(&format!("bind {id} {kind} {at}"))?;
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        Ok(Listener { peer: self, id, address: local.parse().unwrap_or(nowhere) })
+    }
+
+    fn try_listen(&self, address: SocketAddr, how: &str) -> Result<Listener<'_>, String> {
+        let id = self.id();
+        let address = self.ask(&format!("listen {id} {address} {how}"))?;
+        Ok(Listener { peer: self, id, address: address.parse().expect("an address") })
+    }
+
+    /// Connects.
+    pub fn connect(&self, to: SocketAddr) -> Conn<'_> {
+        self.connect_as(to, &How::plain())
+    }
+
+    /// Connects in a special way.
+    pub fn connect_as(&self, to: SocketAddr, how: &How) -> Conn<'_> {
+        self.try_connect(to, how).unwrap_or_else(|error| panic!("connect to {to}{}: {error}", how.0))
+    }
+
+    /// Connects, or says the name of the error.
+    pub fn try_connect(&self, to: SocketAddr, how: &How) -> Result<Conn<'_>, String> {
+        let id = self.id();
+        let local = self.ask(&format!("connect {id} {to}{}", how.0))?;
+        Ok(Conn { peer: self, id, local: local.parse().expect("an address") })
+    }
+
+    /// Connects to where nobody listens.
+    pub fn refused(&self, to: SocketAddr) {
+        self.fails(to, &How::plain(), "ECONNREFUSED");
+    }
+
+    /// A connect that must fail with this error.
+    pub fn fails(&self, to: SocketAddr, how: &How, error: &str) {
+        let outcome = self.try_connect(to, how).map(|conn| conn.local);
+        assert_eq!(outcome, Err(error.into()), "connect to {to}{}", how.0);
+    }
+
+    /// Opens by `sendto` with `MSG_FASTOPEN`, carrying `bytes` bytes.
+    pub fn fast_open(&self, to: SocketAddr, bytes: usize) -> Conn<'_> {
+        let id = self.id();
+        let local = self.order(&format!("fastopen {id} {to} {bytes}"));
+        Conn { peer: self, id, local: local.parse().expect("an address") }
+    }
+
+    /// Connects and closes `times` times as fast as it can, from this many threads; says how many were accepted
+    /// and how many were refused.
+    pub fn churn(&self, to: SocketAddr, times: usize, threads: usize) -> (usize, usize) {
+        let answer = self.order(&format!("churn {to} {times} {threads}"));
+        let (accepted, refused) = answer.split_once(' ').expect("two numbers");
+        (accepted.parse().expect("a number"), refused.parse().expect("a number"))
+    }
+
+    /// Answers every DNS query on `address` with this message (under the query's id).
+    pub fn serve_dns(&self, address: SocketAddr, message: &[u8]) {
+        self.spoilt.set(true);
+        self.order(&format!("dns {address} {}", hex(message)));
+    }
+
+    /// Sends a DNS query and reads the answer in the way that `how` names (see `actor.rs`).
+    pub fn resolve(&self, server: SocketAddr, query: &[u8], how: &str) {
+        self.order(&format!("resolve {server} {} {how}", hex(query)));
+    }
+
+    /// Resolves and at once connects (`ECONNREFUSED` is fine); says how long both took together.
+    pub fn resolve_and_connect(
+        &self,
+        server: SocketAddr,
+        query: &[u8],
+        how: &str,
+        to: SocketAddr,
+    ) -> Duration {
+        let answer = self.order(&format!("resolve-connect {server} {} {how} {to}", hex(query)));
+        Duration::from_micros(answer.parse().expect("microseconds"))
+    }
+
+    /// Becomes another user for good.
+    pub fn become_user(&self, uid: u32) {
+        self.spoilt.set(true);
+        self.order(&format!("setuid {uid}"));
+    }
+
+    /// Moves into a cgroup for good.
+    pub fn join_cgroup(&self, group: &Path) {
+        self.spoilt.set(true);
+        fs::write(group.join("cgroup.procs"), self.pid().to_string()).expect("a process may move");
+    }
+
+    /// Moves into a mount namespace of its own; says its inode number.
+    pub fn own_mounts(&self) -> u64 {
+        self.spoilt.set(true);
+        self.order("own-mounts").parse().expect("an inode number")
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let Some(mut process) = self.process.get_mut().take() else { return };
+        if !self.spoilt.get() && !thread::panicking() && process.forget() {
+            IDLE.lock().unwrap_or_else(PoisonError::into_inner).push(process);
+            return;
+        }
+        let _dead_already = process.child.kill();
+        let _reaped = process.child.wait();
+    }
+}
+
+/// A listening socket of a peer.
+#[derive(Debug)]
+pub struct Listener<'p> {
+    peer: &'p Peer,
+    id: u32,
+    address: SocketAddr,
+}
+
+impl<'p> Listener<'p> {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Calls listen() (again) with any backlog; says the name of the error, or where it then listens.
+    pub fn again(&self, backlog: i32) -> Result<SocketAddr, String> {
+        self.peer.ask(&format!("again {} {backlog}", self.id)).map(|at| at.parse().unwrap_or(self.address))
+    }
+
+    /// The same from a second thread with this name.
+    pub fn again_in_thread(&self, backlog: i32, name: &str) -> Result<SocketAddr, String> {
+        let name = hex(name.as_bytes());
+        self.peer
+            .ask(&format!("again {} {backlog} {name}", self.id))
+            .map(|at| at.parse().unwrap_or(self.address))
+    }
+
+    /// Accepts one connection.
+    pub fn accept(&self) -> Conn<'p> {
+        let id = self.peer.id();
+        let local = self.peer.order(&format!("accept {} {id}", self.id));
+        Conn { peer: self.peer, id, local: local.parse().expect("an address") }
+    }
+
+    /// From now on accepts everything, reads each connection to its end and closes it.
+    pub fn serve(&self) {
+        self.peer.spoilt.set(true);
+        self.peer.order(&format!("serve {}", self.id));
+    }
+
+    /// Waits until a serving listener has closed this many connections more.
+    pub fn served(&self, count: usize) {
+        self.peer.order(&format!("served {} {count}", self.id));
+    }
+
+    /// Stops listening.
+    pub fn close(self) {
+        self.peer.order(&format!("close {}", self.id));
+    }
+}
+
+/// A socket of a peer: connected, or on its way.
+#[derive(Debug)]
+pub struct Conn<'p> {
+    peer: &'p Peer,
+    id: u32,
+    local: SocketAddr,
+}
+
+impl Conn<'_> {
+    /// Its own address.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Calls listen() on it, which a connected socket refuses: says the name of the error.
+    pub fn listen(&self, backlog: i32) -> Outcome {
+        self.peer.ask(&format!("again {} {backlog}", self.id))
+    }
+
+    /// Sends this many bytes.
+    pub fn send(&self, bytes: usize) {
+        self.peer.order(&format!("send {} {bytes}", self.id));
+    }
+
+    /// Receives exactly this many bytes.
+    pub fn receive(&self, bytes: usize) {
+        self.peer.order(&format!("receive {} {bytes}", self.id));
+    }
+
+    /// Waits until there is something to read, and leaves it there.
+    pub fn await_data(&self) {
+        self.peer.order(&format!("readable {}", self.id));
+    }
+
+    /// Waits until the connection is there (or failed).
+    pub fn await_writable(&self) {
+        self.peer.order(&format!("writable {}", self.id));
+    }
+
+    /// Waits for the other side's end, by a FIN or a RST.
+    pub fn await_end(&self) {
+        self.peer.order(&format!("eof {}", self.id));
+    }
+
+    /// Closes only the sending direction.
+    pub fn finish_sending(&self) {
+        self.peer.order(&format!("shutdown {}", self.id));
+    }
+
+    /// Closes.
+    pub fn close(self) {
+        self.peer.order(&format!("close {}", self.id));
+    }
+
+    /// Closes with a RST.
+    pub fn abort(self) {
+        self.peer.order(&format!("abort {}", self.id));
+    }
+}
+
+/// Bytes as hex digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// The bytes that hex digits stand for.
+pub(crate) fn unhex(text: &str) -> Vec<u8> {
+    let nibble = |c: u8| char::from(c).to_digit(16).expect("a hex digit");
+    text.as_bytes()
+        .chunks(2)
+        .map(|pair| u8::try_from(nibble(pair[0]) * 16 + nibble(pair[1])).expect("two digits"))
+        .collect()
+}

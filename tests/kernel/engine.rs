@@ -1,0 +1,138 @@
+//! What every tool gets from the engine: manners, pipes, permissions, and that nothing stays behind.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
+
+use netbcc_tests::checks;
+use netbcc_tests::kernel::{Case, Check, Rung};
+use netbcc_tests::net::Net;
+use netbcc_tests::raw::program_exists;
+use netbcc_tests::run::{Launch, PATIENCE, binary, programs_of};
+use nix::fcntl::OFlag;
+use nix::sys::signal::Signal;
+use nix::unistd::pipe2;
+
+pub(crate) const CHECKS: &[Check] = checks![
+    copies_run_side_by_side,
+    without_permission_there_is_one_clear_line,
+    kill_9_leaves_nothing_loaded,
+    a_reader_that_goes_away_is_a_normal_end,
+    a_full_disk_is_one_clear_line,
+    rows_leave_through_a_pipe_at_once,
+    json_begins_with_the_first_row,
+];
+
+/// The tools that there are.
+const TOOLS: [&str; 4] = ["solisten", "tcpconnect", "tcplife", "tcpstates"];
+
+fn copies_run_side_by_side(_: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let runs =
+        ["tcpconnect", "tcplife", "tcpconnect", "tcplife"].map(|tool| Launch::new(tool, "").start(&net));
+    client.refused(net.v4(80));
+    client.refused(net.v4(81));
+    for run in &runs {
+        // Each makes its own end connect, which the others see, too.
+        run.rows(2).are("PID", &[client.pid(); 2]);
+    }
+    for run in runs {
+        run.finish();
+    }
+}
+
+fn without_permission_there_is_one_clear_line(_: &Case) {
+    let place = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let copy = place.path().join("netbcc");
+    fs::copy(binary(), &copy).expect("room for a copy");
+    for tool in TOOLS {
+        let ended = Launch::new(tool, "").program(copy.clone()).user(65_534).ends();
+        ended.code(1).one_line(tool, &["root"]);
+    }
+}
+
+fn kill_9_leaves_nothing_loaded(_: &Case) {
+    for tool in TOOLS {
+        let net = Net::new();
+        let run = Launch::new(tool, "").start(&net);
+        let programs = programs_of(run.pid());
+        assert!(!programs.is_empty(), "{tool} holds no program");
+        for &id in &programs {
+            assert!(program_exists(id).expect("we may ask"), "{tool}: program {id}");
+        }
+        run.signal(Signal::SIGKILL);
+        let deadline = Instant::now() + PATIENCE;
+        // The kernel frees programs in its own time, and tells nobody.
+        while let Some(id) = programs.iter().find(|&&id| program_exists(id).expect("we may ask")) {
+            assert!(Instant::now() < deadline, "{tool}: program {id} is still there");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn a_reader_that_goes_away_is_a_normal_end(_: &Case) {
+    for (tool, options) in [("tcpconnect", ""), ("tcpconnect", "--json"), ("tcplife", ""), ("tcplife", "-s")]
+    {
+        let notes = Case { tool, rung: Rung::Any }.notes(options);
+        let net = Net::new();
+        let client = net.peer("client");
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+        let run = Launch::new(tool, options).stdout(writer).start(&net);
+        let mut reader = BufReader::new(File::from(reader));
+        if options == "--json" {
+            client.refused(net.v4(80));
+        }
+        let mut first = String::new();
+        reader.read_line(&mut first).expect("a pipe can be read");
+        assert!(!first.is_empty(), "{tool} {options}");
+        drop(reader);
+        client.refused(net.v4(81));
+        assert_eq!(run.ends().code(0).stderr, notes, "{tool} {options}");
+    }
+}
+
+fn a_full_disk_is_one_clear_line(_: &Case) {
+    for tool in TOOLS {
+        let full = OpenOptions::new().write(true).open("/dev/full").expect("there is /dev/full");
+        let ended =
+            Launch::new(tool, "").stdout(full).ends().without(&Case { tool, rung: Rung::Any }.notes(""));
+        ended.code(1).one_line(tool, &["No space left on device"]);
+    }
+}
+
+fn rows_leave_through_a_pipe_at_once(_: &Case) {
+    for (tool, options) in [("tcpconnect", ""), ("tcplife", ""), ("tcplife", "-s"), ("tcpconnect", "--json")]
+    {
+        let net = Net::new();
+        let client = net.peer("client");
+        let run = Launch::new(tool, options).start(&net);
+        let mut delays: Vec<Duration> = (1..=7)
+            .map(|nth| {
+                let before = Instant::now();
+                client.refused(net.v4(80));
+                run.arrival(nth) - before
+            })
+            .collect();
+        delays.sort_unstable();
+        assert!(delays[3] < Duration::from_millis(200), "{tool} {options}: {delays:?}");
+        run.finish();
+    }
+}
+
+fn json_begins_with_the_first_row(_: &Case) {
+    for tool in ["tcpconnect", "tcplife"] {
+        let net = Net::new();
+        let client = net.peer("client");
+        let run = Launch::new(tool, "--json").start(&net);
+        client.refused(net.v4(80));
+        run.rows(1);
+        let ended = run.finish();
+        // No banner, no header: every line is an object.
+        for line in &ended.stdout {
+            assert!(line.starts_with('{') && line.ends_with('}'), "{tool}: {line:?}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Real traffic on a real kernel: every check of every tool on every rung.
+//!
+//! Trials are made at run time and named `tool::rung::sentence`. What this kernel or machine lacks is skipped and
+//! said; `NETBCC_EXPECT_RUNGS=fexit,kprobe,tracepoint` makes the absence of a rung a failure instead.
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, ColorSetting, Trial};
+use netbcc_tests::kernel::{Rung, collect_panics, say, trials};
+use netbcc_tests::run::binary;
+
+mod engine;
+mod solisten;
+mod tcpconnect;
+mod tcplife;
+mod tcpstates;
+
+fn main() -> ExitCode {
+    if let Some(code) = netbcc_tests::peer_main() {
+        return code;
+    }
+    let mut args = Arguments::from_args();
+    // A guest's console is a terminal, too, but what reads it is a program.
+    args.color.get_or_insert(ColorSetting::Never);
+    if !args.list {
+        if !nix::unistd::geteuid().is_root() {
+            say("SKIP every test of the kernel tier: only root may load programs into the kernel");
+            return if std::env::var_os("CI").is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+        if !binary().exists() {
+            say(&format!("there is no {} to test: build it, or say NETBCC_BIN=PATH", binary().display()));
+            return ExitCode::FAILURE;
+        }
+    }
+    collect_panics();
+    let all: Vec<Trial> = [
+        trials("engine", &[Rung::Any], engine::CHECKS),
+        trials("solisten", &Rung::FORCED, solisten::CHECKS),
+        trials("tcpconnect", &[Rung::Any], tcpconnect::ANY),
+        trials("tcplife", &[Rung::Any], tcplife::ANY),
+        trials("tcpconnect", &Rung::FORCED, tcpconnect::CHECKS),
+        trials("tcplife", &Rung::FORCED, tcplife::CHECKS),
+        trials("tcpstates", &[Rung::Any], tcpstates::ANY),
+        trials("tcpstates", &Rung::FORCED, tcpstates::CHECKS),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    libtest_mimic::run(&args, all).exit_code()
+}

@@ -1,0 +1,1147 @@
+//! tcpconnect: which connects are rows, what the rows say, and which of them the filters keep.
+//!
+//! The acceptance list of its specification, check by check, and what the specification says beside it.
+
+use std::cell::Cell;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use netbcc_tests::checks;
+use netbcc_tests::dns::{AUTHORITATIVE, Message, RESPONSE, TRUNCATED, kind};
+use netbcc_tests::kernel::{Case, Check, skip};
+use netbcc_tests::net::{END_PORT, Net, has_ipv6};
+use netbcc_tests::peer::{How, Peer};
+use netbcc_tests::raw::Map;
+use netbcc_tests::rows::Row;
+use netbcc_tests::run::{Ended, Run};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
+
+pub(crate) const CHECKS: &[Check] = checks![
+    a_connect_is_one_row_of_exactly_these_bytes,
+    an_ipv6_connect_is_one_row_of_exactly_these_bytes,
+    long_ipv6_addresses_push_the_rest_to_the_right,
+    six_leading_zero_groups_are_written_as_glibc_does,
+    the_header_comes_first_and_without_waiting_for_rows,
+    all_columns_have_their_place_in_the_header,
+    a_refused_connect_is_a_row_with_its_local_port,
+    a_nonblocking_connect_into_silence_is_a_row_at_once,
+    a_nonblocking_connect_into_silence_has_its_local_port,
+    an_unroutable_connect_is_no_row,
+    a_connect_without_a_free_local_address_is_no_row,
+    a_connect_without_a_free_local_port_is_no_row,
+    a_loopback_ipv6_connect_is_an_ip_6_row,
+    a_v4_mapped_connect_is_one_ip_4_row,
+    a_v4_mapped_connect_is_one_ip_4_row_under_4,
+    a_v4_mapped_connect_is_one_ip_6_row_under_6,
+    option_4_hides_ipv6,
+    option_6_hides_ipv4,
+    a_connect_to_the_unspecified_address_shows_the_one_used,
+    port_filter_keeps_only_that_port,
+    port_filter_takes_a_list,
+    pid_filter_keeps_only_that_process,
+    a_second_thread_is_shown_with_its_name_and_the_process_id,
+    uid_filter_keeps_only_that_user,
+    the_uid_column_is_the_caller,
+    the_local_port_is_that_of_the_socket,
+    seconds_count_from_the_first_row,
+    a_fast_open_is_one_row,
+    a_deferred_fast_open_is_one_row_at_connect,
+    an_mptcp_connect_is_one_row,
+    a_udp_connect_is_no_row,
+    a_hostile_name_cannot_drive_a_terminal,
+    a_printable_name_of_many_bytes_stays,
+    json_rows_carry_every_value,
+    json_says_the_query,
+    the_count_table_is_sorted_and_ends_with_exit_0,
+    the_count_table_lists_ipv4_before_ipv6,
+    the_count_table_obeys_the_filters,
+    the_count_table_has_a_header_without_flows,
+    sigterm_ends_like_ctrl_c,
+    sigterm_prints_the_count_table_too,
+    cgroup_map_keeps_only_its_members,
+    mount_namespace_map_keeps_only_its_members,
+    a_prime_number_of_connects_is_that_number_of_rows: alone,
+    parallel_connects_all_appear: alone,
+    many_refusals_do_not_hide_what_follows: alone,
+    many_refusals_do_not_hide_what_follows_under_count: alone,
+    dns_answers_are_seen_however_they_are_read,
+    dns_answers_over_ipv6_are_seen_however_they_are_read,
+    dns_answers_on_dual_stack_sockets_are_seen,
+    dns_answers_of_4_kib_count_to_their_last_record,
+    dns_answers_from_other_ports_do_not_count,
+    dns_says_how_long_ago_it_was,
+    dns_says_when_there_was_none,
+    dns_says_localhost,
+];
+
+pub(crate) const ANY: &[Check] = checks![
+    every_column_has_its_place_in_the_header,
+    count_and_dns_exclude_each_other,
+    a_map_path_that_does_not_exist_is_refused,
+    a_map_path_that_is_a_plain_file_is_refused,
+    a_map_of_the_wrong_type_is_refused,
+    dns_names_an_ipv6_address,
+    dns_names_the_question_behind_aliases,
+    dns_skips_record_types_it_does_not_know,
+    dns_keeps_what_a_truncated_answer_has,
+    dns_keeps_what_a_cut_answer_has,
+    dns_ignores_garbage_without_a_word,
+    dns_ignores_what_is_no_response,
+    dns_prefers_the_newest_name,
+];
+
+const BANNER: &str = "Tracing connect ... Hit Ctrl-C to end";
+
+/// The row that BCC prints.
+fn line(pid: u32, comm: &str, from: SocketAddr, to: SocketAddr) -> String {
+    let ip = if to.is_ipv6() { 6 } else { 4 };
+    format!("{pid:<7} {comm:<12} {ip:<2} {:<16} {:<16} {:<6} ", from.ip(), to.ip(), to.port())
+}
+
+fn a_connect_is_one_row_of_exactly_these_bytes(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("abcdefghijklmno"));
+    let web = server.listen(net.v4_of(2, 80));
+    let run = case.launch("").start(&net);
+    let conn = client.connect(web.address());
+    let rows = run.rows(1);
+    rows[0].reads(&line(client.pid(), "abcdefghijkl", conn.local(), web.address()));
+    run.finish();
+}
+
+fn an_ipv6_connect_is_one_row_of_exactly_these_bytes(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v6_of(2, 80));
+    let run = case.launch("").start(&net);
+    let conn = client.connect(web.address());
+    run.rows(1)[0].reads(&line(client.pid(), "client", conn.local(), web.address()));
+    run.finish();
+}
+
+fn long_ipv6_addresses_push_the_rest_to_the_right(case: &Case) {
+    let net = Net::new();
+    let SocketAddr::V6(base) = net.v6(80) else { unreachable!("it is IPv6") };
+    let block = base.ip().segments()[1];
+    let long = |last| Ipv6Addr::new(0xfd4e, block, 0x1111, 0x2222, 0x3333, 0x4444, 0x5555, last);
+    let (from, to) = (SocketAddr::from((long(0x6666), 0)), SocketAddr::from((long(0x7777), 80)));
+    net.add_address(from.ip());
+    net.add_address(to.ip());
+    let client = net.peer("client");
+    let run = case.launch("-L").start(&net);
+    client.fails(to, &How::plain().bound(from), "ECONNREFUSED");
+    let rows = run.rows(1);
+    let (pid, port) = (client.pid(), rows[0].get("LPORT"));
+    rows[0].reads(&format!("{pid:<7} client       6  {} {port:<6} {} 80     ", from.ip(), to.ip()));
+    run.finish();
+}
+
+fn six_leading_zero_groups_are_written_as_glibc_does(case: &Case) {
+    let net = Net::new();
+    let _skips_without_ipv6 = net.v6(0);
+    let port = net.port(0);
+    let to = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0x0102, 0x0304);
+    net.add_address(to);
+    let client = net.peer("client");
+    let run = case.launch("").start(&net);
+    client.refused((to, port).into());
+    run.rows(1)[0].is("DADDR", "::1.2.3.4").is("DPORT", port);
+    run.finish();
+}
+
+fn the_header_comes_first_and_without_waiting_for_rows(case: &Case) {
+    let net = Net::new();
+    let run = case.launch("").start(&net);
+    let lines = run.await_lines(2);
+    assert_eq!(lines[0], BANNER);
+    assert_eq!(lines[1], "PID     COMM         IP SADDR            DADDR            DPORT ");
+    run.finish();
+}
+
+fn all_columns_have_their_place_in_the_header(case: &Case) {
+    let net = Net::new();
+    let run = case.launch("-tUL").start(&net);
+    let header = "TIME(s)  UID   PID     COMM         IP SADDR            LPORT  DADDR            DPORT ";
+    assert_eq!(run.header(), header);
+    run.finish();
+}
+
+fn every_column_has_its_place_in_the_header(case: &Case) {
+    for (options, header) in [
+        ("-d", "PID     COMM         IP SADDR            DADDR            DPORT  QUERY"),
+        ("-Ld", "PID     COMM         IP SADDR            LPORT  DADDR            DPORT  QUERY"),
+        ("-L", "PID     COMM         IP SADDR            LPORT  DADDR            DPORT "),
+        ("-t", "TIME(s)  PID     COMM         IP SADDR            DADDR            DPORT "),
+        ("-U", "UID   PID     COMM         IP SADDR            DADDR            DPORT "),
+    ] {
+        let net = Net::new();
+        let run = case.launch(options).start(&net);
+        assert_eq!(run.header(), header, "{options}");
+        run.finish();
+    }
+}
+
+fn a_refused_connect_is_a_row_with_its_local_port(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let run = case.launch("-L").start(&net);
+    client.refused(net.v4(81));
+    let rows = run.rows(1);
+    rows[0].is("DPORT", 81).must(rows[0].number("LPORT") >= 1.0, "a local port");
+    run.finish();
+}
+
+fn a_nonblocking_connect_into_silence_is_a_row_at_once(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let to = net.silent(80);
+    let run = case.launch("").start(&net);
+    client.connect_as(to, &How::plain().nonblocking());
+    // The socket is still open: nothing but its SYN can have made the row.
+    run.rows(1)[0].is("DADDR", to.ip()).is("PID", client.pid());
+    run.finish();
+}
+
+fn a_nonblocking_connect_into_silence_has_its_local_port(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let to = net.silent(80);
+    let run = case.launch("-L").start(&net);
+    let open = client.connect_as(to, &How::plain().nonblocking());
+    run.rows(1)[0].is("DADDR", to.ip()).is("LPORT", open.local().port());
+    let closed = client.connect_as(to, &How::plain().nonblocking());
+    let port = closed.local().port();
+    closed.close();
+    run.rows(2)[1].is("DADDR", to.ip()).is("LPORT", port);
+    run.finish();
+}
+
+fn an_unroutable_connect_is_no_row(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let ports = format!("-P {},{END_PORT}", net.port(0));
+    for variant in case.variants() {
+        let run = case.launch(&format!("{variant} {ports}")).start(&net);
+        client.fails(net.unroutable(net.port(0)), &How::plain(), "ENETUNREACH");
+        if has_ipv6() {
+            client.fails(net.unroutable6(net.port(0)), &How::plain(), "ENETUNREACH");
+        }
+        run.rows(0);
+        run.finish();
+    }
+}
+
+fn a_connect_without_a_free_local_address_is_no_row(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v4(80));
+    for options in case.variants() {
+        let run = case.launch(options).start(&net);
+        let how = How::plain().bound(net.v4(5000));
+        let first = client.connect_as(web.address(), &how);
+        client.fails(web.address(), &how, "EADDRNOTAVAIL");
+        run.rows(1)[0].is("DPORT", 80);
+        run.finish();
+        first.abort();
+    }
+}
+
+fn a_connect_without_a_free_local_port_is_no_row(case: &Case) {
+    let net = Net::new();
+    net.near().sysctl("ipv4/ip_local_port_range", "40000 40001");
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v4(80));
+    for options in case.variants() {
+        let run = case.launch(options).start(&net).ended_by(|| {
+            client.fails(net.v4(END_PORT), &How::plain().bound(net.v4(4000)), "ECONNREFUSED");
+        });
+        let (first, second) = (client.connect(web.address()), client.connect(web.address()));
+        client.fails(web.address(), &How::plain(), "EADDRNOTAVAIL");
+        run.rows(2).are("DPORT", &[80, 80]);
+        run.finish();
+        first.abort();
+        second.abort();
+    }
+}
+
+fn a_loopback_ipv6_connect_is_an_ip_6_row(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let to = Net::loopback6(net.port(0));
+    let run = case.launch("").start(&net);
+    client.refused(to);
+    run.rows(1)[0].reads(&line(client.pid(), "client", to, to));
+    run.finish();
+}
+
+/// One connect of an `AF_INET6` socket to an IPv4 address, and its only row.
+fn v4_mapped(case: &Case, options: &str, ip: u8, address: &str) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let port = net.port(0);
+    let web = server.listen((Ipv4Addr::LOCALHOST, port).into());
+    let to = Net::mapped(web.address());
+    for variant in case.variants() {
+        let options = format!("{options} {variant}");
+        let run =
+            case.launch(&options).start(&net).ended_by(|| client.refused(Net::mapped(net.v4(END_PORT))));
+        let conn = client.connect(to);
+        let rows = run.rows(1);
+        rows[0].is("PID", client.pid()).is("COMM", "client").is("IP", ip);
+        rows[0].is("SADDR", address).is("DADDR", address).is("DPORT", port);
+        if *variant == "-L" {
+            rows[0].is("LPORT", conn.local().port());
+        }
+        run.finish();
+    }
+}
+
+fn a_v4_mapped_connect_is_one_ip_4_row(case: &Case) {
+    v4_mapped(case, "", 4, "127.0.0.1");
+}
+
+fn a_v4_mapped_connect_is_one_ip_4_row_under_4(case: &Case) {
+    v4_mapped(case, "-4", 4, "127.0.0.1");
+}
+
+fn a_v4_mapped_connect_is_one_ip_6_row_under_6(case: &Case) {
+    v4_mapped(case, "-6", 6, "::ffff:127.0.0.1");
+}
+
+fn option_4_hides_ipv6(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let run = case.launch("-4").start(&net);
+    client.refused(net.v6(80));
+    client.refused(net.v4(81));
+    run.rows(1)[0].is("IP", 4).is("DPORT", 81);
+    run.finish();
+}
+
+fn option_6_hides_ipv4(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let run = case.launch("-6").start(&net).ended_by(|| client.refused(net.v6(END_PORT)));
+    client.refused(net.v4(80));
+    client.refused(net.v6(81));
+    run.rows(1)[0].is("IP", 6).is("DPORT", 81);
+    run.finish();
+}
+
+fn a_connect_to_the_unspecified_address_shows_the_one_used(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let port = net.port(0);
+    let run = case.launch("").start(&net);
+    client.refused((Ipv4Addr::UNSPECIFIED, port).into());
+    run.rows(1)[0].is("IP", 4).is("SADDR", "127.0.0.1").is("DADDR", "127.0.0.1").is("DPORT", port);
+    if has_ipv6() {
+        client.refused((Ipv6Addr::UNSPECIFIED, port).into());
+        run.rows(2)[1].is("IP", 6).is("SADDR", "::1").is("DADDR", "::1").is("DPORT", port);
+    }
+    run.finish();
+}
+
+fn port_filter_keeps_only_that_port(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let run = case.launch(&format!("-P 80,{END_PORT}")).start(&net);
+    for nth in 0..23 {
+        client.refused(net.v4(80));
+        if nth % 3 == 0 {
+            client.refused(net.v4(81));
+        }
+    }
+    run.rows(23).are("DPORT", &[80; 23]);
+    run.finish();
+}
+
+fn port_filter_takes_a_list(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let run = case.launch(&format!("-P 80,81,65535,{END_PORT}")).start(&net);
+    let ports = [79, 80, 81, 82, 8080, 65535, 65534, 20736];
+    for port in ports {
+        client.refused(net.v4(port));
+    }
+    if has_ipv6() {
+        for port in ports {
+            client.refused(net.v6(port));
+        }
+        run.rows(6).are("DPORT", &[80, 81, 65535, 80, 81, 65535]);
+    } else {
+        run.rows(3).are("DPORT", &[80, 81, 65535]);
+    }
+    run.finish();
+}
+
+fn pid_filter_keeps_only_that_process(case: &Case) {
+    let net = Net::new();
+    let (one, other) = (net.peer("one"), net.peer("other"));
+    let run =
+        case.launch(&format!("-p {}", one.pid())).start(&net).ended_by(|| one.refused(net.v4(END_PORT)));
+    other.refused(net.v4(80));
+    one.refused(net.v4(81));
+    other.refused(net.v4(82));
+    run.rows(1)[0].is("PID", one.pid()).is("COMM", "one").is("DPORT", 81);
+    run.finish();
+}
+
+fn a_second_thread_is_shown_with_its_name_and_the_process_id(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    for options in [String::new(), format!("-p {}", client.pid())] {
+        let run = case.launch(&options).start(&net).ended_by(|| client.refused(net.v4(END_PORT)));
+        client.fails(net.v4(80), &How::plain().in_thread("second"), "ECONNREFUSED");
+        run.rows(1)[0].is("PID", client.pid()).is("COMM", "second");
+        run.finish();
+    }
+}
+
+fn uid_filter_keeps_only_that_user(case: &Case) {
+    let net = Net::new();
+    let (root, nobody) = (net.peer("root"), net.peer("nobody"));
+    nobody.become_user(65_534);
+    let run = case.launch("-u 65534").start(&net).ended_by(|| nobody.refused(net.v4(END_PORT)));
+    root.refused(net.v4(80));
+    nobody.refused(net.v4(81));
+    run.rows(1)[0].is("PID", nobody.pid()).is("DPORT", 81);
+    run.finish();
+    let run = case.launch("-u 0").start(&net).ended_by(|| root.refused(net.v4(END_PORT)));
+    nobody.refused(net.v4(80));
+    root.refused(net.v4(81));
+    run.rows(1)[0].is("PID", root.pid()).is("DPORT", 81);
+    run.finish();
+}
+
+fn the_uid_column_is_the_caller(case: &Case) {
+    let net = Net::new();
+    let (root, other) = (net.peer("root"), net.peer("other"));
+    other.become_user(31_337);
+    let run = case.launch("-U").start(&net);
+    root.refused(net.v4(80));
+    other.refused(net.v4(81));
+    let rows = run.rows(2);
+    let (row, to) = (line(other.pid(), "other", net.v4(0), net.v4(81)), net.v4(80));
+    rows.with("DPORT", 80).reads(&format!("0     {}", line(root.pid(), "root", net.v4(0), to)));
+    rows.with("DPORT", 81).reads(&format!("31337 {row}"));
+    run.finish();
+}
+
+fn the_local_port_is_that_of_the_socket(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v4_of(2, 80));
+    let run = case.launch("-L").start(&net);
+    let any = client.connect(web.address());
+    let bound = client.connect_as(web.address(), &How::plain().bound(net.v4(7001)));
+    client.fails(net.v4_of(2, 81), &How::plain().bound(net.v4(7002)), "ECONNREFUSED");
+    let rows = run.rows(3);
+    rows.are("LPORT", &[any.local().port(), 7001, 7002]);
+    rows[1].reads(&format!(
+        "{:<7} client       4  {:<16} 7001   {:<16} 80     ",
+        client.pid(),
+        bound.local().ip(),
+        web.address().ip()
+    ));
+    if has_ipv6() {
+        let web = server.listen(net.v6_of(2, 80));
+        let any = client.connect(web.address());
+        run.rows(4)[3].is("IP", 6).is("LPORT", any.local().port());
+    }
+    run.finish();
+}
+
+fn seconds_count_from_the_first_row(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let port = net.port(0);
+    // One process only, so that its rows are the first that are printed: other tests connect at the same time.
+    let run = case
+        .launch(&format!("-t -p {}", client.pid()))
+        .start(&net)
+        .ended_by(|| client.refused(net.v4(END_PORT)));
+    client.refused(net.v4(port));
+    run.arrival(1);
+    // This pause is what is measured, not a wait for something.
+    thread::sleep(Duration::from_millis(120));
+    client.refused(net.v4(port));
+    let rows = run.rows(2);
+    rows[0].reads(&format!("0.000    {}", line(client.pid(), "client", net.v4(0), net.v4(port))));
+    let passed = rows[1].number("TIME(s)");
+    rows[1].must((0.12..20.0).contains(&passed), "0.12 s and not much more passed");
+    rows[1].reads(&format!("{passed:<9.3}{}", line(client.pid(), "client", net.v4(0), net.v4(port))));
+    run.finish();
+}
+
+fn a_fast_open_is_one_row(case: &Case) {
+    let net = Net::new();
+    // 1: clients may; 2: servers may; 4 and 0x200: without a cookie; 0x400: every listener.
+    net.near().sysctl("ipv4/tcp_fastopen", "1543");
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v4_of(2, 80));
+    for variant in case.variants() {
+        let run = case.launch(variant).start(&net);
+        let conn = client.fast_open(web.address(), 100);
+        let rows = run.rows(1);
+        rows[0]
+            .is("PID", client.pid())
+            .is("SADDR", conn.local().ip())
+            .is("DADDR", web.address().ip())
+            .is("DPORT", 80);
+        if *variant == "-L" {
+            rows[0].is("LPORT", conn.local().port());
+        }
+        run.finish();
+    }
+}
+
+fn a_deferred_fast_open_is_one_row_at_connect(case: &Case) {
+    let net = Net::new();
+    net.near().sysctl("ipv4/tcp_fastopen", "1543");
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v4_of(2, 80));
+    let run = case.launch("").start(&net);
+    let conn = client.connect_as(web.address(), &How::plain().deferred_fast_open());
+    run.rows(1)[0].is("PID", client.pid()).is("DPORT", 80);
+    conn.send(100);
+    run.rows(1);
+    run.finish();
+}
+
+fn an_mptcp_connect_is_one_row(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen_mptcp(net.v4_of(2, 80)).unwrap_or_else(|e| skip(format!("MPTCP ({e})")));
+    let run = case.launch("").start(&net);
+    let conn = client.connect_as(web.address(), &How::plain().mptcp());
+    run.rows(1)[0].reads(&line(client.pid(), "client", conn.local(), web.address()));
+    run.finish();
+}
+
+fn a_udp_connect_is_no_row(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let run = case.launch("").start(&net);
+    client.order(&format!("udp-connect {}", net.v4(80)));
+    run.rows(0);
+    run.finish();
+}
+
+fn a_hostile_name_cannot_drive_a_terminal(case: &Case) {
+    let names: [(&[u8], &str); 6] = [
+        (b"\x1b[2Jrm", r"\x1b[2Jrm"),
+        (b"a\nb\rc", r"a\x0ab\x0dc"),
+        (b"\xff\x80", r"\xff\x80"),
+        (b"\xc2\x9b1m", r"\xc2\x9b1m"),
+        ("\u{202e}".as_bytes(), r"\xe2\x80\xae"),
+        // An escape that does not fit into the column is left out whole.
+        (b"abcdefghij\x7f", "abcdefghij"),
+    ];
+    let net = Net::new();
+    let run = case.launch("").start(&net);
+    for (nth, (name, shown)) in (1..).zip(names) {
+        let client = net.peer_named(name);
+        client.refused(net.v4(80));
+        run.rows(nth)[nth - 1].reads(&line(client.pid(), shown, net.v4(0), net.v4(80)));
+    }
+    run.finish();
+}
+
+fn a_printable_name_of_many_bytes_stays(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("grüße");
+    let run = case.launch("").start(&net);
+    client.refused(net.v4(80));
+    run.rows(1)[0].reads(&line(client.pid(), "grüße", net.v4(0), net.v4(80)));
+    run.finish();
+}
+
+fn json_rows_carry_every_value(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("abcdefghijklmno"));
+    client.become_user(31_337);
+    let web = server.listen(net.v4_of(2, 80));
+    let run = case.launch("--json -L -U -t").start(&net);
+    let conn = client.connect(web.address());
+    let rows = run.rows(1);
+    // The whole name: cutting is for columns.
+    rows[0].is("pid", client.pid()).is("comm", "abcdefghijklmno").is("ip", 4).is("uid", 31_337);
+    rows[0].is("saddr", conn.local().ip()).is("lport", conn.local().port());
+    rows[0].is("daddr", web.address().ip()).is("dport", 80);
+    rfc3339(&rows[0]);
+    run.finish();
+}
+
+/// Insists on a time with nanoseconds: `2026-08-11T12:34:56.123456789+02:00`, or `Z` at the end.
+fn rfc3339(row: &Row) {
+    let time = row.get("time");
+    let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    let ends = ["Z", "+00:00", "-00:00"];
+    let right = ends.iter().any(|end| shape == format!("0000-00-00T00:00:00.000000000{end}"));
+    row.must(right, "the time has RFC 3339's form with nanoseconds");
+}
+
+fn json_says_the_query(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let run = case.launch("--json -d").start(&net);
+    client.refused(net.v4(80));
+    run.rows(1)[0].is("query", "No DNS Query");
+    run.finish();
+}
+
+/// The table of `-c`, as the tool printed it at its end, without the flows of others.
+fn table(ended: &Ended, net: &Net) -> Vec<String> {
+    ended.code(0).quiet();
+    let lines: Vec<&str> = ended.stdout.iter().map(String::as_str).collect();
+    let header = format!("{:<25} {:<25} {:<20} {:<10}", "LADDR", "RADDR", "RPORT", "CONNECTS");
+    if lines.get(..3) != Some(&[BANNER, "", &header]) {
+        ended.fail("the table should start with the banner, an empty line and its header");
+    }
+    let mine = |line: &&&str| {
+        let mut cells = line.split_whitespace();
+        let mut cell =
+            || cells.next().unwrap_or_else(|| ended.fail(&format!("a line is too short: {line:?}")));
+        let (from, to, port) = (cell(), cell(), cell());
+        net.owns([from, to].into_iter(), [port].into_iter())
+    };
+    lines[3..].iter().filter(mine).map(ToString::to_string).collect()
+}
+
+fn flow(from: SocketAddr, to: SocketAddr, count: usize) -> String {
+    format!("{:<25} {:<25} {:<20} {count:<10}", from.ip().to_string(), to.ip().to_string(), to.port())
+}
+
+fn the_count_table_is_sorted_and_ends_with_exit_0(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let (a, b) = (server.listen(net.v4(80)), server.listen(net.v4(81)));
+    let run = case.launch("-c").start(&net);
+    client.connect(b.address());
+    for _ in 0..3 {
+        client.connect(a.address());
+    }
+    let ended = run.stop();
+    let from = net.v4(0);
+    assert_eq!(table(&ended, &net), [flow(from, a.address(), 3), flow(from, b.address(), 1)]);
+}
+
+fn the_count_table_lists_ipv4_before_ipv6(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let run = case.launch("-c").start(&net);
+    for (to, times) in
+        [(net.v6(80), 5), (net.v6(81), 7), (net.v4(82), 2), (net.v4_of(2, 82), 1), (net.v4(81), 2)]
+    {
+        for _ in 0..times {
+            client.refused(to);
+        }
+    }
+    let ended = run.stop();
+    let (v4, v6) = (net.v4(0), net.v6(0));
+    // Flows that are as frequent are sorted by address and port.
+    let expected = [
+        flow(v4, net.v4(81), 2),
+        flow(v4, net.v4(82), 2),
+        flow(net.v4_of(2, 0), net.v4_of(2, 82), 1),
+        flow(v6, net.v6(81), 7),
+        flow(v6, net.v6(80), 5),
+    ];
+    assert_eq!(table(&ended, &net), expected, "{:#?}", ended.stdout);
+}
+
+fn the_count_table_obeys_the_filters(case: &Case) {
+    let net = Net::new();
+    let (one, other) = (net.peer("one"), net.peer("other"));
+    other.become_user(65_534);
+    let count = |options: &str, peers: &[&Peer]| {
+        let run = case.launch(options).start(&net);
+        for peer in peers {
+            peer.refused(net.v4(80));
+            peer.refused(net.v4(81));
+        }
+        table(&run.stop(), &net)
+    };
+    let (from, a, b) = (net.v4(0), net.v4(80), net.v4(81));
+    assert_eq!(count("-c -u 65534 -P 81", &[&one, &other, &other]), [flow(from, b, 2)]);
+    let both = [flow(from, a, 1), flow(from, b, 1)];
+    assert_eq!(count(&format!("-cp {}", one.pid()), &[&one, &other]), both);
+}
+
+fn the_count_table_has_a_header_without_flows(case: &Case) {
+    let net = Net::new();
+    let run = case.launch(&format!("-c -P {}", net.port(3))).start(&net);
+    let ended = run.stop();
+    assert_eq!(table(&ended, &net), Vec::<String>::new());
+    assert_eq!(ended.stdout.len(), 3, "{:?}", ended.stdout);
+}
+
+fn sigterm_ends_like_ctrl_c(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let run = case.launch("").start(&net);
+    client.refused(net.v4(80));
+    run.rows(1);
+    run.signal(Signal::SIGTERM).code(0).quiet();
+}
+
+fn sigterm_prints_the_count_table_too(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let run = case.launch("-c").start(&net);
+    client.refused(net.v4(80));
+    let ended = run.signal(Signal::SIGTERM);
+    assert_eq!(table(&ended, &net), [flow(net.v4(0), net.v4(80), 1)]);
+}
+
+/// Mounts that only this test's thread and its children see, taken away at the end.
+struct Mounts {
+    root: PathBuf,
+    kinds: Vec<&'static str>,
+}
+
+impl Mounts {
+    fn new() -> Self {
+        unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+            .expect("mounts of our own");
+        let root = tempfile::tempdir().expect("a directory").keep();
+        Self { root, kinds: vec![] }
+    }
+
+    /// Mounts a file system of this kind and says where.
+    fn mount(&mut self, kind: &'static str) -> PathBuf {
+        let at = self.root.join(kind);
+        fs::create_dir(&at).expect("a directory");
+        if let Err(error) = mount(Some(kind), &at, Some(kind), MsFlags::empty(), None::<&str>) {
+            skip(format!("a file system of kind {kind} ({error})"));
+        }
+        self.kinds.push(kind);
+        at
+    }
+}
+
+impl Drop for Mounts {
+    fn drop(&mut self) {
+        for kind in &self.kinds {
+            let _gone_with_the_namespace = umount2(&self.root.join(kind), MntFlags::MNT_DETACH);
+        }
+        let _left_in_tmp = fs::remove_dir_all(&self.root);
+    }
+}
+
+fn pinned(map: &Map, at: &Path) -> String {
+    map.pin(at).expect("a bpf file system takes pins");
+    at.display().to_string()
+}
+
+fn cgroup_map_keeps_only_its_members(case: &Case) {
+    let mut mounts = Mounts::new();
+    let (bpf, groups) = (mounts.mount("bpf"), mounts.mount("cgroup2"));
+    let group = groups.join(format!("netbcc-test-{}-{}", std::process::id(), case.rung.name()));
+    fs::create_dir(&group).unwrap_or_else(|e| skip(format!("cgroups of our own ({e})")));
+    {
+        let net = Net::new();
+        let (inside, outside) = (net.peer("inside"), net.peer("outside"));
+        inside.join_cgroup(&group);
+        let map = Map::hash(8).expect("a map");
+        map.insert(fs::metadata(&group).expect("it is there").ino()).expect("a key");
+        let path = pinned(&map, &bpf.join("groups"));
+        let options = format!("--cgroupmap {path}");
+        let run = case.launch(&options).start(&net).ended_by(|| inside.refused(net.v4(END_PORT)));
+        outside.refused(net.v4(80));
+        inside.refused(net.v4(81));
+        run.rows(1)[0].is("PID", inside.pid()).is("DPORT", 81);
+        run.finish();
+        let run = case.launch(&format!("-c {options}")).start(&net);
+        outside.refused(net.v4(80));
+        inside.refused(net.v4(81));
+        assert_eq!(table(&run.stop(), &net), [flow(net.v4(0), net.v4(81), 1)]);
+    }
+    fs::remove_dir(&group).expect("nobody is left in it");
+}
+
+fn mount_namespace_map_keeps_only_its_members(case: &Case) {
+    let mut mounts = Mounts::new();
+    let bpf = mounts.mount("bpf");
+    let net = Net::new();
+    let (inside, outside) = (net.peer("inside"), net.peer("outside"));
+    let map = Map::hash(4).expect("a map");
+    map.insert(inside.own_mounts()).expect("a key");
+    let path = pinned(&map, &bpf.join("mounts"));
+    let options = format!("--mntnsmap {path}");
+    let run = case.launch(&options).start(&net).ended_by(|| inside.refused(net.v4(END_PORT)));
+    outside.refused(net.v4(80));
+    inside.refused(net.v4(81));
+    run.rows(1)[0].is("PID", inside.pid()).is("DPORT", 81);
+    run.finish();
+}
+
+fn a_map_path_that_does_not_exist_is_refused(case: &Case) {
+    for option in ["--cgroupmap", "--mntnsmap"] {
+        let ended = case.launch(&format!("{option} /sys/fs/bpf/netbcc-no-such-map")).ends();
+        ended.code(1).one_line("tcpconnect", &["/sys/fs/bpf/netbcc-no-such-map"]);
+    }
+}
+
+fn a_map_path_that_is_a_plain_file_is_refused(case: &Case) {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let path = file.path().display().to_string();
+    for option in ["--cgroupmap", "--mntnsmap"] {
+        case.launch(&format!("{option} {path}")).ends().code(1).one_line("tcpconnect", &[&path]);
+    }
+}
+
+fn a_map_of_the_wrong_type_is_refused(case: &Case) {
+    let mut mounts = Mounts::new();
+    let bpf = mounts.mount("bpf");
+    // An array; short keys; values of the wrong size.
+    for (nth, (kind, key, value)) in [(2, 4, 8), (1, 4, 8), (1, 8, 16)].into_iter().enumerate() {
+        let map = Map::create(kind, key, value, 16).expect("a map");
+        let path = pinned(&map, &bpf.join(nth.to_string()));
+        for option in ["--cgroupmap", "--mntnsmap"] {
+            case.launch(&format!("{option} {path}")).ends().code(1).one_line("tcpconnect", &[&path]);
+        }
+    }
+}
+
+fn a_prime_number_of_connects_is_that_number_of_rows(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v4(80));
+    web.serve();
+    let run = case.launch("").start(&net);
+    assert_eq!(client.churn(web.address(), 1009, 1), (1009, 0));
+    run.rows(1009).are("PID", &[client.pid(); 1009]);
+    run.finish();
+}
+
+fn parallel_connects_all_appear(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v4(80));
+    web.serve();
+    for options in case.variants() {
+        let run = case.launch(options).start(&net);
+        assert_eq!(client.churn(web.address(), 1009, 16), (1009, 0));
+        run.rows(1009);
+        run.finish();
+    }
+}
+
+fn many_refusals_do_not_hide_what_follows(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v4(80));
+    for options in case.variants() {
+        let run = case.launch(options).start(&net);
+        assert_eq!(client.churn(net.v4(81), 1200, 1), (0, 1200));
+        client.connect(web.address());
+        run.rows(1201)[1200].is("DPORT", 80);
+        run.finish();
+    }
+}
+
+fn many_refusals_do_not_hide_what_follows_under_count(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v4(80));
+    let run = case.launch("-c").start(&net);
+    assert_eq!(client.churn(net.v4(81), 1200, 1), (0, 1200));
+    client.connect(web.address());
+    let from = net.v4(0);
+    assert_eq!(table(&run.stop(), &net), [flow(from, net.v4(81), 1200), flow(from, net.v4(80), 1)]);
+}
+
+/// A name server, a client, and the tool that watches both.
+struct Dns<'n> {
+    net: &'n Net,
+    named: Peer,
+    client: Peer,
+    run: Run<'n>,
+    rows: Cell<usize>,
+    hosts: Cell<u8>,
+}
+
+/// A question; servers here answer all questions alike.
+fn question() -> Vec<u8> {
+    Message::query("any.example.com", kind::A).bytes()
+}
+
+impl<'n> Dns<'n> {
+    fn new(case: &Case, net: &'n Net) -> Self {
+        let (named, client) = (net.peer("named"), net.peer("client"));
+        let run = case.launch("-d").start(net);
+        Self { net, named, client, run, rows: Cell::new(0), hosts: Cell::new(100) }
+    }
+
+    /// The number of a host that nobody has used: what was said of others cannot be taken for it.
+    fn host(&self) -> u8 {
+        let host = self.hosts.get();
+        self.hosts.set(host + 1);
+        self.net.add_host(host);
+        host
+    }
+
+    /// A server that gives this answer.
+    fn serve(&self, answer: &[u8]) -> SocketAddr {
+        let server = self.net.v4_of(self.host(), 53);
+        self.named.serve_dns(server, answer);
+        server
+    }
+
+    /// The same over IPv6.
+    fn serve6(&self, answer: &[u8]) -> SocketAddr {
+        let server = self.net.v6_of(self.host(), 53);
+        self.named.serve_dns(server, answer);
+        server
+    }
+
+    /// Somewhere to connect to.
+    fn target(&self) -> SocketAddr {
+        self.net.v4_of(self.host(), 80)
+    }
+
+    /// Resolves and connects at once; what QUERY says.
+    fn query(&self, server: SocketAddr, how: &str, to: SocketAddr) -> String {
+        for _ in 0..20 {
+            let took = self.client.resolve_and_connect(server, &question(), how, to);
+            self.rows.set(self.rows.get() + 1);
+            let rows = self.run.rows(self.rows.get());
+            // On a busy machine 100 ms may pass between the two, and then the row rightly says so.
+            if took < Duration::from_millis(90) {
+                return rows[self.rows.get() - 1].get("QUERY").into();
+            }
+        }
+        self.run.fail("this machine takes 90 ms for a question and a connect, each of 20 times")
+    }
+
+    /// What QUERY says about a connect without a question before.
+    fn query_of(&self, to: SocketAddr) -> String {
+        self.client.refused(to);
+        self.rows.set(self.rows.get() + 1);
+        self.run.rows(self.rows.get())[self.rows.get() - 1].get("QUERY").into()
+    }
+
+    fn finish(self) {
+        self.run.finish();
+    }
+}
+
+/// The ways to read an answer; `actor.rs` says what they do.
+const HOWS: [&str; 6] = ["recv", "read", "recvfrom", "recvmsg", "connected-recvmsg", "recvmsg-in-parts"];
+
+fn dns_answers_are_seen_however_they_are_read(case: &Case) {
+    let net = Net::new();
+    let dns = Dns::new(case, &net);
+    for how in HOWS {
+        let (name, to) = (format!("{how}.example.com"), dns.target());
+        let server = dns.serve(&Message::response(&name, kind::A).address("", to.ip()).edns().bytes());
+        assert_eq!(dns.query(server, how, to), name);
+    }
+    dns.finish();
+}
+
+fn dns_answers_over_ipv6_are_seen_however_they_are_read(case: &Case) {
+    let net = Net::new();
+    let dns = Dns::new(case, &net);
+    for how in HOWS {
+        let (name, to) = (format!("{how}.example.com"), dns.target());
+        let server = dns.serve6(&Message::response(&name, kind::A).address("", to.ip()).edns().bytes());
+        assert_eq!(dns.query(server, how, to), name);
+    }
+    dns.finish();
+}
+
+fn dns_answers_on_dual_stack_sockets_are_seen(case: &Case) {
+    let net = Net::new();
+    let dns = Dns::new(case, &net);
+    for how in HOWS {
+        let (name, to) = (format!("{how}.example.com"), dns.target());
+        let server = dns.serve(&Message::response(&name, kind::A).address("", to.ip()).bytes());
+        assert_eq!(dns.query(Net::mapped(server), how, to), name);
+    }
+    dns.finish();
+}
+
+fn dns_answers_of_4_kib_count_to_their_last_record(case: &Case) {
+    let net = Net::new();
+    let dns = Dns::new(case, &net);
+    for (how, ipv6) in [("recv", false), ("recvfrom", false), ("recvmsg", true), ("recvfrom", true)] {
+        if ipv6 && !has_ipv6() {
+            continue;
+        }
+        let (name, to) = (format!("{how}-{ipv6}.example.com"), dns.target());
+        let answer = Message::response(&name, kind::A).padded_to(4096).address("", to.ip()).bytes();
+        assert!((4064..=4096).contains(&answer.len()), "{}", answer.len());
+        let server = if ipv6 { dns.serve6(&answer) } else { dns.serve(&answer) };
+        assert_eq!(dns.query(server, how, to), name);
+    }
+    dns.finish();
+}
+
+fn dns_answers_from_other_ports_do_not_count(case: &Case) {
+    let net = Net::new();
+    let dns = Dns::new(case, &net);
+    let to = dns.target();
+    let answer = Message::response("www.example.com", kind::A).address("", to.ip());
+    let server = net.v4_of(3, 5353);
+    dns.named.serve_dns(server, &answer.bytes());
+    for how in ["recv", "recvfrom"] {
+        assert_eq!(dns.query(server, how, to), "No DNS Query", "{how}");
+    }
+    dns.finish();
+}
+
+fn dns_says_how_long_ago_it_was(case: &Case) {
+    let net = Net::new();
+    let dns = Dns::new(case, &net);
+    let to = dns.target();
+    let server = dns.serve(&Message::response("www.example.com", kind::A).address("", to.ip()).bytes());
+    assert_eq!(dns.query(server, "recv", to), "www.example.com");
+    // This pause is what is measured, not a wait for something.
+    thread::sleep(Duration::from_millis(200));
+    let said = dns.query_of(to);
+    let delta = said.strip_prefix("www.example.com (").and_then(|rest| rest.strip_suffix("ms)"));
+    let (whole, part) = delta.and_then(|delta| delta.split_once('.')).unwrap_or_else(|| panic!("{said:?}"));
+    assert!(part.len() == 3 && part.bytes().all(|b| b.is_ascii_digit()), "{said:?}");
+    assert!((200..20_000).contains(&whole.parse::<u32>().expect("milliseconds")), "{said:?}");
+    dns.finish();
+}
+
+/// One server with this answer about the target; what QUERY says then.
+fn says(case: &Case, target: IpAddr, net: &Net, answer: &[u8]) -> String {
+    let dns = Dns::new(case, net);
+    let said = dns.query(dns.serve(answer), "recv", (target, 80).into());
+    dns.finish();
+    said
+}
+
+fn dns_names_an_ipv6_address(case: &Case) {
+    let net = Net::new();
+    let to = net.v6_of(2, 80).ip();
+    let answer = Message::response("six.example.com", kind::AAAA).address("", to);
+    assert_eq!(says(case, to, &net, &answer.bytes()), "six.example.com");
+}
+
+fn dns_names_the_question_behind_aliases(case: &Case) {
+    let net = Net::new();
+    let to = net.v4_of(2, 80).ip();
+    let answer = Message::response("www.example.com", kind::A)
+        .cname("www.example.com", "cdn.example.net")
+        .cname("cdn.example.net", "edge.example.org")
+        .address("edge.example.org", to);
+    assert_eq!(says(case, to, &net, &answer.bytes()), "www.example.com");
+}
+
+fn dns_skips_record_types_it_does_not_know(case: &Case) {
+    let net = Net::new();
+    let to = net.v4_of(2, 80).ip();
+    let answer = Message::response("signed.example.com", kind::A)
+        .https("")
+        .signature("")
+        .record("", 65_280, b"\xff\x00 of a private type")
+        .address("", to)
+        .edns();
+    assert_eq!(says(case, to, &net, &answer.bytes()), "signed.example.com");
+}
+
+fn dns_keeps_what_a_truncated_answer_has(case: &Case) {
+    let net = Net::new();
+    let to = net.v4_of(2, 80).ip();
+    let answer = Message::response("cut.example.com", kind::A).flag(TRUNCATED).address("", to).promising(7);
+    assert_eq!(says(case, to, &net, &answer.bytes()), "cut.example.com");
+}
+
+fn dns_keeps_what_a_cut_answer_has(case: &Case) {
+    let net = Net::new();
+    let dns = Dns::new(case, &net);
+    let (to, lost) = (dns.target(), dns.target());
+    let answer = Message::response("cut.example.com", kind::A).address("", to.ip()).address("", lost.ip());
+    let bytes = answer.bytes();
+    let server = dns.serve(&bytes[..bytes.len() - 3]);
+    assert_eq!(dns.query(server, "recv", to), "cut.example.com");
+    assert_eq!(dns.query_of(lost), "No DNS Query");
+    dns.finish();
+}
+
+fn dns_ignores_garbage_without_a_word(case: &Case) {
+    let notes = case.notes("-d");
+    let net = Net::new();
+    let dns = Dns::new(case, &net);
+    let to = dns.target();
+    let good = Message::response("good.example.com", kind::A).address("", to.ip()).bytes();
+    let mut looping = good.clone();
+    // The question's name points to itself.
+    looping.splice(12..14, [0xc0, 12]);
+    let garbage: [&[u8]; 6] = [b"", b"\x00", &good[..11], &good[..20], &[0xff; 700], &looping];
+    for bytes in garbage {
+        dns.client.resolve(dns.serve(bytes), &question(), "recv");
+    }
+    assert_eq!(dns.query_of(to), "No DNS Query");
+    assert_eq!(dns.query(dns.serve(&good), "recv", to), "good.example.com");
+    assert_eq!(dns.run.stop().code(0).stderr, notes);
+}
+
+fn dns_ignores_what_is_no_response(case: &Case) {
+    let net = Net::new();
+    let dns = Dns::new(case, &net);
+    let to = dns.target();
+    let query = Message::response("query.example.com", kind::A).without_flag(RESPONSE).address("", to.ip());
+    assert_eq!(dns.query(dns.serve(&query.bytes()), "recv", to), "No DNS Query");
+    // An authoritative answer without records counts, and changes nothing.
+    let empty = Message::response("none.example.com", kind::A).flag(AUTHORITATIVE);
+    assert_eq!(dns.query(dns.serve(&empty.bytes()), "recv", to), "No DNS Query");
+    dns.finish();
+}
+
+fn dns_prefers_the_newest_name(case: &Case) {
+    let net = Net::new();
+    let dns = Dns::new(case, &net);
+    let to = dns.target();
+    for name in ["old.example.com", "new.example.com", "newest.example.com"] {
+        let server = dns.serve(&Message::response(name, kind::A).address("", to.ip()).bytes());
+        assert_eq!(dns.query(server, "recv", to), name);
+    }
+    dns.finish();
+}
+
+fn dns_says_when_there_was_none(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let run = case.launch("-d").start(&net);
+    client.refused(net.v4(80));
+    run.rows(1)[0].reads(&format!("{}No DNS Query", line(client.pid(), "client", net.v4(0), net.v4(80))));
+    run.finish();
+}
+
+fn dns_says_localhost(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let port = net.port(0);
+    let run = case.launch("-d").start(&net);
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    client.refused(to);
+    run.rows(1)[0].reads(&format!("{}localhost", line(client.pid(), "client", to, to)));
+    if has_ipv6() {
+        client.refused(Net::loopback6(port));
+        run.rows(2)[1].is("DADDR", "::1").is("QUERY", "localhost");
+    }
+    // Only these two addresses are localhost.
+    client.refused((Ipv4Addr::new(127, 0, 0, 2), port).into());
+    let rows = run.rows(if has_ipv6() { 3 } else { 2 });
+    rows.with("DADDR", "127.0.0.2").is("QUERY", "No DNS Query");
+    run.finish();
+}
+
+fn count_and_dns_exclude_each_other(case: &Case) {
+    let ended = case.launch("-c -d").ends();
+    ended.code(2).one_line("tcpconnect", &["you may not specify -d/--dns with -c/--count"]);
+}

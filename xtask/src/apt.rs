@@ -1,0 +1,136 @@
+//! Debian's and Ubuntu's packages: installing some, downloading one, asking what a meta package stands for.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use xtask::toolchain::on_path;
+
+use crate::shell::{as_root, find_program, is_root, output, run, say};
+
+/// Whether this machine installs packages with apt and we may do it.
+pub(crate) fn usable() -> bool {
+    on_path("apt-get").is_some()
+        && on_path("dpkg-deb").is_some()
+        && (is_root() || find_program("sudo").is_some())
+}
+
+/// Whether the archive offers a package. The lists are fetched first if the machine has none.
+pub(crate) fn offers(package: &str) -> bool {
+    candidate(package) || (!have_lists() && update().is_ok() && candidate(package))
+}
+
+/// Whether a package is installed.
+pub(crate) fn installed(package: &str) -> bool {
+    let query = ["--show", "--showformat=${db:Status-Status}", package];
+    output(Command::new("dpkg-query").args(query)).is_ok_and(|status| status == "installed")
+}
+
+/// Installs packages. Nothing that is installed is removed for them.
+///
+/// # Errors
+/// apt-get fails also after an update of its lists.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    if !have_lists() || !packages.iter().all(|package| candidate(package)) {
+        update()?;
+    }
+    let install = || {
+        let mut cmd = apt_get();
+        cmd.args(["install", "--yes", "--no-install-recommends", "--no-remove", "-qq"]).args(packages);
+        // Its log of each unpacked file is of no use; errors come on the other stream.
+        run(cmd.stdout(Stdio::null()))
+    };
+    if install().is_ok() {
+        return Ok(());
+    }
+    // Lists older than the archive name files that are gone.
+    update()?;
+    install().with_context(|| format!("install {}", packages.join(" ")))
+}
+
+/// What a meta package depends on today.
+///
+/// # Errors
+/// The archive does not have it.
+pub(crate) fn depends(meta: &str) -> Result<Vec<String>> {
+    if !offers(meta) {
+        bail!("this machine's package lists have no {meta}");
+    }
+    let text = output(Command::new("apt-cache").args(["depends", "--important", meta]))?;
+    Ok(parse_depends(&text))
+}
+
+/// Downloads the newest .deb of a package into the folder `into`, without installing it.
+///
+/// # Errors
+/// apt-get fails also after an update of its lists.
+pub(crate) fn download(package: &str, into: &Path) -> Result<()> {
+    let download = || {
+        run(Command::new("apt-get")
+            .args(["-o", "APT::Sandbox::User=root", "download", "-qq", package])
+            .current_dir(into))
+    };
+    if download().is_ok() {
+        return Ok(());
+    }
+    update()?;
+    download()
+}
+
+/// Fetches the package lists.
+///
+/// # Errors
+/// apt-get fails.
+pub(crate) fn update() -> Result<()> {
+    say("fetching the package lists: apt-get update");
+    run(apt_get().args(["update", "-qq"]))
+}
+
+fn apt_get() -> Command {
+    let mut cmd = as_root("env");
+    // Another apt may be at work: wait for its lock rather than fail.
+    cmd.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=300"]);
+    cmd
+}
+
+fn candidate(package: &str) -> bool {
+    output(Command::new("apt-cache").args(["policy", package])).is_ok_and(|text| has_candidate(&text))
+}
+
+fn have_lists() -> bool {
+    std::fs::read_dir("/var/lib/apt/lists").is_ok_and(|mut dir| {
+        dir.any(|entry| entry.is_ok_and(|e| e.file_name().to_string_lossy().contains("_Packages")))
+    })
+}
+
+/// Whether the text of `apt-cache policy` names a version that can be installed.
+fn has_candidate(policy: &str) -> bool {
+    policy
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Candidate:"))
+        .any(|version| version.trim() != "(none)")
+}
+
+/// The packages in the text of `apt-cache depends`.
+fn parse_depends(text: &str) -> Vec<String> {
+    let names = text.lines().filter_map(|line| line.trim().strip_prefix("Depends:"));
+    names.map(|name| name.trim().to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_meta_package_resolves_to_its_depends() {
+        let text = "linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-56-cloud-amd64\n  Suggests: x\n";
+        assert_eq!(parse_depends(text), ["linux-image-6.1.0-56-cloud-amd64"]);
+    }
+
+    #[test]
+    fn a_candidate_is_a_version() {
+        assert!(has_candidate("xz-utils:\n  Installed: (none)\n  Candidate: 5.4.1-1\n"));
+        assert!(!has_candidate("virtual:\n  Installed: (none)\n  Candidate: (none)\n"));
+        assert!(!has_candidate(""));
+    }
+}

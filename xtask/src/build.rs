@@ -1,0 +1,66 @@
+//! The release binary: one static file.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::elf::Elf;
+use crate::shell::{cargo, output, run, say, target};
+
+/// The binary is not to grow beyond this.
+const LIMIT: usize = 4 << 20;
+
+/// A cargo command whose artefacts are static programs for this machine. A target must be named for that, or the
+/// flags would go to build scripts too.
+///
+/// # Errors
+/// The compiler does not say what machine this is.
+pub(crate) fn static_cargo(verb: &str) -> Result<Command> {
+    let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    flags.push_str(" -C target-feature=+crt-static");
+    let mut cmd = cargo();
+    cmd.arg(verb).args(["--locked", "--target", &triple()?]);
+    cmd.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", flags.trim_start());
+    // The tests travel into guests: lines for backtraces, but not megabytes of types.
+    cmd.env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only");
+    Ok(cmd)
+}
+
+/// Builds the binary, checks it, and answers where it is.
+///
+/// # Errors
+/// The build fails, or the binary is not static or too large.
+pub(crate) fn dist() -> Result<PathBuf> {
+    run(static_cargo("build")?.args(["--release", "--package", "netbcc", "--bin", "netbcc"]))?;
+    let built = target().join(triple()?).join("release/netbcc");
+    let data = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
+    if let Some(why) = Elf::new(&data)?.dynamic()? {
+        bail!("{} is not static: {why}", built.display());
+    }
+    let size = data.len();
+    if size > LIMIT {
+        bail!("{} has {size} bytes, more than the {LIMIT} that it may have", built.display());
+    }
+    let dist = target().join("dist");
+    fs::create_dir_all(&dist)?;
+    // Renamed into place: the old file may be running.
+    let (part, binary) = (dist.join("netbcc.part"), dist.join("netbcc"));
+    fs::copy(&built, &part)?;
+    fs::rename(&part, &binary)?;
+    // Hundredths, so that no floating point is needed.
+    let (whole, part) = (size >> 20, ((size & 0xf_ffff) * 100) >> 20);
+    say(&format!(
+        "target/dist/netbcc: static, {size} bytes ({whole}.{part:02} MiB of at most {} MiB)",
+        LIMIT >> 20
+    ));
+    Ok(binary)
+}
+
+/// The name of this machine for the compiler, such as `x86_64-unknown-linux-gnu`.
+fn triple() -> Result<String> {
+    let text = output(Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())).arg("-vV"))?;
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).context("rustc -vV names no host")
+}

@@ -1,0 +1,84 @@
+//! `cargo xtask`: the project's own commands. One file per concern; this one knows the verbs.
+//!
+//! Start reading at [`verb`]. `setup` decides what the machine lacks, `kernels` + `initramfs` + `vm` make and run a
+//! guest, `test` strings the tiers together and `report` counts them.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command for people: it prints, unlike netbcc's library"
+)]
+
+mod apt;
+mod bench;
+mod build;
+mod cpio;
+mod elf;
+mod initramfs;
+mod kernels;
+mod load;
+mod modules;
+mod report;
+mod run;
+mod setup;
+mod shell;
+mod test;
+mod vm;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const HELP: &str = "\
+netbcc's own commands. Each first installs what the machine lacks for it.
+
+cargo xtask run [--] TOOL ARGS...            build, then run one tool (through sudo when not root)
+cargo xtask build                            the release binary: one static file, target/dist/netbcc
+cargo xtask test [FILTER] [--no-vm]          all tiers: format, lints, unit, golden, command line, this machine's
+                                             kernel, and QEMU guests with Debian's 6.1 and 6.12 kernels
+cargo xtask vm --kernel 6.1|6.12 [--timeout SECONDS] [-- COMMAND...]
+                                             a shell in such a guest, or one command and its exit code; a COMMAND of
+                                             one word is a shell line: -- 'uname -r; ip link'
+cargo xtask bench                            what the tools cost, beside libbpf-tools where it is installed
+";
+
+fn main() -> ExitCode {
+    match verb(std::env::args_os().skip(1).collect()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the verb that the arguments name.
+fn verb(mut args: Vec<OsString>) -> Result<ExitCode> {
+    if args.is_empty() {
+        eprint!("{HELP}");
+        return Ok(ExitCode::from(2));
+    }
+    let name = args.remove(0);
+    match name.to_str() {
+        Some("run") => run::run(args),
+        Some("build") if args.is_empty() => {
+            setup::satisfy(setup::BUILD)?;
+            build::dist().map(|_| ExitCode::SUCCESS)
+        }
+        Some("test") => test::test(&test::Options::parse(&args)?),
+        Some("bench") => bench::bench(&args),
+        // Inside the benchmark's guest.
+        Some("load") => {
+            let count =
+                args.first().and_then(|arg| arg.to_str()).and_then(|arg| arg.parse().ok()).unwrap_or(1);
+            println!("{}", load::connections(count)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Some("vm") => vm::vm(&vm::Options::parse(args)?),
+        Some("help" | "--help" | "-h") => {
+            print!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => bail!("no such command, or too many arguments: {}\n\n{HELP}", name.to_string_lossy()),
+    }
+}

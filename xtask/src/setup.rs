@@ -1,0 +1,408 @@
+//! What the machine must have for a verb, and how it gets it.
+//!
+//! Each need is first looked for; only what is missing is installed, with one line that says what and why. On a
+//! machine that cannot be served (no apt, no sudo) the exact commands are printed instead. When all is there, this
+//! costs a few milliseconds and no network access.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use xtask::toolchain::{Toolchain, find_bpf_linker, on_path};
+
+use crate::apt;
+use crate::kernels::Line;
+use crate::shell::{find_program, output, run, say, shown, target, workspace};
+
+/// Something that a verb cannot do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// A program, from a distribution's package.
+    Program(&'static Program),
+    /// The static C library, which makes the binary one file.
+    StaticLibc,
+    /// `cargo fmt` and `cargo clippy`.
+    Lints,
+    /// Clippy of the compiler that builds BPF objects.
+    BpfLints,
+    /// A compiler with the source of `core`.
+    Toolchain,
+    /// The linker of BPF objects.
+    Linker,
+    /// A guest's kernel.
+    Kernel(Line),
+}
+
+/// A program and the packages that hold it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Program {
+    name: &'static str,
+    why: &'static str,
+    apt: &'static str,
+    dnf: &'static str,
+    pacman: &'static str,
+}
+
+const QEMU: Program = Program {
+    name: "qemu-system-x86_64",
+    why: "it runs the guests",
+    apt: "qemu-system-x86",
+    dnf: "qemu-system-x86-core",
+    pacman: "qemu-system-x86",
+};
+const BUSYBOX: Program = Program {
+    name: "busybox",
+    why: "it is the guests' shell",
+    apt: "busybox-static",
+    dnf: "busybox",
+    pacman: "busybox",
+};
+const IP: Program = Program {
+    name: "ip",
+    why: "the tests make network namespaces with it",
+    apt: "iproute2",
+    dnf: "iproute",
+    pacman: "iproute2",
+};
+const TC: Program = Program {
+    name: "tc",
+    why: "the tests delay packets with it",
+    apt: "iproute2",
+    dnf: "iproute-tc",
+    pacman: "iproute2",
+};
+const NFT: Program = Program {
+    name: "nft",
+    why: "the tests drop packets with it",
+    apt: "nftables",
+    dnf: "nftables",
+    pacman: "nftables",
+};
+const XZ: Program =
+    Program { name: "xz", why: "it unpacks kernel modules", apt: "xz-utils", dnf: "xz", pacman: "xz" };
+
+/// To build the release binary.
+pub(crate) const BUILD: &[Need] = &[Need::StaticLibc, Need::Toolchain, Need::Linker];
+/// To check the code.
+pub(crate) const LINTS: &[Need] = &[Need::Lints, Need::BpfLints];
+/// To run the kernel tests on this machine.
+pub(crate) const TRAFFIC: &[Need] = &[Need::Program(&IP), Need::Program(&TC), Need::Program(&NFT)];
+/// To run guests, whatever their kernel.
+const GUEST: [Need; 6] = [
+    Need::Program(&QEMU),
+    Need::Program(&BUSYBOX),
+    Need::Program(&XZ),
+    Need::Program(&IP),
+    Need::Program(&TC),
+    Need::Program(&NFT),
+];
+
+/// What guests with these kernels need.
+pub(crate) fn guests(lines: &[Line]) -> Vec<Need> {
+    GUEST.into_iter().chain(lines.iter().copied().map(Need::Kernel)).collect()
+}
+
+/// Sees to it that the machine has what is needed.
+///
+/// # Errors
+/// Something is missing and cannot be installed from here; the message holds the commands that do.
+pub(crate) fn satisfy(needs: &[Need]) -> Result<()> {
+    install_packages(needs)?;
+    for need in needs {
+        match need {
+            Need::Program(_) | Need::StaticLibc => {}
+            Need::Lints => lints()?,
+            Need::BpfLints => bpf_lints()?,
+            Need::Toolchain => drop(toolchain()?),
+            Need::Linker => linker()?,
+            Need::Kernel(line) => kernel(*line)?,
+        }
+    }
+    Ok(())
+}
+
+/// Installs the missing programs and libraries that are plain packages, in one go.
+fn install_packages(needs: &[Need]) -> Result<()> {
+    let mut missing: Vec<(&str, &Program)> = Vec::new();
+    for need in needs {
+        match need {
+            Need::Program(program) if find_program(program.name).is_none() => {
+                missing.push((program.name, program));
+            }
+            Need::StaticLibc if !has_static_libc() => missing.push(("libc.a", &STATIC_LIBC)),
+            _ => {}
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !apt::usable() {
+        bail!("{}", commands(&missing));
+    }
+    let mut packages: Vec<&str> = missing.iter().map(|(_, program)| program.apt).collect();
+    packages.dedup();
+    for (name, program) in &missing {
+        say(&format!("installing {} for {name}: {}", program.apt, program.why));
+    }
+    apt::install(&packages)
+}
+
+const STATIC_LIBC: Program = Program {
+    name: "libc.a",
+    why: "the binary is linked with it, so that it is one file",
+    apt: "libc6-dev",
+    dnf: "glibc-static",
+    pacman: "glibc",
+};
+
+fn has_static_libc() -> bool {
+    // The linker driver answers with the bare name when it does not find the file.
+    output(Command::new("cc").arg("-print-file-name=libc.a"))
+        .is_ok_and(|path| Path::new(path.trim()).is_absolute())
+}
+
+/// What a person must type on a machine without apt.
+fn commands(missing: &[(&str, &Program)]) -> String {
+    let (manager, package): (_, fn(&Program) -> &'static str) = if on_path("dnf").is_some() {
+        ("sudo dnf install", |program| program.dnf)
+    } else if on_path("pacman").is_some() {
+        ("sudo pacman -S", |program| program.pacman)
+    } else {
+        ("sudo apt-get install", |program| program.apt)
+    };
+    let mut packages: Vec<_> = missing.iter().map(|(_, program)| package(program)).collect();
+    packages.dedup();
+    let names: Vec<_> = missing.iter().map(|(name, program)| format!("{name} ({})", program.why)).collect();
+    format!("missing: {}. Install by:\n    {manager} {}", names.join(", "), packages.join(" "))
+}
+
+fn lints() -> Result<()> {
+    if on_path("cargo-fmt").is_some() && on_path("cargo-clippy").is_some() && lints_answer() {
+        return Ok(());
+    }
+    let mut cmd = rustup();
+    cmd.args(["component", "add", "rustfmt", "clippy"]);
+    if on_path("rustup").is_none() {
+        bail!("cargo fmt and cargo clippy are missing. Install by:\n    {}", shown(&cmd));
+    }
+    say("installing rustfmt and clippy: the tests check the code with them");
+    run(&mut cmd)
+}
+
+/// rustup's `cargo-fmt` is there also when the component is not.
+fn lints_answer() -> bool {
+    ["fmt", "clippy"].iter().all(|tool| output(crate::shell::cargo().args([tool, "--version"])).is_ok())
+}
+
+/// The kernel side compiles for the BPF target only, so it takes the clippy of the compiler that can.
+fn bpf_lints() -> Result<()> {
+    let toolchain = toolchain()?;
+    if toolchain.clippy().is_some() {
+        return Ok(());
+    }
+    let package = "rust-web-clippy";
+    if toolchain.rustc == Path::new("/usr/bin/rustc") && apt::usable() && apt::offers(package) {
+        say(&format!("installing {package}: the tests check the kernel side with it"));
+        return apt::install(&[package]);
+    }
+    bail!(
+        "clippy is missing beside {}, and the kernel side is checked with it. Install by:\n    \
+         rustup component add clippy --toolchain nightly",
+        toolchain.rustc.display()
+    )
+}
+
+/// A rustup that gives up quickly where its server cannot be reached.
+fn rustup() -> Command {
+    let mut cmd = Command::new("rustup");
+    cmd.env("RUSTUP_MAX_RETRIES", "1");
+    cmd
+}
+
+/// The toolchain that builds BPF objects; installed if there is none.
+fn toolchain() -> Result<Toolchain> {
+    if let Ok(found) = Toolchain::find() {
+        return Ok(found);
+    }
+    let mut by_rustup = None;
+    if on_path("rustup").is_some() {
+        let mut cmd = rustup();
+        cmd.args(["component", "add", "rust-src"]);
+        let list = output(Command::new("rustup").args(["toolchain", "list"])).unwrap_or_default();
+        let nightly = list.lines().any(|name| name.starts_with("nightly"));
+        if nightly {
+            cmd.args(["--toolchain", "nightly"]);
+        }
+        let whose = if nightly { "rustup's nightly" } else { "rustup's current toolchain" };
+        say(&format!("adding rust-src to {whose}: BPF objects need the source of core ({})", shown(&cmd)));
+        match output(&mut cmd) {
+            Ok(_) => return Toolchain::find(),
+            Err(why) => by_rustup = Some(why),
+        }
+    }
+    let packages = ["rustc-web", "cargo-web", "rust-web-src"];
+    if apt::usable() && packages.iter().all(|package| apt::offers(package)) {
+        if let Some(why) = &by_rustup {
+            // The whole error names servers and temporary files.
+            let why = format!("{why:#}");
+            let why = why.split("error: ").nth(1).and_then(|text| text.split(": ").next()).unwrap_or(&why);
+            say(&format!("rustup could not: {why}"));
+        }
+        say(&format!(
+            "installing {}: a compiler with the source of core, for BPF objects",
+            packages.join(", ")
+        ));
+        apt::install(&packages)?;
+        return Toolchain::find();
+    }
+    let why = by_rustup.map(|why| format!("\nrustup: {why:#}")).unwrap_or_default();
+    bail!(
+        "no Rust compiler with the source of core, which BPF objects need. Install by:\n    \
+         rustup toolchain install nightly --component rust-src{why}"
+    )
+}
+
+/// The version that builds the objects, and the versions of LLVM that it can be built with.
+const LINKER_VERSION: &str = "0.13.0";
+const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
+
+/// The linker of BPF objects; built if there is none. Its LLVM must be at least the compiler's, for it reads what that
+/// one wrote.
+fn linker() -> Result<()> {
+    let toolchain = toolchain()?;
+    let own = target().join("tools");
+    let marker = own.join("llvm-version");
+    let made_with = fs::read_to_string(&marker).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    let found = find_bpf_linker(&workspace());
+    if let Some(linker) = &found
+        && !linker.starts_with(&own)
+    {
+        let version = output(Command::new(linker).arg("--version"))?;
+        if !too_old(&version) {
+            return Ok(());
+        }
+        if std::env::var_os("BPF_LINKER").is_some_and(|path| path == linker.as_os_str()) {
+            bail!("BPF_LINKER={} is {}, but {LINKER_VERSION} is needed", linker.display(), version.trim());
+        }
+        say(&format!("{} is {}: too old", linker.display(), version.trim()));
+    }
+    let compilers = llvm_of(&output(Command::new(&toolchain.rustc).arg("-vV"))?)
+        .with_context(|| format!("{} does not say which LLVM it has", toolchain.rustc.display()))?;
+    if found.is_some_and(|linker| linker.starts_with(&own)) && made_with.is_some_and(|llvm| llvm >= compilers)
+    {
+        return Ok(());
+    }
+    let llvm = llvm(compilers)?;
+    let mut cmd = crate::shell::cargo();
+    // Its build is no part of this workspace: the default target folder of `cargo install` is a temporary one.
+    cmd.env_remove("CARGO_TARGET_DIR").env("LLVM_PREFIX", llvm_prefix(llvm));
+    cmd.args(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked", "--force", "--quiet"]);
+    cmd.args(["--no-default-features", "--features", &format!("llvm-{llvm}"), "--root"]).arg(&own);
+    say(&format!(
+        "building bpf-linker {LINKER_VERSION} with LLVM {llvm} into target/tools: it links the BPF objects (about a \
+         minute)"
+    ));
+    run(&mut cmd)?;
+    fs::write(marker, llvm.to_string()).context("note the LLVM of bpf-linker")
+}
+
+/// The version of an LLVM that bpf-linker can be built with; its packages are installed if they are missing.
+fn llvm(compilers: u32) -> Result<u32> {
+    let usable = || LINKER_LLVM.filter(|version| *version >= compilers);
+    let packages = |version: u32| {
+        [
+            format!("llvm-{version}-dev"),
+            format!("libpolly-{version}-dev"),
+            "zlib1g-dev".into(),
+            "libzstd-dev".into(),
+        ]
+    };
+    if apt::usable() {
+        for version in usable() {
+            let wanted = packages(version);
+            if wanted.iter().all(|package| apt::offers(package)) {
+                let missing: Vec<&str> =
+                    wanted.iter().map(String::as_str).filter(|package| !apt::installed(package)).collect();
+                if !missing.is_empty() {
+                    say(&format!(
+                        "installing {}: bpf-linker is built with LLVM {version}",
+                        missing.join(", ")
+                    ));
+                    apt::install(&missing)?;
+                }
+                return Ok(version);
+            }
+        }
+    } else if let Some(version) =
+        usable().find(|version| llvm_prefix(*version).join("bin/llvm-config").is_file())
+    {
+        return Ok(version);
+    }
+    bail!(
+        "bpf-linker is missing, and there is no LLVM {compilers} or newer to build it with. Install by either of:\n    \
+         cargo binstall bpf-linker@{LINKER_VERSION}\n    \
+         LLVM_PREFIX=... cargo install bpf-linker --version {LINKER_VERSION} --locked --no-default-features \
+         --features llvm-{compilers}\n\
+         or have the BPF objects built by another compiler, named in NETBCC_BPF_RUSTC"
+    )
+}
+
+fn llvm_prefix(version: u32) -> PathBuf {
+    format!("/usr/lib/llvm-{version}").into()
+}
+
+/// The major version in the line `LLVM version: 22.1.8` of `rustc -vV`.
+fn llvm_of(verbose_version: &str) -> Option<u32> {
+    let version = verbose_version.lines().find_map(|line| line.strip_prefix("LLVM version: "))?;
+    version.split('.').next()?.parse().ok()
+}
+
+/// Whether the text of `bpf-linker --version` names a version below the needed one.
+fn too_old(version: &str) -> bool {
+    let numbers = |text: &str| -> Vec<u32> {
+        let number = text.split_whitespace().last().unwrap_or_default();
+        number.split('.').map_while(|part| part.parse().ok()).collect()
+    };
+    numbers(version) < numbers(LINKER_VERSION)
+}
+
+fn kernel(line: Line) -> Result<()> {
+    if line.find().is_some() {
+        return Ok(());
+    }
+    if !apt::usable() {
+        bail!(
+            "the guest with kernel {line} needs Debian's kernel package, and this machine has no apt. Unpack it by:\n    \
+             dpkg-deb -x linux-image-{line}*-cloud-amd64*.deb target/kernels/{}",
+            line.to_string().replace('.', "-")
+        );
+    }
+    line.fetch()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_compilers_llvm_is_read() {
+        assert_eq!(llvm_of("rustc 1.96.0\nrelease: 1.96.0\nLLVM version: 22.1.8\n"), Some(22));
+        assert_eq!(llvm_of("rustc 1.96.0\n"), None);
+    }
+
+    #[test]
+    fn linker_versions_compare_as_numbers() {
+        assert!(too_old("bpf-linker 0.9.15\n"));
+        assert!(!too_old("bpf-linker 0.13.0\n"));
+        assert!(!too_old("bpf-linker 0.14.1\n"));
+        assert!(!too_old("bpf-linker 1.0.0\n"));
+    }
+
+    #[test]
+    fn commands_name_program_reason_and_package() {
+        let text = commands(&[("nft", &NFT)]);
+        assert!(text.contains("nft (the tests drop packets with it)"), "{text}");
+        assert!(text.contains("nftables"), "{text}");
+    }
+}

@@ -1,0 +1,306 @@
+//! `cargo xtask test`: every tier, then one table.
+
+use std::ffi::OsString;
+use std::io::{BufRead as _, BufReader, PipeReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use xtask::toolchain::{Toolchain, bpf_rustflags, find_bpf_linker};
+
+use crate::build::{dist, static_cargo};
+use crate::kernels::{LINES, Line};
+use crate::report::{Harness, Report};
+use crate::setup::{self, satisfy};
+use crate::shell::{cargo, is_root, output, run, say, target, workspace};
+use crate::vm::{Guest, quote};
+
+/// The column of this machine; the guests follow in the order of [`LINES`].
+const HERE: usize = 0;
+
+/// What the attach ladder must offer on Debian's kernels: there a missing rung is a failure, not a skip.
+const GUEST_RUNGS: &str = "fexit,kprobe,tracepoint";
+
+/// What the command line says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// Only tests whose name holds this.
+    filter: Option<String>,
+    /// Leave the guests out.
+    no_vm: bool,
+}
+
+impl Options {
+    /// # Errors
+    /// There is an unknown option or a second filter.
+    pub(crate) fn parse(args: &[OsString]) -> Result<Self> {
+        let mut options = Self::default();
+        for arg in args {
+            match arg.to_str().context("an argument is not UTF-8")? {
+                "--no-vm" => options.no_vm = true,
+                unknown if unknown.starts_with('-') => bail!("test has no option {unknown}"),
+                filter if options.filter.is_none() => options.filter = Some(filter.to_owned()),
+                second => bail!("test takes one filter; {second} is a second one"),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Runs all tiers; fails if anything in them does.
+///
+/// # Errors
+/// Set-up fails, the release binary cannot be built, or a filter fits no test.
+pub(crate) fn test(options: &Options) -> Result<ExitCode> {
+    let ci = std::env::var_os("CI").is_some();
+    let mut no_guests = options.no_vm.then(|| "--no-vm was given".to_owned());
+    satisfy(&[setup::LINTS, setup::BUILD, setup::TRAFFIC].concat())?;
+    if no_guests.is_none()
+        && let Err(why) = satisfy(&setup::guests(&LINES))
+    {
+        if ci {
+            return Err(why.context("the guests, which must run in CI"));
+        }
+        no_guests = Some(format!("{why:#}").replace('\n', " "));
+    }
+    let mut columns = vec![format!("{} (here)", release())];
+    for line in LINES {
+        let release = line.find().map_or_else(|| line.to_string(), |kernel| kernel.release);
+        columns.push(format!("{release} (guest)"));
+    }
+    let mut tiers = Run { report: Report::new(columns), filter: options.filter.clone(), seen: 0 };
+    tiers.check("fmt", cargo().args(["fmt", "--all", "--check"]))?;
+    tiers.check("clippy", &mut clippy()?)?;
+    tiers.check("clippy", &mut bpf_clippy()?)?;
+    let binary = dist()?;
+    tiers.cargo_test("unit", &binary, &["--workspace", "--exclude=probes-ebpf", "--lib", "--bins"])?;
+    tiers.cargo_test("golden", &binary, &["--package=netbcc-tests", "--test=golden"])?;
+    tiers.cargo_test("cli", &binary, &["--package=netbcc-tests", "--test=cli"])?;
+    match kernel_tests()? {
+        None => tiers.report.failed(HERE, "kernel tests", "they do not compile"),
+        Some(tests) => {
+            tiers.here(&binary, &tests)?;
+            match no_guests {
+                Some(why) => (1..).zip(LINES).for_each(|(column, _)| tiers.no_tier(column, &why)),
+                None => tiers.guests(&binary, &tests),
+            }
+        }
+    }
+    print!("\n{}", tiers.report.text());
+    if let Some(filter) = &options.filter
+        && tiers.seen == 0
+    {
+        bail!("no test's name holds {filter:?}");
+    }
+    Ok(if tiers.report.has_failures() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Clippy on all that runs on this machine. Built as the tests are, so that the BPF objects are built once for both.
+fn clippy() -> Result<Command> {
+    let mut cmd = static_cargo("clippy")?;
+    cmd.args(["--workspace", "--exclude=probes-ebpf", "--all-targets", "--", "-Dwarnings"]);
+    Ok(cmd)
+}
+
+/// Clippy on what runs in the kernel: it compiles for the BPF target only.
+fn bpf_clippy() -> Result<Command> {
+    let mut cmd = Toolchain::find()?.clippy().context("the toolchain's clippy")?;
+    let linker = find_bpf_linker(&workspace()).context("bpf-linker")?;
+    cmd.current_dir(workspace());
+    cmd.args(["--locked", "--package=probes-ebpf", "--lib", "--bins", "--target=bpfel-unknown-none"]);
+    cmd.args(["-Zbuild-std=core", "--", "-Dwarnings"]);
+    cmd.env("CARGO_ENCODED_RUSTFLAGS", bpf_rustflags(&linker, std::env::consts::ARCH));
+    cmd.env("CARGO_TARGET_DIR", target().join("bpf-clippy"));
+    Ok(cmd)
+}
+
+/// A run under way.
+struct Run {
+    report: Report,
+    filter: Option<String>,
+    /// How many tests were seen in all tiers.
+    seen: usize,
+}
+
+impl Run {
+    /// A command that is one check by itself.
+    fn check(&mut self, row: &str, cmd: &mut Command) -> Result<()> {
+        say(&format!("{row}: {}", crate::shell::shown(cmd)));
+        if cmd.status().with_context(|| format!("start {row}"))?.success() {
+            self.report.passed(HERE, row);
+        } else {
+            self.report.failed(HERE, row, "see above");
+        }
+        Ok(())
+    }
+
+    /// Test binaries with the standard harness, all in one row.
+    fn cargo_test(&mut self, row: &str, binary: &Path, targets: &[&str]) -> Result<()> {
+        say(&format!("{row} tests"));
+        let mut cmd = static_cargo("test")?;
+        cmd.args(["--no-fail-fast"]).args(targets).env("NETBCC_BIN", binary);
+        if run(static_cargo("test")?.arg("--no-run").args(targets)).is_err() {
+            self.report.failed(HERE, row, "they do not compile");
+            return Ok(());
+        }
+        let harness = stream(cmd.arg("--quiet").arg("--").args(&self.filter).arg("--format=pretty"))?;
+        self.report.tier(HERE, row, &harness);
+        self.seen += harness.len();
+        Ok(())
+    }
+
+    /// The kernel tests on this machine's own kernel.
+    fn here(&mut self, binary: &Path, tests: &Path) -> Result<()> {
+        let mut cmd = Command::new("env");
+        if !is_root() {
+            if output(Command::new("sudo").args(["-n", "true"])).is_err() {
+                self.no_tier(HERE, "not root, and sudo asks for a password");
+                return Ok(());
+            }
+            cmd = Command::new("sudo");
+            cmd.args(["-n", "env"]);
+        }
+        say("kernel tests on this machine's kernel");
+        cmd.arg(format!("NETBCC_BIN={}", binary.display()))
+            .arg(tests)
+            .arg("--color=never")
+            .args(&self.filter);
+        let harness = stream(&mut cmd)?;
+        self.report.tools(HERE, &harness);
+        self.seen += harness.len();
+        Ok(())
+    }
+
+    /// The kernel tests in a guest per kernel line.
+    fn guests(&mut self, binary: &Path, tests: &Path) {
+        for (column, line) in (1..).zip(LINES) {
+            say(&format!("kernel tests in the guest with kernel {line}"));
+            let mut harness = Harness::default();
+            let outcome = guest(line, binary, tests, self.filter.as_deref(), |text| {
+                println!("{line} | {text}");
+                harness.line(text);
+            });
+            match outcome {
+                Ok(exit_code) => harness.ended(exit_code == 0),
+                Err(why) => {
+                    say(&format!("{why:#}"));
+                    harness.broke(why.to_string().lines().next().unwrap_or_default());
+                }
+            }
+            self.report.tools(column, &harness);
+            self.seen += harness.len();
+        }
+    }
+
+    fn no_tier(&mut self, column: usize, why: &str) {
+        self.report.skipped(column, "kernel tests", "the whole tier", why);
+    }
+}
+
+/// Runs a harness, shows what it prints as it comes, and counts.
+fn stream(cmd: &mut Command) -> Result<Harness> {
+    let (reader, writer) = std::io::pipe()?;
+    cmd.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+    let mut child = cmd.spawn().with_context(|| format!("start {}", crate::shell::shown(cmd)))?;
+    // The command holds the pipe's other end; without this the end would never be seen.
+    cmd.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut harness = Harness::default();
+    for line in lines(reader) {
+        println!("{line}");
+        harness.line(&line);
+    }
+    harness.ended(child.wait()?.success());
+    Ok(harness)
+}
+
+/// Runs the kernel tests in a guest; answers their exit code.
+fn guest(
+    line: Line,
+    binary: &Path,
+    tests: &Path,
+    filter: Option<&str>,
+    on_line: impl FnMut(&str),
+) -> Result<u8> {
+    let kernel = line.find().context("the kernel was there a moment ago")?;
+    let guest = Guest {
+        name: format!("test-{line}"),
+        kernel: &kernel,
+        memory: 2048,
+        smp: 2,
+        icount: false,
+        files: vec![
+            (binary.to_owned(), "/bin/netbcc".to_owned()),
+            (tests.to_owned(), "/bin/kernel-tests".to_owned()),
+        ],
+        script: format!(
+            "export NETBCC_BIN=/bin/netbcc NETBCC_EXPECT_RUNGS={GUEST_RUNGS}\nexec kernel-tests --color=never --test-threads=4 {}\n",
+            filter.map(quote).unwrap_or_default()
+        ),
+        // Minutes on an idle machine; a busy one may take its time.
+        timeout: Duration::from_mins(30),
+    };
+    let outcome = guest.run(on_line)?;
+    std::fs::write(target().join("vm").join(&guest.name).join("output.log"), outcome.output)?;
+    Ok(outcome.exit_code)
+}
+
+/// Builds the kernel tests as a static program; answers where it is, or nothing when they do not compile.
+fn kernel_tests() -> Result<Option<PathBuf>> {
+    let mut cmd = static_cargo("test")?;
+    cmd.args([
+        "--no-run",
+        "--package=netbcc-tests",
+        "--test=kernel",
+        "--message-format=json-render-diagnostics",
+    ]);
+    let out = cmd.stderr(Stdio::inherit()).output().context("start cargo")?;
+    if !out.status.success() {
+        return Ok(None);
+    }
+    let messages = String::from_utf8_lossy(&out.stdout);
+    let path = executable(&messages).context("cargo names no test program")?;
+    Ok(Some(path.into()))
+}
+
+/// The program in cargo's messages, one JSON object per line.
+fn executable(messages: &str) -> Option<&str> {
+    let (_, rest) = messages.rsplit_once("\"executable\":\"")?;
+    rest.split_once('"').map(|(path, _)| path)
+}
+
+fn lines(pipe: PipeReader) -> impl Iterator<Item = String> {
+    BufReader::new(pipe)
+        .split(b'\n')
+        .map_while(Result::ok)
+        .map(|line| String::from_utf8_lossy(&line).into_owned())
+}
+
+/// What `uname -r` says here.
+fn release() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map_or_else(|_| "?".to_owned(), |text| text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_filter_and_no_unknown_option() {
+        let parse = |words: &[&str]| Options::parse(&words.iter().map(OsString::from).collect::<Vec<_>>());
+        let options = parse(&["tcplife", "--no-vm"]).expect("fits");
+        assert_eq!(options, Options { filter: Some("tcplife".to_owned()), no_vm: true });
+        assert!(parse(&["a", "b"]).is_err());
+        assert!(parse(&["--vm"]).is_err());
+    }
+
+    #[test]
+    fn the_program_is_found_in_cargos_messages() {
+        let messages = "{\"reason\":\"compiler-artifact\",\"executable\":null}\n\
+                        {\"reason\":\"compiler-artifact\",\"executable\":\"/t/deps/kernel-1a\",\"fresh\":true}\n\
+                        {\"reason\":\"build-finished\",\"success\":true}\n";
+        assert_eq!(executable(messages), Some("/t/deps/kernel-1a"));
+        assert_eq!(executable("{}"), None);
+    }
+}
