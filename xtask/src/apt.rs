@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail};
 use xtask::toolchain::on_path;
@@ -15,9 +16,10 @@ pub(crate) fn usable() -> bool {
         && (is_root() || find_program("sudo").is_some())
 }
 
-/// Whether the archive offers a package. The lists are fetched first if the machine has none.
+/// Whether the archive offers a package. Lists that do not name it may be old: they are fetched, once per run.
 pub(crate) fn offers(package: &str) -> bool {
-    candidate(package) || (!have_lists() && update().is_ok() && candidate(package))
+    static FRESH: OnceLock<bool> = OnceLock::new();
+    candidate(package) || (*FRESH.get_or_init(|| update().is_ok()) && candidate(package))
 }
 
 /// Whether a package is installed.
