@@ -1,5 +1,6 @@
 //! Debian's and Ubuntu's packages: installing some, downloading one, asking what a meta package stands for.
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -79,6 +80,37 @@ pub(crate) fn download(package: &str, into: &Path) -> Result<()> {
     download()
 }
 
+/// Unpacks a package below the folder `into`, with every package it needs that the machine does not have. Nothing is
+/// installed, so nothing on the machine changes or has to make room.
+///
+/// # Errors
+/// apt-get fails also after an update of its lists, or there is no room.
+pub(crate) fn unpack(package: &str, into: &Path) -> Result<()> {
+    let part = into.with_extension("part");
+    for old in [part.as_path(), into] {
+        if old.exists() {
+            fs::remove_dir_all(old)?;
+        }
+    }
+    let debs = part.join("debs");
+    fs::create_dir_all(&debs)?;
+    let plan = || {
+        let mut cmd = Command::new("apt-get");
+        output(cmd.args(["install", "--simulate", "--yes", "--no-install-recommends", package]))
+    };
+    if !offers(package) {
+        bail!("this machine's package lists have no {package}");
+    }
+    for needed in parse_plan(&plan()?) {
+        download(&needed, &debs)?;
+    }
+    for deb in fs::read_dir(&debs)? {
+        run(Command::new("dpkg-deb").arg("-x").arg(deb?.path()).arg(&part))?;
+    }
+    fs::remove_dir_all(&debs)?;
+    fs::rename(&part, into).context("move what was unpacked into place")
+}
+
 /// Fetches the package lists.
 ///
 /// # Errors
@@ -100,7 +132,7 @@ fn candidate(package: &str) -> bool {
 }
 
 fn have_lists() -> bool {
-    std::fs::read_dir("/var/lib/apt/lists").is_ok_and(|mut dir| {
+    fs::read_dir("/var/lib/apt/lists").is_ok_and(|mut dir| {
         dir.any(|entry| entry.is_ok_and(|e| e.file_name().to_string_lossy().contains("_Packages")))
     })
 }
@@ -111,6 +143,12 @@ fn has_candidate(policy: &str) -> bool {
         .lines()
         .filter_map(|line| line.trim().strip_prefix("Candidate:"))
         .any(|version| version.trim() != "(none)")
+}
+
+/// The packages that a simulated `apt-get install` would add.
+fn parse_plan(text: &str) -> Vec<String> {
+    let names = text.lines().filter_map(|line| line.strip_prefix("Inst ")?.split(' ').next());
+    names.map(str::to_owned).collect()
 }
 
 /// The packages in the text of `apt-cache depends`.
@@ -127,6 +165,12 @@ mod tests {
     fn a_meta_package_resolves_to_its_depends() {
         let text = "linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-56-cloud-amd64\n  Suggests: x\n";
         assert_eq!(parse_depends(text), ["linux-image-6.1.0-56-cloud-amd64"]);
+    }
+
+    #[test]
+    fn a_plan_names_what_is_added_and_not_what_goes() {
+        let text = "Remv qemu-utils [1:10.0.2]\nInst libfdt1 (1.6.1-4 Debian:12.0 [amd64])\nConf libfdt1 (1.6.1-4)\n";
+        assert_eq!(parse_plan(text), ["libfdt1"]);
     }
 
     #[test]

@@ -49,13 +49,30 @@ pub(crate) struct Harness {
     success: Option<bool>,
     /// Why it could not come to its end.
     broken: Option<String>,
+    /// The failed test whose message is being printed, and the messages so far, a few lines each.
+    telling: Option<String>,
+    messages: BTreeMap<String, Vec<String>>,
 }
+
+/// How many lines of a failed test's message are repeated at the end.
+const MESSAGE_LINES: usize = 12;
 
 impl Harness {
     /// Takes one line of output.
     pub(crate) fn line(&mut self, line: &str) {
         let line = line.trim_end();
-        if let Some(rest) = line.strip_prefix("SKIP ") {
+        if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" ----")) {
+            // The standard harness adds ` stdout` to the name.
+            self.telling = Some(name.trim_end_matches(" stdout").to_owned());
+        } else if line.starts_with("test result: ") || line == "failures:" {
+            self.telling = None;
+        }
+        if let Some(name) = &self.telling {
+            let message = self.messages.entry(name.clone()).or_default();
+            if message.len() <= MESSAGE_LINES && !line.is_empty() && !line.starts_with("---- ") {
+                message.push(line.to_owned());
+            }
+        } else if let Some(rest) = line.strip_prefix("SKIP ") {
             // The name holds `::`, so the reason starts at the first colon that a blank follows.
             let (name, reason) = rest.split_once(": ").unwrap_or((rest, "no reason given"));
             self.reasons.insert(name.trim().to_owned(), reason.trim().to_owned());
@@ -107,7 +124,9 @@ impl Harness {
                 Some(reason) => {
                     // `ignored, reason` by the standard harness, `ignored (reason)` by libtest-mimic, which may
                     // leave out what comes after the reason's first line.
-                    let reason = reason.trim_start_matches([',', ' ', '(']);
+                    let reason = reason.trim();
+                    let bare = reason.strip_prefix('(').and_then(|rest| rest.strip_suffix(')'));
+                    let reason = bare.unwrap_or(reason).trim_start_matches([',', ' ']);
                     if !reason.is_empty() {
                         self.reasons.entry(name.to_owned()).or_insert_with(|| reason.to_owned());
                     }
@@ -190,7 +209,11 @@ impl Report {
             let reason = harness.reasons.get(name).map(String::as_str);
             let row = row(name);
             match (verdict, reason) {
-                (Verdict::Failed, _) => self.failed(column, &row, name),
+                (Verdict::Failed, _) => {
+                    let message = harness.messages.get(name).into_iter().flatten();
+                    let lines: Vec<_> = std::iter::once(name).chain(message).map(String::as_str).collect();
+                    self.failed(column, &row, &lines.join("\n      "));
+                }
                 (Verdict::Passed, None) => self.passed(column, &row),
                 (Verdict::Passed | Verdict::Skipped, reason) => {
                     self.skipped(column, &row, name, reason.unwrap_or("marked as ignored, without a reason"));
@@ -323,6 +346,19 @@ mod tests {
         assert_eq!(report.sum(), Counts { passed: 0, failed: 0, skipped: 2 });
         assert!(report.text().contains("k: 2 tests: no veth"));
         assert_eq!(harness.len(), 2);
+    }
+
+    #[test]
+    fn a_failures_message_is_told_again_at_the_end() {
+        let harness = read(
+            "test a::one ... FAILED\n\nfailures:\n\n---- a::one ----\ntwo rows\n\nnot three\n\n\nfailures:\n    \
+             a::one\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured\n",
+        );
+        assert_eq!(harness.problem(), None);
+        let mut report = Report::new(vec!["k".to_owned()]);
+        report.tools(0, &harness);
+        let text = report.text();
+        assert!(text.contains("a on k: a::one\n      two rows\n      not three\n\n"), "{text}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! machine that cannot be served (no apt, no sudo) the exact commands are printed instead. When all is there, this
 //! costs a few milliseconds and no network access.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,6 +25,8 @@ pub(crate) enum Need {
     StaticLibc,
     /// `cargo fmt` and `cargo clippy`.
     Lints,
+    /// The emulator of the guests.
+    Qemu,
     /// Clippy of the compiler that builds BPF objects.
     BpfLints,
     /// A compiler with the source of `core`.
@@ -90,7 +93,7 @@ pub(crate) const LINTS: &[Need] = &[Need::Lints, Need::BpfLints];
 pub(crate) const TRAFFIC: &[Need] = &[Need::Program(&IP), Need::Program(&TC), Need::Program(&NFT)];
 /// To run guests, whatever their kernel.
 const GUEST: [Need; 6] = [
-    Need::Program(&QEMU),
+    Need::Qemu,
     Need::Program(&BUSYBOX),
     Need::Program(&XZ),
     Need::Program(&IP),
@@ -112,6 +115,7 @@ pub(crate) fn satisfy(needs: &[Need]) -> Result<()> {
     for need in needs {
         match need {
             Need::Program(_) | Need::StaticLibc => {}
+            Need::Qemu => qemu()?,
             Need::Lints => lints()?,
             Need::BpfLints => bpf_lints()?,
             Need::Toolchain => drop(toolchain()?),
@@ -211,6 +215,64 @@ fn bpf_lints() -> Result<()> {
          rustup component add clippy --toolchain nightly",
         toolchain.rustc.display()
     )
+}
+
+/// The emulator of the guests. Debian's is unpacked and not installed: on a machine that has another release's
+/// `qemu-utils`, installing it would remove that.
+fn qemu() -> Result<()> {
+    if find_qemu().is_some() {
+        return Ok(());
+    }
+    if !apt::usable() {
+        bail!("{}", commands(&[(QEMU.name, &QEMU)]));
+    }
+    say(&format!("unpacking {} into target/qemu (it is not installed): {}", QEMU.apt, QEMU.why));
+    apt::unpack(QEMU.apt, &target().join("qemu"))?;
+    match find_qemu().map(|qemu| output(qemu.command().arg("--version"))) {
+        Some(version) => version.map(drop),
+        None => bail!("the package {} holds no {}", QEMU.apt, QEMU.name),
+    }
+}
+
+/// An emulator on disk.
+pub(crate) struct Qemu {
+    program: PathBuf,
+    /// Where its libraries are, when it was unpacked; its other files it finds by itself.
+    libraries: Option<OsString>,
+}
+
+/// The machine's own emulator, or else the one in `target/qemu`.
+pub(crate) fn find_qemu() -> Option<Qemu> {
+    let root = target().join("qemu");
+    let own = || {
+        let libraries = format!("lib/{}-linux-gnu", std::env::consts::ARCH);
+        let dirs = [root.join("usr").join(&libraries), root.join(&libraries)];
+        Qemu {
+            program: root.join("usr/bin").join(QEMU.name),
+            libraries: Some(std::env::join_paths(dirs).unwrap_or_default()),
+        }
+    };
+    find_program(QEMU.name)
+        .map(|program| Qemu { program, libraries: None })
+        .or_else(|| Some(own()).filter(|qemu| qemu.program.is_file()))
+}
+
+impl Qemu {
+    /// A command line that begins with it. It is killed when xtask is.
+    pub(crate) fn command(&self) -> Command {
+        let mut cmd = match find_program("setpriv") {
+            Some(setpriv) => {
+                let mut cmd = Command::new(setpriv);
+                cmd.args(["--pdeathsig", "KILL"]).arg(&self.program);
+                cmd
+            }
+            None => Command::new(&self.program),
+        };
+        if let Some(libraries) = &self.libraries {
+            cmd.env("LD_LIBRARY_PATH", libraries);
+        }
+        cmd
+    }
 }
 
 /// A rustup that gives up quickly where its server cannot be reached.

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, PipeReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -172,22 +173,23 @@ impl Run {
         Ok(())
     }
 
-    /// The kernel tests in a guest per kernel line.
+    /// The kernel tests in a guest per kernel line, all guests at once: each takes one processor of this machine.
     fn guests(&mut self, binary: &Path, tests: &Path) {
-        for (column, line) in (1..).zip(LINES) {
-            say(&format!("kernel tests in the guest with kernel {line}"));
-            let mut harness = Harness::default();
-            let outcome = guest(line, binary, tests, self.filter.as_deref(), |text| {
-                println!("{line} | {text}");
-                harness.line(text);
+        let filter = self.filter.as_deref();
+        let harnesses = thread::scope(|scope| {
+            let guests = LINES.map(|line| {
+                say(&format!("kernel tests in the guest with kernel {line}"));
+                scope.spawn(move || in_guest(line, binary, tests, filter))
             });
-            match outcome {
-                Ok(exit_code) => harness.ended(exit_code == 0),
-                Err(why) => {
-                    say(&format!("{why:#}"));
-                    harness.broke(why.to_string().lines().next().unwrap_or_default());
-                }
-            }
+            guests.map(|guest| {
+                guest.join().unwrap_or_else(|_| {
+                    let mut harness = Harness::default();
+                    harness.broke("what reads its output panicked");
+                    harness
+                })
+            })
+        });
+        for (column, harness) in (1..).zip(harnesses) {
             self.report.tools(column, &harness);
             self.seen += harness.len();
         }
@@ -212,6 +214,23 @@ fn stream(cmd: &mut Command) -> Result<Harness> {
     }
     harness.ended(child.wait()?.success());
     Ok(harness)
+}
+
+/// Runs the kernel tests in a guest, shows what it prints as it comes, and counts.
+fn in_guest(line: Line, binary: &Path, tests: &Path, filter: Option<&str>) -> Harness {
+    let mut harness = Harness::default();
+    let outcome = guest(line, binary, tests, filter, |text| {
+        println!("{line} | {text}");
+        harness.line(text);
+    });
+    match outcome {
+        Ok(exit_code) => harness.ended(exit_code == 0),
+        Err(why) => {
+            say(&format!("{why:#}"));
+            harness.broke(why.to_string().lines().next().unwrap_or_default());
+        }
+    }
+    harness
 }
 
 /// Runs the kernel tests in a guest; answers their exit code.

@@ -14,7 +14,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::initramfs::Content;
 use crate::kernels::{Kernel, Line};
-use crate::shell::{find_program, target};
+use crate::setup::find_qemu;
+use crate::shell::target;
 use crate::{build, modules, setup};
 
 /// A guest to run.
@@ -153,16 +154,7 @@ impl Guest<'_> {
     }
 
     fn qemu(&self, files: &Files) -> Result<Command> {
-        let program = find_program("qemu-system-x86_64").context("qemu-system-x86_64")?;
-        // When xtask is killed, so is the guest.
-        let mut cmd = match find_program("setpriv") {
-            Some(setpriv) => {
-                let mut cmd = Command::new(setpriv);
-                cmd.args(["--pdeathsig", "KILL"]).arg(program);
-                cmd
-            }
-            None => Command::new(program),
-        };
+        let mut cmd = find_qemu().context("qemu-system-x86_64")?.command();
         // One thread for all processors: with one each, a guest that patches its own code (every tracepoint that is
         // switched on does) has been seen to stumble over a breakpoint that was already gone.
         let thread = "single";
