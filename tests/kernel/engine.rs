@@ -90,7 +90,7 @@ fn a_reader_that_goes_away_is_a_normal_end(_: &Case) {
         assert!(!first.is_empty(), "{tool} {options}");
         drop(reader);
         client.refused(net.v4(81));
-        assert_eq!(run.ends().code(0).stderr, notes, "{tool} {options}");
+        assert_eq!(run.ends().code(0).said(), notes, "{tool} {options}");
     }
 }
 

@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, ColorSetting, Trial};
-use netbcc_tests::kernel::{Rung, collect_panics, say, trials};
+use netbcc_tests::kernel::{Rung, collect_panics, say, tell_notes, trials};
 use netbcc_tests::run::binary;
 
 mod engine;
@@ -35,6 +35,7 @@ fn main() -> ExitCode {
     collect_panics();
     let all: Vec<Trial> = [
         trials("engine", &[Rung::Any], engine::CHECKS),
+        trials("solisten", &[Rung::Any], solisten::ANY),
         trials("solisten", &Rung::FORCED, solisten::CHECKS),
         trials("tcpconnect", &[Rung::Any], tcpconnect::ANY),
         trials("tcplife", &[Rung::Any], tcplife::ANY),
@@ -46,5 +47,7 @@ fn main() -> ExitCode {
     .into_iter()
     .flatten()
     .collect();
-    libtest_mimic::run(&args, all).exit_code()
+    let conclusion = libtest_mimic::run(&args, all);
+    tell_notes();
+    conclusion.exit_code()
 }

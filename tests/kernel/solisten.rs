@@ -12,13 +12,20 @@ use netbcc_tests::kernel::{Case, Check, Rung, skip};
 use netbcc_tests::net::{END_PORT, Net, has_ipv6};
 use netbcc_tests::run::Run;
 
+/// What does not depend on the rung.
+pub(crate) const ANY: &[Check] = checks![
+    the_text_row_of_ipv6_is_exactly_these_bytes,
+    the_headers_are_exactly_these,
+    the_time_of_day_is_now,
+    the_namespace_filter_keeps_only_that_namespace,
+    wildcards_are_written_as_bcc_does,
+    rows_leave_through_a_pipe_at_once,
+];
+
 pub(crate) const CHECKS: &[Check] = checks![
     a_listen_is_one_row,
     the_text_row_is_exactly_these_bytes,
-    the_text_row_of_ipv6_is_exactly_these_bytes,
-    the_headers_are_exactly_these,
     json_rows_carry_every_value,
-    the_time_of_day_is_now,
     a_backlog_is_limited_by_somaxconn,
     a_backlog_of_zero_is_zero,
     an_unbound_socket_has_port_0,
@@ -29,11 +36,8 @@ pub(crate) const CHECKS: &[Check] = checks![
     an_mptcp_listener_is_one_row,
     an_mptcp_listener_that_listens_again_is_a_second_row,
     the_namespace_is_the_sockets,
-    the_namespace_filter_keeps_only_that_namespace,
     the_pid_filter_goes_by_the_process,
-    wildcards_are_written_as_bcc_does,
     what_the_rung_does_not_see_is_said,
-    rows_leave_through_a_pipe_at_once,
     many_listens_are_all_seen: alone,
 ];
 
@@ -349,9 +353,9 @@ fn what_the_rung_does_not_see_is_said(case: &Case) {
     let net = Net::new();
     let told = start(case, "", &net).finish().stderr;
     if case.rung == Rung::Tracepoint {
-        assert!(told.contains("is not seen") && told.lines().count() == 1, "{told}");
+        assert!(told.contains("is not seen"), "{told}");
     } else {
-        assert_eq!(told, "");
+        assert!(!told.contains("is not seen"), "{told}");
     }
 }
 

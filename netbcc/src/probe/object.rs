@@ -167,19 +167,29 @@ impl Object {
         data.map_err(|error| anyhow!("map {name}: {}", root_cause(&error)))
     }
 
-    /// Runs of programs that the kernel skipped. Its own count, from the descriptors' files in /proc (since 5.12).
+    /// Runs of programs that the kernel skipped. Its own counts: of programs, from the descriptors' files in /proc
+    /// (since 5.12; for kprobes since 6.7), and of kprobes that were not even asked.
     pub(super) fn missed(&self) -> u64 {
         let loaded = self.programs.values().filter_map(|program| program.loaded.as_ref());
-        loaded
-            .filter_map(|(fd, _)| {
-                let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
-                info.lines()
-                    .find_map(|line| line.strip_prefix("recursion_misses:"))?
-                    .trim()
-                    .parse::<u64>()
-                    .ok()
-            })
-            .sum()
+        let skipped = loaded.filter_map(|(fd, _)| {
+            let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
+            info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse::<u64>().ok()
+        });
+        skipped.sum::<u64>() + self.kprobes().flatten().sum::<u64>()
+    }
+
+    /// Whether there are kprobes of which the kernel does not tell how often it skipped them (before 6.6).
+    pub(super) fn misses_untold(&self) -> bool {
+        self.kprobes().any(|missed| missed.is_none())
+    }
+
+    /// Per attached kprobe, how often it was missed, if the kernel tells.
+    fn kprobes(&self) -> impl Iterator<Item = Option<u64>> {
+        let by_breakpoint = |program: &&Program| {
+            matches!(program.section, ProgramSection::KProbe | ProgramSection::KRetProbe)
+        };
+        let programs = self.programs.values().filter(by_breakpoint);
+        programs.flat_map(|program| &program.links).map(|(_, link)| bpf::kprobe_missed(link.as_fd()))
     }
 }
 

@@ -225,6 +225,11 @@ impl Plan {
             }
         }
         object.settle();
+        if object.misses_untold() {
+            cx.warn(format_args!(
+                "this kernel does not count the kprobe runs it skips: a row that is missing for that is not told"
+            ));
+        }
         Probe::new(object, &chosen)
     }
 

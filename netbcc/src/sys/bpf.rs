@@ -24,7 +24,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::statfs::{SYSFS_MAGIC, fstatfs};
-use zerocopy::{Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// What the kernel cuts names to, without the final NUL.
 const NAME: usize = 15;
@@ -332,6 +332,54 @@ fn attach_perf_by_ioctl(program: BorrowedFd<'_>, event: OwnedFd) -> io::Result<O
     Ok(event)
 }
 
+#[repr(C)]
+#[derive(IntoBytes, FromBytes, Immutable)]
+struct InfoByFd {
+    fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// `struct bpf_link_info` of a link to a kprobe's event: since 6.6, `missed` since 6.7.
+#[repr(C)]
+#[derive(Default, IntoBytes, FromBytes, Immutable)]
+struct KprobeLinkInfo {
+    link_type: u32,
+    id: u32,
+    prog_id: u32,
+    pad: u32,
+    event_type: u32,
+    event_pad: u32,
+    func_name: u64,
+    name_len: u32,
+    offset: u32,
+    addr: u64,
+    missed: u64,
+}
+
+/// How often the kernel could not run the kprobe behind `link`, because another probe was running on that CPU or
+/// (kretprobes) too many calls were under way. Nothing if the kernel does not tell (before 6.6).
+pub fn kprobe_missed(link: BorrowedFd<'_>) -> Option<u64> {
+    let mut info = KprobeLinkInfo::default();
+    let mut attr = InfoByFd {
+        fd: number(link),
+        info_len: size(size_of::<KprobeLinkInfo>()).ok()?,
+        info: address(ptr::from_mut(&mut info)),
+    };
+    let attr = attr.as_mut_bytes();
+    // SAFETY: the kernel writes into `attr`, which is ours, and at most `info_len` bytes into `info`.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            bpf_cmd::BPF_OBJ_GET_INFO_BY_FD as libc::c_long,
+            attr.as_mut_ptr(),
+            attr.len(),
+        )
+    };
+    Errno::result(answer).ok()?;
+    (info.event_type != 0).then_some(info.missed)
+}
+
 /// `struct perf_event_attr` as of its second version (`include/uapi/linux/perf_event.h`).
 #[repr(C)]
 #[derive(IntoBytes, Immutable)]
@@ -442,7 +490,7 @@ unsafe fn open<A: IntoBytes + Immutable>(command: bpf_cmd, attr: &A) -> io::Resu
 unsafe fn call<A: IntoBytes + Immutable>(command: bpf_cmd, attr: &A) -> io::Result<RawFd> {
     let attr = attr.as_bytes();
     // SAFETY: the kernel reads as many bytes of `attr` as it is told; what is behind its addresses is the caller's.
-    // No command used here writes into `attr`.
+    // No command that comes here writes into `attr`.
     let answer = unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_long, attr.as_ptr(), attr.len()) };
     RawFd::try_from(Errno::result(answer)?).map_err(io::Error::other)
 }

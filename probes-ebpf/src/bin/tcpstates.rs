@@ -95,7 +95,8 @@ fn state_changed<A: Since>(sk: Sock<A>, old: i32, new: i32) {
     };
     let Some(mut event) = reserve::<Event>() else { return };
     event.ts_ns = now_ns;
-    event.span_ns = if since == 0 { 0 } else { now_ns.saturating_sub(since) };
+    let begins = old == state::CLOSE || old == state::LISTEN && new == state::SYN_RECV;
+    event.span_ns = if since == 0 || begins { 0 } else { now_ns.saturating_sub(since) };
     event.sk = sk.id();
     sk.addrs(family, &mut event.tuple);
     if family == AF_INET {
