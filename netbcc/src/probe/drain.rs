@@ -33,9 +33,10 @@ const BATCH_BYTES: usize = 1 << 20;
 
 /// The attached probes of one run. Dropping it detaches everything.
 pub struct Probe {
-    object: Object,
-    ring: RingBuf<MapData>,
-    ledger: Ledger,
+    pub(super) object: Object,
+    /// There while events are streamed.
+    ring: Option<RingBuf<MapData>>,
+    pub(super) ledger: Ledger,
     rungs: Vec<(&'static str, RungName)>,
     batch: Batch,
 }
@@ -93,7 +94,7 @@ impl<F: FnMut(&mut Ctx, &Batch) -> Result<Option<Duration>>> OnBatch for F {}
 impl Probe {
     pub(super) fn new(mut object: Object, chosen: &[Chosen]) -> Result<Self> {
         Ok(Self {
-            ring: RingBuf::try_from(object.map("EVENTS")?).context("map the ring buffer")?,
+            ring: None,
             ledger: Ledger::take(&mut object)?,
             rungs: chosen.iter().map(|chosen| (chosen.ladder.name, chosen.rung.name)).collect(),
             object,
@@ -112,18 +113,15 @@ impl Probe {
     /// # Errors
     /// Output cannot be written, or the tool failed.
     pub fn stream(&mut self, cx: &mut Ctx, mut on_batch: impl OnBatch) -> Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .build()
-            .context("start the event loop")?;
-        runtime.block_on(self.run(cx, &mut on_batch))
+        event_loop()?.block_on(self.run(cx, &mut on_batch))
     }
 
     async fn run(&mut self, cx: &mut Ctx, on_batch: &mut impl OnBatch) -> Result<()> {
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-        let events = watch(duplicate(&self.ring)?, Interest::READABLE).context("watch the ring buffer")?;
+        let ring = RingBuf::try_from(self.object.map("EVENTS")?).context("map the ring buffer")?;
+        let events = watch(duplicate(&ring)?, Interest::READABLE).context("watch the ring buffer")?;
+        self.ring = Some(ring);
         let reader = Reader::watch();
         cx.out.flush()?;
         say_ready()?;
@@ -176,7 +174,7 @@ impl Probe {
     fn take(&mut self, cx: &mut Ctx) -> usize {
         self.batch.clear();
         while self.batch.bytes.len() < BATCH_BYTES
-            && let Some(record) = self.ring.next()
+            && let Some(record) = self.ring.as_mut().and_then(RingBuf::next)
         {
             self.batch.push(&record);
         }
@@ -203,6 +201,14 @@ impl Probe {
     }
 }
 
+pub(super) fn event_loop() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .context("start the event loop")
+}
+
 fn duplicate(ring: &RingBuf<MapData>) -> Result<OwnedFd> {
     ring.as_fd().try_clone_to_owned().context("duplicate the ring buffer's descriptor")
 }
@@ -216,7 +222,7 @@ fn watch(fd: OwnedFd, interest: Interest) -> std::io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, interest)
 }
 
-async fn until(moment: Option<Instant>) {
+pub(super) async fn until(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment).await,
         None => std::future::pending().await,
@@ -224,10 +230,10 @@ async fn until(moment: Option<Instant>) {
 }
 
 /// Who reads our output. When a pipe's reader goes away there is nobody left to trace for, even before the next row.
-struct Reader(Option<AsyncFd<OwnedFd>>);
+pub(super) struct Reader(Option<AsyncFd<OwnedFd>>);
 
 impl Reader {
-    fn watch() -> Self {
+    pub(super) fn watch() -> Self {
         let watched = std::io::stdout()
             .as_fd()
             .try_clone_to_owned()
@@ -237,7 +243,7 @@ impl Reader {
         Self(watched)
     }
 
-    async fn gone(&self) {
+    pub(super) async fn gone(&self) {
         match &self.0 {
             Some(fd) => {
                 let _error = fd.ready(Interest::ERROR).await;
@@ -248,7 +254,7 @@ impl Reader {
 }
 
 /// Scripts and tests may wait for readiness on a descriptor, which works in every output format.
-fn say_ready() -> Result<()> {
+pub(super) fn say_ready() -> Result<()> {
     let Ok(fd) = std::env::var("NETBCC_READY_FD") else { return Ok(()) };
     let number: u32 = fd.parse().with_context(|| format!("NETBCC_READY_FD={fd}"))?;
     let mut file = File::options()

@@ -18,6 +18,15 @@ pub struct Losses {
 }
 
 impl Losses {
+    /// What was lost after `earlier`. Skipped runs are told at the end only: they come all the time.
+    pub(super) fn since(self, earlier: Self) -> Self {
+        Self {
+            ring_full: self.ring_full - earlier.ring_full,
+            map_full: self.map_full - earlier.map_full,
+            missed: 0,
+        }
+    }
+
     /// One line for people; none if nothing was lost.
     pub fn sentence(&self) -> Option<String> {
         let causes = [(self.ring_full, "the ring buffer was full"), (self.map_full, "a table was full")];

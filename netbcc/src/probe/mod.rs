@@ -11,6 +11,10 @@ pub mod hook;
 mod ledger;
 mod object;
 pub mod plan;
+mod sample;
+mod table;
 
 pub use drain::{Batch, Probe};
 pub use plan::{Plan, Rows};
+pub use sample::Pace;
+pub use table::{Counters, Generations, Table};

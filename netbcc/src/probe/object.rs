@@ -25,17 +25,18 @@ use nix::errno::Errno;
 
 use super::hook::{Kind, Prog};
 use super::plan::root_cause;
+use super::table::{Shape, Table};
 use crate::sys::bpf;
 
 /// A tool's object: what is loaded and attached of it. Dropping it detaches and unloads everything.
 pub(super) struct Object {
-    maps: Vec<Table>,
+    maps: Vec<Entry>,
     programs: HashMap<String, Program>,
     license: CString,
 }
 
 /// A map of the object.
-struct Table {
+struct Entry {
     name: String,
     definition: Definition,
     /// Once it is created.
@@ -66,12 +67,12 @@ pub(super) enum Fault {
 }
 
 impl Object {
-    /// Reads `elf`. `globals` take the place of those in the object, and `pinned` maps that of its maps; its map
-    /// `ring` gets `ring_bytes`.
+    /// Reads `elf`. `globals` take the place of those in the object, and `pinned` maps that of its maps;
+    /// `sizes` are those of its maps that have another one here.
     pub(super) fn parse(
         elf: &[u8],
         globals: HashMap<&str, (&[u8], bool)>,
-        (ring, ring_bytes): (&str, u32),
+        sizes: &[(&str, u32)],
         pinned: Vec<(&str, OwnedFd)>,
     ) -> Result<Self> {
         let mut object = aya_obj::Object::parse(elf).map_err(|error| anyhow!("{}", root_cause(&error)))?;
@@ -83,9 +84,11 @@ impl Object {
         object.relocate_maps(numbered, &text).map_err(|error| anyhow!("{}", root_cause(&error)))?;
         object.relocate_calls(&text).map_err(|error| anyhow!("{}", root_cause(&error)))?;
 
-        let mut maps: Vec<Table> =
-            definitions.into_iter().map(|(name, definition)| Table { name, definition, fd: None }).collect();
-        find(&mut maps, ring)?.definition.set_max_entries(ring_bytes);
+        let mut maps: Vec<Entry> =
+            definitions.into_iter().map(|(name, definition)| Entry { name, definition, fd: None }).collect();
+        for &(name, entries) in sizes {
+            find(&mut maps, name)?.definition.set_max_entries(entries);
+        }
         for (name, fd) in pinned {
             find(&mut maps, name)?.fd = Some(fd);
         }
@@ -167,6 +170,20 @@ impl Object {
         data.map_err(|error| anyhow!("map {name}: {}", root_cause(&error)))
     }
 
+    /// The map `name`, to be read as a whole.
+    pub(super) fn table(&mut self, name: &str) -> Result<Table> {
+        let entry = find(&mut self.maps, name)?;
+        let fd = entry.create().and_then(|fd| fd.try_clone_to_owned()).with_context(|| format!("map {name}"))?;
+        let definition = &entry.definition;
+        let shape = Shape {
+            map_type: definition.map_type(),
+            key: definition.key_size() as usize,
+            value: definition.value_size() as usize,
+            entries: definition.max_entries() as usize,
+        };
+        Table::new(name, fd, &shape)
+    }
+
     /// Runs of programs that the kernel skipped. Its own counts: of programs, from the descriptors' files in /proc
     /// (since 5.12; for kprobes since 6.7), and of kprobes that were not even asked.
     pub(super) fn missed(&self) -> u64 {
@@ -193,7 +210,7 @@ impl Object {
     }
 }
 
-impl Table {
+impl Entry {
     /// Creates the map unless it is there.
     fn create(&mut self) -> io::Result<BorrowedFd<'_>> {
         let Self { name, definition, fd } = self;
@@ -209,7 +226,7 @@ impl Table {
     }
 }
 
-fn find<'a>(maps: &'a mut [Table], name: &str) -> Result<&'a mut Table> {
+fn find<'a>(maps: &'a mut [Entry], name: &str) -> Result<&'a mut Entry> {
     maps.iter_mut().find(|map| map.name == name).with_context(|| format!("the object has no map {name}"))
 }
 
@@ -226,7 +243,7 @@ fn is(kind: Kind, section: &ProgramSection) -> bool {
 }
 
 /// The instructions with descriptors of maps instead of their indices. Creates the maps that are new.
-fn with_maps(instructions: &[bpf_insn], maps: &mut [Table]) -> Result<Vec<bpf_insn>, Fault> {
+fn with_maps(instructions: &[bpf_insn], maps: &mut [Entry]) -> Result<Vec<bpf_insn>, Fault> {
     const LOAD: u32 = BPF_LD | BPF_IMM | BPF_DW;
     let mut instructions = instructions.to_vec();
     for instruction in &mut instructions {
@@ -300,6 +317,7 @@ fn create(name: &str, definition: &Definition) -> io::Result<OwnedFd> {
         max_entries: definition.max_entries(),
         flags: definition.map_flags(),
         btf: btf.as_ref().map(|btf| (btf.as_fd(), STORAGE_KEY, STORAGE_VALUE)),
+        inner: None,
     })
 }
 
@@ -358,7 +376,7 @@ mod tests {
     fn the_objects_have_what_the_ladders_name_and_nothing_else() {
         for tool in TOOLS {
             let name = tool.spec.name;
-            let object = Object::parse(tool.spec.object, HashMap::new(), ("EVENTS", 4096), Vec::new());
+            let object = Object::parse(tool.spec.object, HashMap::new(), &[("EVENTS", 4096)], Vec::new());
             let mut programs = object.unwrap_or_else(|error| panic!("{name}: {error:#}")).programs;
             let named: Vec<&Prog> = tool
                 .spec
@@ -380,7 +398,7 @@ mod tests {
     fn an_unknown_global_or_map_is_an_error() {
         let elf = TOOLS[0].spec.object;
         let globals = || HashMap::from([("FILTER", (&[0_u8; 1][..], true))]);
-        assert!(Object::parse(elf, globals(), ("EVENTS", 4096), Vec::new()).is_err(), "of another size");
-        assert!(Object::parse(elf, HashMap::new(), ("OTHER", 4096), Vec::new()).is_err());
+        assert!(Object::parse(elf, globals(), &[("EVENTS", 4096)], Vec::new()).is_err(), "of another size");
+        assert!(Object::parse(elf, HashMap::new(), &[("OTHER", 4096)], Vec::new()).is_err());
     }
 }

@@ -52,6 +52,7 @@ pub struct Plan {
     filter: Filter,
     globals: Vec<(&'static str, Vec<u8>)>,
     pinned: Vec<(&'static str, OwnedFd)>,
+    sizes: Vec<(&'static str, u32)>,
 }
 
 impl Plan {
@@ -66,6 +67,7 @@ impl Plan {
             filter: Filter::default(),
             globals: Vec::new(),
             pinned: Vec::new(),
+            sizes: Vec::new(),
         }
     }
 
@@ -90,6 +92,12 @@ impl Plan {
     /// Sets a configuration global of the tool's object.
     pub fn global<T: IntoBytes + zerocopy::Immutable>(mut self, name: &'static str, value: &T) -> Self {
         self.globals.push((name, value.as_bytes().to_vec()));
+        self
+    }
+
+    /// Gives a table of the tool's object room for so many entries.
+    pub fn size(mut self, table: &'static str, entries: u32) -> Self {
+        self.sizes.push((table, entries));
         self
     }
 
@@ -261,7 +269,8 @@ impl Plan {
         let shared = [("OFFSETS", kernel.offsets().as_bytes()), ("FILTER", self.filter.as_bytes())];
         let globals: HashMap<&str, (&[u8], bool)> =
             own.chain(shared).map(|(name, value)| (name, (value, true))).collect();
-        Object::parse(self.object, globals, ("EVENTS", RING_BYTES), std::mem::take(&mut self.pinned))
+        self.sizes.push(("EVENTS", RING_BYTES));
+        Object::parse(self.object, globals, &self.sizes, std::mem::take(&mut self.pinned))
     }
 }
 

@@ -46,6 +46,8 @@ pub struct Map<'a> {
     pub flags: u32,
     /// For map types that ask for it: a loaded BTF, and the ids of key and value in it.
     pub btf: Option<(BorrowedFd<'a>, u32, u32)>,
+    /// For maps of maps: what those look like.
+    pub inner: Option<BorrowedFd<'a>>,
 }
 
 #[repr(C)]
@@ -78,7 +80,7 @@ pub fn map_create(map: &Map<'_>) -> io::Result<OwnedFd> {
         value_size: map.value_size,
         max_entries: map.max_entries,
         map_flags: map.flags,
-        inner_map_fd: 0,
+        inner_map_fd: map.inner.map_or(0, number),
         numa_node: 0,
         map_name: cut(map.name),
         map_ifindex: 0,
@@ -114,6 +116,7 @@ pub fn data_create(name: &str, flags: u32, data: &[u8]) -> io::Result<OwnedFd> {
         max_entries: 1,
         flags,
         btf: None,
+        inner: None,
     })?;
     let key = 0_u32;
     let attr = MapElem {
@@ -131,6 +134,198 @@ pub fn data_create(name: &str, flags: u32, data: &[u8]) -> io::Result<OwnedFd> {
         unsafe { call(bpf_cmd::BPF_MAP_FREEZE, &attr) }?;
     }
     Ok(map)
+}
+
+/// A map's descriptor, and how long its keys and values are: what the kernel reads and writes of them.
+#[derive(Debug)]
+pub struct MapHandle {
+    fd: OwnedFd,
+    key: usize,
+    value: usize,
+}
+
+/// One step of reading a whole map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// So many entries; there may be more.
+    More(usize),
+    /// So many entries, and those were the last.
+    End(usize),
+}
+
+#[repr(C)]
+#[derive(IntoBytes, FromBytes, Immutable)]
+struct MapBatch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+impl MapHandle {
+    /// `value` is the length of what one read gives: of a per-CPU map, that of all CPUs together.
+    pub fn new(fd: OwnedFd, key: usize, value: usize) -> Self {
+        Self { fd, key, value }
+    }
+
+    fn elem(&self, key: &[u8], value: *const u8) -> MapElem {
+        // One mistake here would be the kernel's reading beyond our memory.
+        assert_eq!(key.len(), self.key, "a key has this length");
+        MapElem {
+            map_fd: number(self.fd.as_fd()),
+            zero: 0,
+            key: address(key.as_ptr()),
+            value: address(value),
+            flags: 0,
+        }
+    }
+
+    /// Reads the value of `key`; whether there is one.
+    ///
+    /// # Errors
+    /// The kernel does not allow it.
+    pub fn lookup(&self, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
+        assert_eq!(value.len(), self.value, "a value has this length");
+        let attr = self.elem(key, value.as_mut_ptr());
+        // SAFETY: the kernel reads a key and writes a value, whose lengths were checked.
+        found(unsafe { call(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &attr) })
+    }
+
+    /// Sets the value of `key`. The kernel reads as much as one read gives.
+    ///
+    /// # Errors
+    /// The map is full, or the kernel does not allow it.
+    pub fn update(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        assert_eq!(value.len(), self.value, "a value has this length");
+        let attr = self.elem(key, value.as_ptr());
+        // SAFETY: the kernel reads a key and a value, whose lengths were checked.
+        unsafe { call(bpf_cmd::BPF_MAP_UPDATE_ELEM, &attr) }.map(drop)
+    }
+
+    /// Deletes `key`; whether it was there.
+    ///
+    /// # Errors
+    /// The map cannot delete, or the kernel does not allow it.
+    pub fn delete(&self, key: &[u8]) -> io::Result<bool> {
+        let attr = self.elem(key, ptr::null());
+        // SAFETY: the kernel reads a key, whose length was checked.
+        found(unsafe { call(bpf_cmd::BPF_MAP_DELETE_ELEM, &attr) })
+    }
+
+    /// Writes the key that follows `key`, or the first one; whether there is one.
+    ///
+    /// # Errors
+    /// The kernel does not allow it.
+    pub fn next_key(&self, key: Option<&[u8]>, next: &mut [u8]) -> io::Result<bool> {
+        assert!(next.len() == self.key && key.is_none_or(|key| key.len() == self.key), "a key has this length");
+        let attr = MapElem {
+            map_fd: number(self.fd.as_fd()),
+            zero: 0,
+            key: key.map_or(0, |key| address(key.as_ptr())),
+            value: address(next.as_mut_ptr()),
+            flags: 0,
+        };
+        // SAFETY: the kernel reads a key, unless there is none, and writes one; the lengths were checked.
+        found(unsafe { call(bpf_cmd::BPF_MAP_GET_NEXT_KEY, &attr) })
+    }
+
+    /// Reads as many entries as `keys` and `values` have room for, after the place `at` or from the beginning, and
+    /// writes there where it stopped. With `deletes`, what is read is deleted, too.
+    ///
+    /// # Errors
+    /// `ENOSPC`: a bucket of the map has more entries than there is room for. `EINVAL` or `ENOTSUPP`: the kernel, or
+    /// this type of map, has no such command.
+    pub fn batch(
+        &self,
+        at: &mut [u8],
+        first: bool,
+        keys: &mut [u8],
+        values: &mut [u8],
+        deletes: bool,
+    ) -> io::Result<Step> {
+        // The kernel writes a key there, or a bucket's number of 4 bytes.
+        assert!(at.len() >= self.key.max(4), "a place is at least as long as a key");
+        let count = (keys.len() / self.key).min(values.len() / self.value);
+        let mut attr = MapBatch {
+            in_batch: if first { 0 } else { address(at.as_ptr()) },
+            out_batch: address(at.as_mut_ptr()),
+            keys: address(keys.as_mut_ptr()),
+            values: address(values.as_mut_ptr()),
+            count: size(count)?,
+            map_fd: number(self.fd.as_fd()),
+            elem_flags: 0,
+            flags: 0,
+        };
+        let command =
+            if deletes { bpf_cmd::BPF_MAP_LOOKUP_AND_DELETE_BATCH } else { bpf_cmd::BPF_MAP_LOOKUP_BATCH };
+        let answer = {
+            let attr = attr.as_mut_bytes();
+            // SAFETY: the kernel writes how many into `attr`, which is ours, at most `count` keys and values where
+            // there is room for them, and a place into `at`, which it reads as well.
+            unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_long, attr.as_mut_ptr(), attr.len()) }
+        };
+        let read = attr.count as usize;
+        match Errno::result(answer) {
+            Ok(_) => Ok(Step::More(read)),
+            Err(Errno::ENOENT) => Ok(Step::End(read)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn found(answer: io::Result<RawFd>) -> io::Result<bool> {
+    match answer {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits until every program that ran when this was called has ended.
+#[derive(Debug)]
+pub struct Quiescence {
+    inner: OwnedFd,
+    outer: MapHandle,
+}
+
+impl Quiescence {
+    /// An array of maps that no program uses: the kernel waits for running programs whenever user space changes one.
+    ///
+    /// # Errors
+    /// The kernel has no memory, or does not allow it.
+    pub fn new() -> io::Result<Self> {
+        let array = |name, map_type, inner| {
+            map_create(&Map {
+                name,
+                map_type,
+                key_size: 4,
+                value_size: 4,
+                max_entries: 1,
+                flags: 0,
+                btf: None,
+                inner,
+            })
+        };
+        let inner = array("netbcc_inner", bpf_map_type::BPF_MAP_TYPE_ARRAY as u32, None)?;
+        let outer = array(
+            "netbcc_outer",
+            bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS as u32,
+            Some(inner.as_fd()),
+        )?;
+        Ok(Self { inner, outer: MapHandle::new(outer, 4, 4) })
+    }
+
+    /// Waits.
+    ///
+    /// # Errors
+    /// The kernel does not allow it.
+    pub fn wait(&self) -> io::Result<()> {
+        self.outer.update(&0_u32.to_ne_bytes(), &number(self.inner.as_fd()).to_ne_bytes())
+    }
 }
 
 #[repr(C)]

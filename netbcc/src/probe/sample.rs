@@ -1,0 +1,91 @@
+//! The loop of tools that sum in the kernel and print per interval.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use super::drain::{Probe, Reader, event_loop, say_ready, until};
+use super::ledger::Losses;
+use crate::cli::Every;
+use crate::tool::Ctx;
+
+/// How often to print, and how many times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// Between two blocks; none: there is one block, at the end.
+    pub interval: Option<Duration>,
+    /// So many blocks; none: until Ctrl-C.
+    pub count: Option<u32>,
+}
+
+impl From<Every> for Pace {
+    fn from(every: Every) -> Self {
+        Self {
+            interval: every.interval.map(|seconds| Duration::from_secs(seconds.get().into())),
+            count: every.count.map(Into::into),
+        }
+    }
+}
+
+impl Probe {
+    /// Calls `block` at the end of every interval, until there were enough, or SIGINT or SIGTERM (then once more, for
+    /// the interval under way), or the end of our output's reader. What the tool printed so far (its banner) goes out
+    /// first: by then everything is attached.
+    ///
+    /// # Errors
+    /// Output cannot be written, or the tool failed.
+    pub fn sample(
+        &mut self,
+        cx: &mut Ctx,
+        pace: Pace,
+        mut block: impl FnMut(&mut Ctx) -> Result<()>,
+    ) -> Result<()> {
+        event_loop()?.block_on(self.blocks(cx, pace, &mut block))
+    }
+
+    async fn blocks(
+        &mut self,
+        cx: &mut Ctx,
+        pace: Pace,
+        block: &mut impl FnMut(&mut Ctx) -> Result<()>,
+    ) -> Result<()> {
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let reader = Reader::watch();
+        cx.out.flush()?;
+        say_ready()?;
+
+        let mut told = Losses::default();
+        let mut printed = 0;
+        let mut due = pace.interval.map(|interval| Instant::now() + interval);
+        loop {
+            let mut last = tokio::select! {
+                biased;
+                _ = interrupt.recv() => true,
+                _ = terminate.recv() => true,
+                () = reader.gone() => break,
+                () = until(due) => false,
+            };
+            block(cx)?;
+            cx.out.flush()?;
+            printed += 1;
+            last |= pace.count == Some(printed);
+            if last {
+                break;
+            }
+            let now = self.losses()?;
+            if let Some(sentence) = now.since(told).sentence() {
+                cx.warn(format_args!("in this interval: {sentence}"));
+            }
+            told = now;
+            // From when it was due, so that blocks keep the clock's pace; from now on if that was missed.
+            due = due.zip(pace.interval).map(|(due, interval)| (due + interval).max(Instant::now()));
+        }
+        if let Some(sentence) = self.losses()?.sentence() {
+            cx.warn(sentence);
+        }
+        Ok(())
+    }
+}

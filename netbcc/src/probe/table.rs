@@ -1,0 +1,378 @@
+//! Tables that programs count in, read as a whole once per interval.
+//!
+//! By batch where the kernel has that (since 5.6; per-CPU arrays since 5.13), else entry by entry. Nothing that
+//! arrives meanwhile is lost: [`Counters`] are never set to zero, only compared with what they were; [`Generations`]
+//! are two tables of which programs use one at a time, and the other is emptied when no program can be in it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use anyhow::{Context as _, Result};
+use aya_obj::generated::bpf_map_type;
+use nix::errno::Errno;
+
+use super::drain::Probe;
+use crate::sys::bpf::{MapHandle, Quiescence, Step};
+
+/// Entries per batch, at most, unless the kernel asks for more room.
+const CHUNK: usize = 4096;
+/// Bytes of values per batch, about: of a machine with many CPUs.
+const CHUNK_BYTES: usize = 1 << 20;
+/// The kernel's ENOTSUPP, which has no name in user space.
+const ENOTSUPP: i32 = 524;
+
+/// What a map looks like.
+pub(super) struct Shape {
+    pub(super) map_type: u32,
+    pub(super) key: usize,
+    pub(super) value: usize,
+    pub(super) entries: usize,
+}
+
+/// A table.
+pub struct Table {
+    name: String,
+    map: MapHandle,
+    key: usize,
+    /// Of all CPUs, if it has a value for each.
+    value: usize,
+    /// Bytes between one CPU's value and the next.
+    stride: usize,
+    entries: usize,
+    is_array: bool,
+    /// Whether the kernel has batches for it.
+    batches: bool,
+    keys: Vec<u8>,
+    values: Vec<u8>,
+}
+
+impl Table {
+    pub(super) fn new(name: &str, fd: OwnedFd, shape: &Shape) -> Result<Self> {
+        let is = |types: &[bpf_map_type]| types.iter().any(|&ty| ty as u32 == shape.map_type);
+        let per_cpu = is(&[
+            bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY,
+            bpf_map_type::BPF_MAP_TYPE_PERCPU_HASH,
+            bpf_map_type::BPF_MAP_TYPE_LRU_PERCPU_HASH,
+        ]);
+        let (stride, value) = if per_cpu {
+            let cpus = aya::util::nr_cpus().map_err(|(what, error)| error_of(what, &error))?;
+            let stride = shape.value.next_multiple_of(8);
+            (stride, stride * cpus)
+        } else {
+            (shape.value, shape.value)
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            map: MapHandle::new(fd, shape.key, value),
+            key: shape.key,
+            value,
+            stride,
+            entries: shape.entries,
+            is_array: is(&[bpf_map_type::BPF_MAP_TYPE_ARRAY, bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY]),
+            batches: true,
+            keys: Vec::new(),
+            values: Vec::new(),
+        })
+    }
+
+    /// Calls `see` with every key and its value (of a per-CPU table: the values of all CPUs, one after the other).
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn each(&mut self, see: impl FnMut(&[u8], &[u8])) -> Result<()> {
+        self.read(false, see)
+    }
+
+    /// The same, and leaves the table empty. What programs add meanwhile may or may not be seen.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn drain(&mut self, see: impl FnMut(&[u8], &[u8])) -> Result<()> {
+        self.read(true, see)
+    }
+
+    /// Sets a value.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.map.update(key, value).with_context(|| format!("write to the map {}", self.name))
+    }
+
+    fn read(&mut self, deletes: bool, mut see: impl FnMut(&[u8], &[u8])) -> Result<()> {
+        if self.batches {
+            match self.by_batch(deletes, &mut see) {
+                Ok(true) => return Ok(()),
+                Ok(false) => self.batches = false,
+                Err(error) => return Err(error).with_context(|| format!("read the map {}", self.name)),
+            }
+        }
+        self.one_by_one(deletes, &mut see).with_context(|| format!("read the map {}", self.name))
+    }
+
+    /// Whether the kernel has batches for this table; if not, nothing was seen.
+    fn by_batch(&mut self, deletes: bool, see: &mut impl FnMut(&[u8], &[u8])) -> io::Result<bool> {
+        let mut room = self.entries.min(CHUNK).min(CHUNK_BYTES / self.value).max(1);
+        let mut at = vec![0; self.key.max(8)];
+        let mut first = true;
+        loop {
+            self.keys.resize(room * self.key, 0);
+            self.values.resize(room * self.value, 0);
+            let step = match self.map.batch(&mut at, first, &mut self.keys, &mut self.values, deletes) {
+                Err(error) => match error.raw_os_error() {
+                    // A bucket with more entries than that; nothing was read.
+                    Some(errno) if errno == Errno::ENOSPC as i32 && room < self.entries => {
+                        room = (room * 2).min(self.entries);
+                        continue;
+                    }
+                    Some(errno) if first && (errno == Errno::EINVAL as i32 || errno == ENOTSUPP) => {
+                        return Ok(false);
+                    }
+                    _ => return Err(error),
+                },
+                Ok(step) => step,
+            };
+            let (Step::More(count) | Step::End(count)) = step;
+            let keys = self.keys.chunks_exact(self.key);
+            keys.zip(self.values.chunks_exact(self.value)).take(count).for_each(|(key, value)| see(key, value));
+            if matches!(step, Step::End(_)) {
+                return Ok(true);
+            }
+            first = false;
+        }
+    }
+
+    fn one_by_one(&mut self, deletes: bool, see: &mut impl FnMut(&[u8], &[u8])) -> io::Result<()> {
+        // All keys first: what is deleted or added in between cannot send us back to the beginning.
+        let mut keys = Vec::new();
+        if self.is_array {
+            for index in 0..self.entries {
+                keys.extend_from_slice(&u32::try_from(index).map_err(io::Error::other)?.to_ne_bytes());
+            }
+        } else {
+            let mut next = vec![0; self.key];
+            let mut more = self.map.next_key(None, &mut next)?;
+            while more && keys.len() < self.entries * self.key {
+                keys.extend_from_slice(&next);
+                let last = next.clone();
+                more = self.map.next_key(Some(&last), &mut next)?;
+            }
+        }
+        let mut value = vec![0; self.value];
+        for key in keys.chunks_exact(self.key) {
+            if self.map.lookup(key, &mut value)? {
+                see(key, &value);
+                if deletes {
+                    self.map.delete(key)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    fn without_batches(mut self) -> Self {
+        self.batches = false;
+        self
+    }
+}
+
+fn error_of(what: &str, error: &io::Error) -> anyhow::Error {
+    anyhow::anyhow!("{what}: {error}")
+}
+
+/// The 64-bit words of a value, summed over CPUs (modulo 2^64) into `sums`.
+fn add_words(value: &[u8], stride: usize, sums: &mut [u64]) {
+    for cpu in value.chunks_exact(stride) {
+        for (sum, word) in sums.iter_mut().zip(cpu.chunks_exact(8)) {
+            *sum = sum.wrapping_add(word.try_into().map(u64::from_ne_bytes).unwrap_or_default());
+        }
+    }
+}
+
+/// An array of counts that programs only ever add to: what they added since the last look. Each value consists of
+/// 64-bit words.
+pub struct Counters {
+    table: Table,
+    last: Vec<u64>,
+}
+
+impl Counters {
+    fn new(table: Table) -> Self {
+        Self { last: vec![0; table.entries * (table.stride / 8)], table }
+    }
+
+    /// Of every entry its words, one entry after the other, each summed over CPUs.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn increments(&mut self) -> Result<Vec<u64>> {
+        let Self { table, last } = self;
+        let (stride, words) = (table.stride, table.stride / 8);
+        let mut now = vec![0; last.len()];
+        table.each(|key, value| {
+            let index = key.try_into().map(u32::from_ne_bytes).unwrap_or(u32::MAX) as usize;
+            if let Some(sums) = now.get_mut(index.saturating_mul(words)..).and_then(|from| from.get_mut(..words)) {
+                add_words(value, stride, sums);
+            }
+        })?;
+        let increments = now.iter().zip(&*last).map(|(now, last)| now.wrapping_sub(*last)).collect();
+        *last = now;
+        Ok(increments)
+    }
+}
+
+/// Two tables of one shape. Programs use the one that a third, an array with one `u32`, names.
+pub struct Generations {
+    current: Table,
+    tables: [Table; 2],
+    used: u32,
+    quiescence: Quiescence,
+}
+
+impl Generations {
+    /// Turns programs to the other table, and takes everything out of the one that they used.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn take(&mut self, see: impl FnMut(&[u8], &[u8])) -> Result<()> {
+        let full = self.used as usize;
+        self.used ^= 1;
+        self.current.set(&0_u32.to_ne_bytes(), &self.used.to_ne_bytes())?;
+        self.quiescence.wait().context("wait for running programs")?;
+        self.tables[full].drain(see)
+    }
+}
+
+impl Probe {
+    /// A table of the tool's object.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn table(&mut self, name: &str) -> Result<Table> {
+        self.object.table(name)
+    }
+
+    /// An array of counts that are never set to zero.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn counters(&mut self, name: &str) -> Result<Counters> {
+        Ok(Counters::new(self.table(name)?))
+    }
+
+    /// Two tables, and the array that says which of them programs use.
+    ///
+    /// # Errors
+    /// There are none of these names, or the kernel refuses.
+    pub fn generations(&mut self, current: &str, tables: [&str; 2]) -> Result<Generations> {
+        let [first, second] = tables;
+        Ok(Generations {
+            current: self.table(current)?,
+            tables: [self.table(first)?, self.table(second)?],
+            used: 0,
+            quiescence: Quiescence::new().context("a map to wait with")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::sys::bpf;
+
+    /// A map of this type, or nothing where we may not make one.
+    fn table(map_type: bpf_map_type, value: usize, entries: usize) -> Option<Table> {
+        let shape = Shape { map_type: map_type as u32, key: 4, value, entries };
+        let fd = bpf::map_create(&bpf::Map {
+            name: "test",
+            map_type: shape.map_type,
+            key_size: 4,
+            value_size: u32::try_from(value).unwrap(),
+            max_entries: u32::try_from(entries).unwrap(),
+            flags: 0,
+            btf: None,
+            inner: None,
+        })
+        .ok()?;
+        Some(Table::new("test", fd, &shape).unwrap())
+    }
+
+    fn read(table: &mut Table, deletes: bool) -> BTreeMap<u32, u64> {
+        let mut all = BTreeMap::new();
+        table
+            .read(deletes, |key, value| {
+                let before = all.insert(
+                    u32::from_ne_bytes(key.try_into().unwrap()),
+                    u64::from_ne_bytes(value[..8].try_into().unwrap()),
+                );
+                assert_eq!(before, None, "seen twice");
+            })
+            .unwrap();
+        all
+    }
+
+    #[test]
+    fn a_hash_is_read_and_emptied_with_batches_and_without() {
+        for batches in [true, false] {
+            let Some(mut table) = table(bpf_map_type::BPF_MAP_TYPE_HASH, 8, 10_000) else { return };
+            if !batches {
+                table = table.without_batches();
+            }
+            assert!(read(&mut table, true).is_empty());
+            // To the last entry that it takes.
+            for key in 0..10_000_u32 {
+                table.set(&key.to_ne_bytes(), &u64::from(key * 3).to_ne_bytes()).unwrap();
+            }
+            let all: BTreeMap<u32, u64> = (0..10_000).map(|key| (key, u64::from(key * 3))).collect();
+            assert_eq!(read(&mut table, false), all);
+            assert_eq!(read(&mut table, true), all);
+            assert!(read(&mut table, false).is_empty());
+        }
+    }
+
+    #[test]
+    fn counters_tell_what_came_since_the_last_look_of_all_cpus() {
+        for batches in [true, false] {
+            let Some(mut table) = table(bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY, 16, 5000) else { return };
+            if !batches {
+                table = table.without_batches();
+            }
+            let cpus = aya::util::nr_cpus().unwrap() as u64;
+            let mut counters = Counters::new(table);
+            let set = |counters: &Counters, words: [u64; 2]| {
+                let one: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+                let value: Vec<u8> = (0..cpus).flat_map(|_| one.clone()).collect();
+                counters.table.set(&4999_u32.to_ne_bytes(), &value).unwrap();
+            };
+            set(&counters, [5, u64::MAX]);
+            let first = counters.increments().unwrap();
+            assert_eq!((first.len(), first[9998], first[9999]), (10_000, 5 * cpus, 0_u64.wrapping_sub(cpus)));
+            assert!(counters.increments().unwrap().iter().all(|&count| count == 0));
+            set(&counters, [6, 1]);
+            let second = counters.increments().unwrap();
+            assert_eq!((second[9998], second[9999]), (cpus, 2 * cpus));
+        }
+    }
+
+    #[test]
+    fn generations_take_turns() {
+        let hash = || table(bpf_map_type::BPF_MAP_TYPE_HASH, 8, 16);
+        let (Some(current), Some(first), Some(second)) =
+            (table(bpf_map_type::BPF_MAP_TYPE_ARRAY, 4, 1), hash(), hash())
+        else {
+            return;
+        };
+        let mut generations =
+            Generations { current, tables: [first, second], used: 0, quiescence: Quiescence::new().unwrap() };
+        for round in 0..4_u32 {
+            let used = generations.used as usize;
+            generations.tables[used].set(&round.to_ne_bytes(), &7_u64.to_ne_bytes()).unwrap();
+            let mut seen = Vec::new();
+            generations.take(|key, _| seen.push(key.to_vec())).unwrap();
+            assert_eq!(seen, [round.to_ne_bytes()]);
+        }
+    }
+}
