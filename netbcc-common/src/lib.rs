@@ -11,6 +11,7 @@ pub mod addr;
 pub mod filter;
 pub mod kernel;
 pub mod loss;
+pub mod softirqs;
 pub mod solisten;
 pub mod tcpconnect;
 pub mod tcplife;

@@ -1,14 +1,20 @@
 //! The one list of tools. Help, `--list`, links and tests are views of it.
 
 use crate::tool::{Entry, entry};
+use crate::tools::softirqs::Softirqs;
 use crate::tools::solisten::Solisten;
 use crate::tools::tcpconnect::Tcpconnect;
 use crate::tools::tcplife::Tcplife;
 use crate::tools::tcpstates::Tcpstates;
 
 /// All tools, sorted by name.
-pub const TOOLS: &[Entry] =
-    &[entry::<Solisten>(), entry::<Tcpconnect>(), entry::<Tcplife>(), entry::<Tcpstates>()];
+pub const TOOLS: &[Entry] = &[
+    entry::<Softirqs>(),
+    entry::<Solisten>(),
+    entry::<Tcpconnect>(),
+    entry::<Tcplife>(),
+    entry::<Tcpstates>(),
+];
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@ use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 
-use aya_ebpf::maps::{HashMap, PerCpuHashMap};
+use aya_ebpf::maps::{HashMap, PerCpuArray, PerCpuHashMap};
 
 use crate::mem::Typed;
 use crate::sock::Sock;
@@ -77,4 +77,12 @@ pub fn add<K: Copy>(map: &'static PerCpuHashMap<K, u64>, key: K, delta: u64) -> 
         }
         None => map.insert(key, delta, 0).is_ok(),
     }
+}
+
+/// This CPU's value at `index` of `map`; `None` beyond its end.
+#[inline(always)]
+#[expect(clippy::mut_from_ref, reason = "what the kernel keeps behind the map is shared by nature")]
+pub fn slot<T>(map: &'static PerCpuArray<T>, index: u32) -> Option<&'static mut T> {
+    // SAFETY: this CPU's own value, which lives as long as the map. What interrupts this program writes elsewhere.
+    map.get_ptr_mut(index).and_then(|value| unsafe { value.as_mut() })
 }

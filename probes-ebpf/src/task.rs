@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task,
-    bpf_get_current_uid_gid, bpf_ktime_get_ns,
+    bpf_get_current_uid_gid, bpf_get_smp_processor_id, bpf_ktime_get_ns,
 };
 use netbcc_common::Comm;
 use netbcc_common::kernel::Field;
@@ -27,6 +27,13 @@ pub fn pid_tid() -> u64 {
 #[inline(always)]
 pub fn pid() -> u32 {
     (pid_tid() >> 32) as u32
+}
+
+/// The CPU that this runs on.
+#[inline(always)]
+pub fn cpu() -> u32 {
+    // SAFETY: no arguments.
+    (unsafe { bpf_get_smp_processor_id() }) as u32
 }
 
 /// Real uid in the initial user namespace.

@@ -10,6 +10,7 @@ use netbcc_tests::kernel::{Rung, collect_panics, say, tell_notes, trials};
 use netbcc_tests::run::binary;
 
 mod engine;
+mod softirqs;
 mod solisten;
 mod tcpconnect;
 mod tcplife;
@@ -35,6 +36,8 @@ fn main() -> ExitCode {
     collect_panics();
     let all: Vec<Trial> = [
         trials("engine", &[Rung::Any], engine::CHECKS),
+        trials("softirqs", &[Rung::Tracepoint], softirqs::CHECKS),
+        trials("softirqs", &[Rung::Any], softirqs::ANY),
         trials("solisten", &[Rung::Any], solisten::ANY),
         trials("solisten", &Rung::FORCED, solisten::CHECKS),
         trials("tcpconnect", &[Rung::Any], tcpconnect::ANY),

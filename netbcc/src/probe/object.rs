@@ -173,7 +173,8 @@ impl Object {
     /// The map `name`, to be read as a whole.
     pub(super) fn table(&mut self, name: &str) -> Result<Table> {
         let entry = find(&mut self.maps, name)?;
-        let fd = entry.create().and_then(|fd| fd.try_clone_to_owned()).with_context(|| format!("map {name}"))?;
+        let fd =
+            entry.create().and_then(|fd| fd.try_clone_to_owned()).with_context(|| format!("map {name}"))?;
         let definition = &entry.definition;
         let shape = Shape {
             map_type: definition.map_type(),

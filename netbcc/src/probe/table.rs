@@ -134,7 +134,9 @@ impl Table {
             };
             let (Step::More(count) | Step::End(count)) = step;
             let keys = self.keys.chunks_exact(self.key);
-            keys.zip(self.values.chunks_exact(self.value)).take(count).for_each(|(key, value)| see(key, value));
+            keys.zip(self.values.chunks_exact(self.value))
+                .take(count)
+                .for_each(|(key, value)| see(key, value));
             if matches!(step, Step::End(_)) {
                 return Ok(true);
             }
@@ -211,8 +213,10 @@ impl Counters {
         let (stride, words) = (table.stride, table.stride / 8);
         let mut now = vec![0; last.len()];
         table.each(|key, value| {
-            let index = key.try_into().map(u32::from_ne_bytes).unwrap_or(u32::MAX) as usize;
-            if let Some(sums) = now.get_mut(index.saturating_mul(words)..).and_then(|from| from.get_mut(..words)) {
+            let index = key.try_into().map_or(u32::MAX, u32::from_ne_bytes) as usize;
+            if let Some(sums) =
+                now.get_mut(index.saturating_mul(words)..).and_then(|from| from.get_mut(..words))
+            {
                 add_words(value, stride, sums);
             }
         })?;

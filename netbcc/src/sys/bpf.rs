@@ -221,7 +221,10 @@ impl MapHandle {
     /// # Errors
     /// The kernel does not allow it.
     pub fn next_key(&self, key: Option<&[u8]>, next: &mut [u8]) -> io::Result<bool> {
-        assert!(next.len() == self.key && key.is_none_or(|key| key.len() == self.key), "a key has this length");
+        assert!(
+            next.len() == self.key && key.is_none_or(|key| key.len() == self.key),
+            "a key has this length"
+        );
         let attr = MapElem {
             map_fd: number(self.fd.as_fd()),
             zero: 0,
@@ -311,11 +314,8 @@ impl Quiescence {
             })
         };
         let inner = array("netbcc_inner", bpf_map_type::BPF_MAP_TYPE_ARRAY as u32, None)?;
-        let outer = array(
-            "netbcc_outer",
-            bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS as u32,
-            Some(inner.as_fd()),
-        )?;
+        let outer =
+            array("netbcc_outer", bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS as u32, Some(inner.as_fd()))?;
         Ok(Self { inner, outer: MapHandle::new(outer, 4, 4) })
     }
 

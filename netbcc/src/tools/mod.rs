@@ -2,6 +2,7 @@
 //! them all.
 
 mod conn;
+pub mod softirqs;
 pub mod solisten;
 pub mod tcpconnect;
 pub mod tcplife;

@@ -1,0 +1,294 @@
+//! softirqs: per interval or until Ctrl-C, the time in each soft interrupt's handler, as totals or histograms (`-d`),
+//! or how often it ran (`-C`).
+//!
+//! Counts: `probes-ebpf/src/bin/softirqs.rs`, per CPU, from `irq:softirq_entry` and `irq:softirq_exit`. Hard
+//! interrupts inside a run belong to its time. A run that is under way at the end of an interval belongs to the next
+//! one; what began before the start is left out.
+//!
+//! Nanoseconds are summed and then divided once, so that many short runs count. Of equal rows the lower vector comes
+//! first.
+
+use std::cmp::Reverse;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use netbcc_common::softirqs::{Config, RUNS_WORDS, SLOTS};
+
+use super::object;
+use crate::cli::{Every, Json, Verbose};
+use crate::out::{Cell, Format, Table, data, hist, left, right};
+use crate::probe::hook::{Ladder, Need, Rung, RungName, tp_btf};
+use crate::probe::{Counters, Pace, Plan};
+use crate::tool::{Ctx, Spec, Tool};
+
+/// The tool.
+pub struct Softirqs;
+
+/// Its options.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Print the time of day (HH:MM:SS) before each output
+    #[arg(short = 'T', long, help_heading = "Output")]
+    timestamp: bool,
+    /// Nanoseconds instead of microseconds
+    #[arg(short = 'N', long, help_heading = "Output")]
+    nanoseconds: bool,
+    /// How often handlers ran instead of how long
+    #[arg(short = 'C', long, help_heading = "Output")]
+    events: bool,
+    /// Add how often handlers ran to how long
+    #[arg(long = "count", help_heading = "Output")]
+    counts: bool,
+    /// Histograms of how long single runs took
+    #[arg(short = 'd', long, alias = "distributed", help_heading = "Output")]
+    dist: bool,
+    /// This CPU only
+    #[arg(short = 'c', long, value_name = "CPU", value_parser = cpu, help_heading = "Filters")]
+    cpu: Option<u32>,
+    #[command(flatten)]
+    json: Json,
+    #[command(flatten)]
+    verbose: Verbose,
+    #[command(flatten)]
+    every: Every,
+}
+
+/// Parses the number of a CPU that this machine has.
+fn cpu(text: &str) -> Result<u32, String> {
+    let cpu: u32 = text.parse().map_err(|_| "not the number of a CPU".to_owned())?;
+    let exists = std::fs::exists(format!("/sys/devices/system/cpu/cpu{cpu}")).is_ok_and(|exists| exists);
+    if exists { Ok(cpu) } else { Err("this machine has no such CPU".to_owned()) }
+}
+
+impl Tool for Softirqs {
+    const SPEC: Spec = Spec {
+        name: "softirqs",
+        about: "Summarize soft irq event time as totals or histograms",
+        examples: &[
+            ("softirqs", "sum time per soft irq until Ctrl-C"),
+            ("softirqs 1 10", "print 1-second summaries, 10 times"),
+            ("softirqs -NT 1", "1-second summaries, in ns, with the time of day"),
+            ("softirqs -d", "as histograms"),
+            ("softirqs -C 1", "how often per second"),
+            ("softirqs -c 1", "CPU 1 only"),
+            ("softirqs --count 1", "how long and how often"),
+        ],
+        overhead: "Runs two short programs per run of a handler (one with -C): network load makes tens of thousands \
+                   per second. Nothing is sent to user space but the sums.",
+        differences: &[
+            "What arrives while a block is printed belongs to the next one; BCC loses it.",
+            "Wrong options, intervals and CPUs are refused before anything is loaded.",
+            "With libbpf-tools, -C adds a column; here that is --count.",
+        ],
+        object: object!("softirqs"),
+        ladders: &[RUNS],
+    };
+    type Args = Options;
+
+    fn run(args: Options, cx: &mut Ctx) -> Result<()> {
+        if args.events && (args.dist || args.nanoseconds || args.counts) {
+            bail!("The --events option can't be used with time-based options");
+        }
+        if args.dist && args.counts {
+            bail!("The --count option can't be used with histograms, which count");
+        }
+        cx.verbose |= args.verbose.verbose;
+        cx.out.set_format(args.json.format());
+        let config = Config {
+            cpu: args.cpu.unwrap_or_default(),
+            by_cpu: args.cpu.is_some().into(),
+            events: args.events.into(),
+            dist: args.dist.into(),
+            nanoseconds: args.nanoseconds.into(),
+        };
+        let mut plan = Plan::new(cx).ladder(&RUNS).global("CONFIG", &config);
+        if !args.events {
+            plan = plan.ask("time");
+        }
+        let mut probe = plan.attach(cx)?;
+        cx.out.line(if args.events {
+            "Tracing soft irq events... Hit Ctrl-C to end."
+        } else {
+            "Tracing soft irq event time... Hit Ctrl-C to end."
+        });
+        let mut counters = probe.counters(if args.dist { "DIST" } else { "RUNS" })?;
+        probe.sample(cx, Pace::from(args.every), |cx| {
+            let now_ns = cx.out.clock().monotonic_ns();
+            cx.out.line("");
+            if args.timestamp {
+                let time = cx.out.clock().hms(now_ns).to_owned();
+                cx.out.line(time);
+            }
+            if args.dist {
+                histograms(&args, cx, &mut counters, now_ns)
+            } else {
+                totals(&args, cx, &mut counters, now_ns)
+            }
+        })
+    }
+}
+
+const RUNS: Ladder = Ladder {
+    name: "runs of handlers",
+    // Every kernel that has BTF has these, and nothing sees more.
+    rungs: &[Rung {
+        name: RungName::Tracepoint,
+        programs: &[
+            tp_btf("entry_tp", "softirq_entry"),
+            tp_btf("exit_tp", "softirq_exit").when(Need::Asked("time")),
+        ],
+        less_exact: None,
+    }],
+};
+
+/// A vector's name (include/linux/interrupt.h).
+fn name(vector: usize) -> &'static str {
+    const NAMES: [&str; 16] = [
+        "hi", "timer", "net_tx", "net_rx", "block", "irq_poll", "tasklet", "sched", "hrtimer", "rcu",
+        "vec_10", "vec_11", "vec_12", "vec_13", "vec_14", "vec_15",
+    ];
+    NAMES.get(vector).copied().unwrap_or("vec_other")
+}
+
+/// A vector's total.
+#[derive(Clone, Copy, Debug)]
+pub struct Total {
+    /// The vector.
+    pub vector: usize,
+    /// Time in its handler, ns.
+    pub time_ns: u64,
+    /// Runs of its handler.
+    pub count: u64,
+}
+
+/// BCC's columns.
+pub fn table(args: &Options) -> Table<Total> {
+    let nanos = args.nanoseconds;
+    Table::new(args.json.format())
+        .col(left("SOFTIRQ", 16, |t: &Total| Cell::Label(name(t.vector))))
+        .col_if(!args.events && nanos, right("TOTAL_nsecs", 11, |t: &Total| t.time_ns.into()))
+        // The sum is divided, not what it is made of.
+        .col_if(!args.events && !nanos, right("TOTAL_usecs", 11, |t: &Total| (t.time_ns / 1000).into()))
+        .col_if(args.events || args.counts, right("TOTAL_count", 11, |t: &Total| t.count.into()))
+}
+
+/// One block of totals.
+fn totals(args: &Options, cx: &mut Ctx, counters: &mut Counters, now_ns: u64) -> Result<()> {
+    let increments = counters.increments()?;
+    let mut totals: Vec<Total> = increments
+        .chunks_exact(RUNS_WORDS)
+        .enumerate()
+        // The first word is when the run under way began.
+        .map(|(vector, words)| Total { vector, time_ns: words[1], count: words[2] })
+        .filter(|total| total.count > 0)
+        .collect();
+    print_totals(args, cx, &mut totals, now_ns);
+    Ok(())
+}
+
+fn print_totals(args: &Options, cx: &mut Ctx, totals: &mut [Total], now_ns: u64) {
+    let events = args.events;
+    totals.sort_by_key(|total| (Reverse(if events { total.count } else { total.time_ns }), total.vector));
+    let table = table(args);
+    cx.out.header(&table);
+    for total in totals {
+        cx.out.row(&table, now_ns, total);
+    }
+}
+
+/// A slot of a histogram, for JSON.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot {
+    vector: usize,
+    bits: usize,
+    count: u64,
+}
+
+/// One block of histograms. In JSON a row is a slot that is not empty.
+fn histograms(args: &Options, cx: &mut Ctx, counters: &mut Counters, now_ns: u64) -> Result<()> {
+    let increments = counters.increments()?;
+    let table = slot_table(args);
+    for (vector, slots) in increments.chunks_exact(SLOTS as usize).enumerate() {
+        if slots.iter().all(|&count| count == 0) {
+            continue;
+        }
+        if args.json.format() == Format::Text {
+            cx.out.line("");
+            cx.out.line(format_args!("softirq = {}", name(vector)));
+            hist::print(&mut cx.out, if args.nanoseconds { "nsecs" } else { "usecs" }, slots);
+            continue;
+        }
+        for (bits, &count) in slots.iter().enumerate().filter(|(_, count)| **count > 0) {
+            cx.out.row(&table, now_ns, &Slot { vector, bits, count });
+        }
+    }
+    Ok(())
+}
+
+/// The columns of a slot, which only JSON has.
+pub fn slot_table(args: &Options) -> Table<Slot> {
+    let (low, high) =
+        if args.nanoseconds { ("low_nsecs", "high_nsecs") } else { ("low_usecs", "high_usecs") };
+    Table::new(args.json.format())
+        .col(data("softirq", |s: &Slot| Cell::Label(name(s.vector))))
+        .col(data(low, |s: &Slot| hist::bounds(s.bits).0.into()))
+        .col(data(high, |s: &Slot| hist::bounds(s.bits).1.into()))
+        .col(data("count", |s: &Slot| s.count.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches as _;
+
+    use super::*;
+    use crate::out::{Clock, Out};
+
+    fn block(words: &str, totals: &[(usize, u64, u64)]) -> String {
+        let words = format!("softirqs {words}");
+        let matches =
+            crate::cli::command::<Softirqs>().try_get_matches_from(words.split_whitespace()).unwrap();
+        let args = Options::from_arg_matches(&matches).unwrap();
+        let mut totals: Vec<Total> =
+            totals.iter().map(|&(vector, time_ns, count)| Total { vector, time_ns, count }).collect();
+        let out = Out::memory(args.json.format(), Clock::fixed(0, 0));
+        let mut cx = Ctx { spec: &Softirqs::SPEC, verbose: false, out };
+        print_totals(&args, &mut cx, &mut totals, 1);
+        cx.out.take()
+    }
+
+    #[test]
+    fn totals_are_sorted_and_divided_once() {
+        let totals =
+            [(1, 306_256_999, 3), (9, 999, 7), (7, 182_360_000, 9), (12, 182_360_000, 1), (3, u64::MAX, 2)];
+        assert_eq!(
+            block("", &totals),
+            "SOFTIRQ          TOTAL_usecs\n\
+             net_rx           18446744073709551\n\
+             timer                 306256\n\
+             sched                 182360\n\
+             vec_12                182360\n\
+             rcu                        0\n"
+        );
+        assert_eq!(
+            block("-N", &totals[1..2]),
+            "SOFTIRQ          TOTAL_nsecs\nrcu                      999\n"
+        );
+        assert_eq!(
+            block("-C", &totals[..2]),
+            "SOFTIRQ          TOTAL_count\nrcu                        7\ntimer                      3\n"
+        );
+        assert_eq!(
+            block("--count", &totals[..1]),
+            "SOFTIRQ          TOTAL_usecs TOTAL_count\ntimer                 306256           3\n"
+        );
+        assert_eq!(block("", &[]), "SOFTIRQ          TOTAL_usecs\n");
+    }
+
+    #[test]
+    fn json_rows_are_flat() {
+        assert!(
+            block("--json -N", &[(3, 5, 1)])
+                .ends_with("\"ts_ns\":1,\"softirq\":\"net_rx\",\"total_nsecs\":5}\n")
+        );
+    }
+}

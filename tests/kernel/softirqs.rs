@@ -1,0 +1,205 @@
+//! softirqs: what is counted, for how long, and in which form.
+//!
+//! The kernel counts the same handlers itself, in /proc/softirqs: what the tool says lies between what that says of
+//! the time inside the run and of the time around it.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use netbcc_tests::checks;
+use netbcc_tests::kernel::Case;
+use netbcc_tests::kernel::Check;
+use netbcc_tests::net::Net;
+use netbcc_tests::run::Ended;
+
+pub(crate) const CHECKS: &[Check] = checks![
+    counts_are_those_of_the_kernel,
+    counts_of_one_cpu_are_those_of_the_kernel,
+    times_are_sorted_and_less_than_the_run,
+    histograms_hold_every_run,
+];
+
+pub(crate) const ANY: &[Check] = checks![
+    blocks_come_at_their_interval_and_end_by_themselves,
+    ctrl_c_prints_the_interval_under_way,
+    json_rows_carry_every_value,
+    sums_over_intervals_lose_nothing,
+];
+
+/// What the kernel counted of a vector: of one CPU, or of all.
+fn kernel_count(vector: &str, cpu: Option<usize>) -> u64 {
+    let text = fs::read_to_string("/proc/softirqs").expect("/proc is mounted");
+    let line = text.lines().find_map(|line| line.trim().strip_prefix(vector)).expect("the vector is there");
+    let counts = line.split_whitespace().skip(1).map(|count| count.parse::<u64>().expect("a number"));
+    match cpu {
+        Some(cpu) => counts.skip(cpu).take(1).sum(),
+        None => counts.sum(),
+    }
+}
+
+/// Some packets over loopback, each of which the kernel receives in a soft interrupt.
+fn traffic(net: &Net) {
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let listener = server.listen(net.v4_of(2, 80));
+    for _ in 0..20 {
+        let conn = client.connect(listener.address());
+        let other = listener.accept();
+        conn.send(1000);
+        other.receive(1000);
+    }
+}
+
+/// The value of a row.
+fn value(lines: &[String], name: &str) -> u64 {
+    let row = lines.iter().find_map(|line| line.strip_prefix(&format!("{name:<16} ")));
+    row.map_or(0, |value| value.trim().parse().expect("a number"))
+}
+
+/// Runs `options` around traffic; what the kernel counted of received packets inside the run, around it, and the end.
+fn around(case: &Case, options: &str, cpu: Option<usize>) -> (u64, u64, Ended) {
+    let net = Net::new();
+    let outer = kernel_count("NET_RX", cpu);
+    let run = case.launch(options).start(&net);
+    let inner = kernel_count("NET_RX", cpu);
+    traffic(&net);
+    let inner = kernel_count("NET_RX", cpu) - inner;
+    let ended = run.finish();
+    (inner, kernel_count("NET_RX", cpu) - outer, ended)
+}
+
+fn between(ended: &Ended, inner: u64, count: u64, outer: u64) {
+    if !(inner..=outer).contains(&count) {
+        ended.fail(&format!("{count} is not between {inner} and {outer}"));
+    }
+}
+
+fn counts_are_those_of_the_kernel(case: &Case) {
+    let (inner, outer, ended) = around(case, "-C", None);
+    assert_eq!(
+        ended.stdout[..3],
+        ["Tracing soft irq events... Hit Ctrl-C to end.", "", "SOFTIRQ          TOTAL_count"]
+    );
+    assert!(inner >= 20, "{inner}");
+    between(&ended, inner, value(&ended.stdout, "net_rx"), outer);
+}
+
+fn counts_of_one_cpu_are_those_of_the_kernel(case: &Case) {
+    let (inner, outer, ended) = around(case, "-C -c 0", Some(0));
+    between(&ended, inner, value(&ended.stdout, "net_rx"), outer);
+}
+
+fn times_are_sorted_and_less_than_the_run(case: &Case) {
+    let start = Instant::now();
+    let (inner, outer, ended) = around(case, "-N --count", None);
+    let most = start.elapsed().as_nanos() * thread_count();
+    assert_eq!(
+        ended.stdout[..3],
+        ["Tracing soft irq event time... Hit Ctrl-C to end.", "", "SOFTIRQ          TOTAL_nsecs TOTAL_count"]
+    );
+    let rows: Vec<Vec<&str>> =
+        ended.stdout[3..].iter().map(|line| line.split_whitespace().collect()).collect();
+    let times: Vec<u128> = rows.iter().map(|row| row[1].parse().expect("a number")).collect();
+    assert!(times.is_sorted_by(|a, b| a >= b), "{rows:?}");
+    assert!(times.iter().sum::<u128>() <= most, "{rows:?} in {most} ns");
+    let received = rows.iter().find(|row| row[0] == "net_rx").unwrap_or_else(|| ended.fail("no net_rx"));
+    // Where an exit came before the end of the run, its entry may have come before the beginning.
+    let count: u64 = received[2].parse().expect("a number");
+    between(&ended, inner.saturating_sub(cpus()), count, outer);
+    assert!(received[1].parse::<u64>().expect("a number") >= count, "a run takes longer than 1 ns");
+}
+
+fn cpus() -> u64 {
+    std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64)
+}
+
+fn thread_count() -> u128 {
+    // All that there are, not only those that we may use.
+    let text = fs::read_to_string("/proc/softirqs").expect("/proc is mounted");
+    text.lines().next().map_or(1, |header| header.split_whitespace().count() as u128)
+}
+
+fn histograms_hold_every_run(case: &Case) {
+    let (inner, outer, ended) = around(case, "-dN", None);
+    assert_eq!(ended.stdout[..3], ["Tracing soft irq event time... Hit Ctrl-C to end.", "", ""]);
+    let at =
+        ended.stdout.iter().position(|line| line == "softirq = net_rx").unwrap_or_else(|| ended.fail("none"));
+    assert_eq!(ended.stdout[at - 1], "");
+    assert_eq!(ended.stdout[at + 1], "     nsecs               : count     distribution");
+    assert!(
+        ended.stdout[at + 2].starts_with("         0 -> 1          : 0        |"),
+        "{}",
+        ended.stdout[at + 2]
+    );
+    let rows: Vec<&str> =
+        ended.stdout[at + 2..].iter().map(String::as_str).take_while(|line| !line.is_empty()).collect();
+    let count =
+        |line: &&str| line.split([':', '|']).nth(1).and_then(|n| n.trim().parse::<u64>().ok()).unwrap_or(0);
+    assert!(count(rows.last().expect("rows")) > 0, "{rows:?}");
+    assert_eq!(rows.iter().map(|line| line.matches('*').count()).max(), Some(40), "{rows:?}");
+    between(&ended, inner.saturating_sub(cpus()), rows.iter().map(count).sum(), outer);
+}
+
+fn blocks_come_at_their_interval_and_end_by_themselves(case: &Case) {
+    let net = Net::new();
+    let start = Instant::now();
+    let run = case.launch("-T 1 2").start(&net);
+    run.await_lines(3);
+    assert!(start.elapsed() >= Duration::from_secs(1), "not before its time");
+    let ended = run.ends();
+    ended.code(0).quiet();
+    assert!(start.elapsed() >= Duration::from_secs(2));
+    let heads: Vec<usize> =
+        (0..ended.stdout.len()).filter(|&at| ended.stdout[at] == "SOFTIRQ          TOTAL_usecs").collect();
+    assert_eq!(heads.len(), 2, "{:?}", ended.stdout);
+    for at in heads {
+        assert_eq!(ended.stdout[at - 2], "");
+        let time = &ended.stdout[at - 1];
+        assert!(time.len() == 8 && time.matches(':').count() == 2, "{time:?}");
+    }
+}
+
+fn ctrl_c_prints_the_interval_under_way(case: &Case) {
+    let net = Net::new();
+    let run = case.launch("3600 10").start(&net);
+    traffic(&net);
+    let ended = run.finish();
+    assert_eq!(ended.stdout.iter().filter(|line| line.starts_with("SOFTIRQ ")).count(), 1);
+    assert!(ended.stdout.iter().any(|line| line.starts_with("net_rx ")), "{:?}", ended.stdout);
+}
+
+fn json_rows_carry_every_value(case: &Case) {
+    for (options, keys) in [
+        ("--json -C", vec!["softirq", "total_count"]),
+        ("--json -d", vec!["softirq", "low_usecs", "high_usecs", "count"]),
+    ] {
+        let net = Net::new();
+        let run = case.launch(options).start(&net);
+        traffic(&net);
+        let ended = run.finish();
+        assert!(!ended.stdout.is_empty());
+        for line in &ended.stdout {
+            let row: serde_json::Value =
+                serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {line}"));
+            for key in ["time", "ts_ns"].iter().chain(&keys) {
+                assert!(!row[key].is_null(), "{key} in {line}");
+            }
+        }
+    }
+}
+
+fn sums_over_intervals_lose_nothing(case: &Case) {
+    let net = Net::new();
+    let outer = kernel_count("NET_RX", None);
+    let run = case.launch("-C 1").start(&net);
+    let inner = kernel_count("NET_RX", None);
+    // Banner, and two blocks at least.
+    while run.lines().iter().filter(|line| line.starts_with("SOFTIRQ ")).count() < 2 {
+        traffic(&net);
+    }
+    let inner = kernel_count("NET_RX", None) - inner;
+    let ended = run.finish();
+    let outer = kernel_count("NET_RX", None) - outer;
+    let rows = ended.stdout.iter().filter_map(|line| line.strip_prefix("net_rx "));
+    let sum = rows.map(|value| value.trim().parse::<u64>().expect("a number")).sum();
+    between(&ended, inner, sum, outer);
+}
