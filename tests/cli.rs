@@ -559,3 +559,22 @@ fn solisten_has_the_options_of_bcc() {
         wrong_use("solisten", args);
     }
 }
+
+#[test]
+fn softirqs_has_the_options_of_bcc() {
+    accepted("softirqs", &["-TNd", "-c", "0", "1", "3", "-v", "--json"]);
+    accepted("softirqs", &["1", "-C", "--timestamp"]);
+    accepted("softirqs", &["--distributed", "--nano", "--cpu=0"]);
+    accepted("softirqs", &["--count", "5"]);
+    for args in
+        [&["0"][..], &["x"], &["1", "0"], &["1", "2", "3"], &["-1"], &["-c", "x"], &["-c", "-1"], &["-c"]]
+    {
+        wrong_use("softirqs", args);
+    }
+    assert!(wrong_use("softirqs", &["-c", "999999"]).contains("no such CPU"));
+    for args in [["-C", "-d"], ["-C", "-N"], ["-NC", "5"]] {
+        let output = netbcc(&[&["softirqs"], &args[..]].concat());
+        let line = refused(&output, 1, "softirqs", &format!("{args:?}"));
+        assert!(line.contains("The --events option can't be used with time-based options"), "{line}");
+    }
+}

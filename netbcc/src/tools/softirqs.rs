@@ -7,6 +7,21 @@
 //!
 //! Nanoseconds are summed and then divided once, so that many short runs count. Of equal rows the lower vector comes
 //! first.
+//!
+//! TCP over loopback on a 6.18 kernel:
+//!
+//! ```text
+//! # netbcc softirqs -T 1 1
+//! Tracing soft irq event time... Hit Ctrl-C to end.
+//!
+//! 05:47:42
+//! SOFTIRQ          TOTAL_usecs
+//! net_rx                306722
+//! rcu                     4532
+//! timer                   1086
+//! sched                    170
+//! block                     73
+//! ```
 
 use std::cmp::Reverse;
 
