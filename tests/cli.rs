@@ -578,3 +578,25 @@ fn softirqs_has_the_options_of_bcc() {
         assert!(line.contains("The --events option can't be used with time-based options"), "{line}");
     }
 }
+
+#[test]
+fn tcptop_has_the_options_of_bcc() {
+    accepted("tcptop", &["-CSp", "181", "1", "10", "-v", "--json"]);
+    accepted("tcptop", &["5", "-4", "--cgroupmap", "/x", "--mntnsmap", "/y"]);
+    accepted("tcptop", &["-6", "-c", "/sys/fs/cgroup", "-s", "sent", "-r", "20"]);
+    accepted("tcptop", &["--nocl", "--nos", "--sort=received", "--rows", "10240", "-Cp181"]);
+    for args in [
+        &["0"][..],
+        &["x"],
+        &["1", "0"],
+        &["1", "2", "3"],
+        &["-1"],
+        &["-4", "-6"],
+        &["-p", "abc"],
+        &["-s", "x"],
+        &["-r", "0"],
+        &["-r", "10241"],
+    ] {
+        wrong_use("tcptop", args);
+    }
+}

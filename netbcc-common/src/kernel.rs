@@ -56,6 +56,8 @@ fields! {
     TcpBytesAcked = "tcp_sock"."bytes_acked": 8,
     /// Bytes received in order (RFC 4898 tcpEStatsAppHCThruOctetsReceived), FIN included.
     TcpBytesReceived = "tcp_sock"."bytes_received": 8,
+    /// Sequence number of the first byte that no reader took yet.
+    TcpCopiedSeq = "tcp_sock"."copied_seq": 4,
     /// Segments handed to IP by this socket since it was last disconnected.
     TcpSegsOut = "tcp_sock"."segs_out": 4,
     /// `SHUTDOWN_MASK`: which directions were shut down.
@@ -108,6 +110,8 @@ fields! {
     RegsSi = "pt_regs"."si": 8,
     /// arm64: the registers; arguments of a system call are in the first ones.
     RegsRegs = "pt_regs"."regs": 0,
+    /// x86: third argument of a system call.
+    RegsDx = "pt_regs"."dx": 8,
     /// Namespaces of a task.
     TaskNsproxy = "task_struct"."nsproxy": 8,
     /// Mount namespace.
@@ -150,10 +154,13 @@ pub enum Func {
     /// `inet_csk_accept`: 4 arguments up to 6.9, 2 since 6.10; a typed program finds the
     /// return value behind them, so each count has its own program.
     InetCskAccept,
+    /// `tcp_recvmsg`: 5 arguments since 5.19, 6 before; the flags are the one before the last.
+    TcpRecvmsg,
 }
 
 /// Every [`Func`] in order of its index, with the kernel's name.
-pub const FUNCS: &[(Func, &str)] = &[(Func::InetCskAccept, "inet_csk_accept")];
+pub const FUNCS: &[(Func, &str)] =
+    &[(Func::InetCskAccept, "inet_csk_accept"), (Func::TcpRecvmsg, "tcp_recvmsg")];
 
 /// How many there are.
 pub const FUNC_COUNT: usize = FUNCS.len();

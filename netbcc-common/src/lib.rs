@@ -16,6 +16,7 @@ pub mod solisten;
 pub mod tcpconnect;
 pub mod tcplife;
 pub mod tcpstates;
+pub mod tcptop;
 
 /// A task's name as the kernel keeps it: NUL-terminated, 15 bytes at most, any bytes.
 pub type Comm = [u8; 16];

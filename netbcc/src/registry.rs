@@ -6,6 +6,7 @@ use crate::tools::solisten::Solisten;
 use crate::tools::tcpconnect::Tcpconnect;
 use crate::tools::tcplife::Tcplife;
 use crate::tools::tcpstates::Tcpstates;
+use crate::tools::tcptop::Tcptop;
 
 /// All tools, sorted by name.
 pub const TOOLS: &[Entry] = &[
@@ -14,6 +15,7 @@ pub const TOOLS: &[Entry] = &[
     entry::<Tcpconnect>(),
     entry::<Tcplife>(),
     entry::<Tcpstates>(),
+    entry::<Tcptop>(),
 ];
 
 #[cfg(test)]

@@ -254,6 +254,13 @@ impl<A: Access> TcpSock<A> {
         unsafe { field::<A, u64>(self.at, Field::TcpBytesReceived) }
     }
 
+    /// Sequence number of the first byte that no reader took yet.
+    #[inline(always)]
+    pub fn copied_seq(self) -> u32 {
+        // SAFETY: `at` is a tcp_sock.
+        unsafe { field::<A, u32>(self.at, Field::TcpCopiedSeq) }
+    }
+
     /// Segments handed to IP since the socket was last disconnected.
     #[inline(always)]
     pub fn segs_out(self) -> u32 {

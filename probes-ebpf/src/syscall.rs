@@ -1,6 +1,8 @@
 //! System calls: which one a thread is in, and the socket that an accept made.
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_user, bpf_task_pt_regs,
+};
 use netbcc_common::kernel::Field;
 
 use crate::mem::{Access, Probed, Typed, field, offset};
@@ -60,6 +62,41 @@ impl Regs {
             }
         }
     }
+}
+
+impl Regs {
+    /// The third argument of the system call.
+    #[inline(always)]
+    pub fn third(self) -> u64 {
+        // SAFETY: a typed `struct pt_regs *`; only its architecture's field is there.
+        unsafe {
+            match offset(Field::RegsRegs) {
+                Some(regs) => Typed::load::<u64>(self.0.wrapping_add(regs + 2 * size_of::<u64>())),
+                None => field::<Typed, u64>(self.0, Field::RegsDx),
+            }
+        }
+    }
+}
+
+/// Bytes that a sendmmsg says it sent of its first `count` messages, 64 at most; `messages` is where they are in the
+/// program's memory.
+#[inline(always)]
+pub fn message_bytes(messages: u64, count: u32) -> i64 {
+    // struct mmsghdr: a struct msghdr of 56 bytes, then how much of it was sent, padded to 8.
+    const MESSAGE: u64 = 64;
+    const SENT: u64 = 56;
+    let mut bytes = 0;
+    for nth in 0..64_u32 {
+        if nth >= count {
+            break;
+        }
+        let mut sent = 0_u32;
+        let at = messages + u64::from(nth) * MESSAGE + SENT;
+        // SAFETY: the destination is a local of exactly this size; the helper copes with any source.
+        unsafe { bpf_probe_read_user((&raw mut sent).cast(), size_of::<u32>() as u32, at as *const _) };
+        bytes += i64::from(sent);
+    }
+    bytes
 }
 
 /// Whether the current system call is a 32-bit one.

@@ -110,6 +110,26 @@ impl Actor {
             ["fastopen", id, to, bytes] => self.fast_open(number(id), address(to), size(bytes)),
             ["send", id, bytes] => self.send(number(id), size(bytes)),
             ["receive", id, bytes] => self.receive(number(id), size(bytes)),
+            ["push", id, how, bytes] => {
+                Ok(raw::push(self.socket(number(id))?.as_raw_fd(), how, size(bytes))?.to_string())
+            }
+            ["push", id, how, bytes, name] => {
+                let (socket, how, bytes) =
+                    (self.socket(number(id))?.as_raw_fd(), how.to_owned(), size(bytes));
+                let name = unhex(name);
+                let pushed = thread::spawn(move || {
+                    fs::write("/proc/thread-self/comm", name).expect("a thread may name itself");
+                    raw::push(socket, &how, bytes)
+                });
+                Ok(pushed.join().map_err(|_| Errno::UnknownErrno)??.to_string())
+            }
+            ["pull", id, how, bytes] => {
+                Ok(raw::pull(self.socket(number(id))?.as_raw_fd(), how, size(bytes))?.to_string())
+            }
+            ["counts", id] => {
+                let (acked, received) = raw::tcp_counts(self.socket(number(id))?.as_raw_fd())?;
+                Ok(format!("{acked} {received}"))
+            }
             ["readable", id] => wait_for(self.socket(number(id))?, PollFlags::POLLIN),
             ["writable", id] => wait_for(self.socket(number(id))?, PollFlags::POLLOUT),
             ["eof", id] => self.end_of(number(id)),

@@ -385,6 +385,29 @@ impl Conn<'_> {
         self.peer.order(&format!("receive {} {bytes}", self.id));
     }
 
+    /// Sends this many bytes in the way that `how` names (see `raw::push`); says how many the kernel took.
+    pub fn push(&self, how: &str, bytes: usize) -> Result<usize, String> {
+        self.peer.ask(&format!("push {} {how} {bytes}", self.id)).map(|n| n.parse().expect("a number"))
+    }
+
+    /// The same from a second thread with this name.
+    pub fn push_in_thread(&self, how: &str, bytes: usize, name: &str) -> Result<usize, String> {
+        let name = hex(name.as_bytes());
+        self.peer.ask(&format!("push {} {how} {bytes} {name}", self.id)).map(|n| n.parse().expect("a number"))
+    }
+
+    /// Receives this many bytes in the way that `how` names (see `raw::pull`); says how many came.
+    pub fn pull(&self, how: &str, bytes: usize) -> usize {
+        self.peer.order(&format!("pull {} {how} {bytes}", self.id)).parse().expect("a number")
+    }
+
+    /// `tcpi_bytes_acked` and `tcpi_bytes_received` of the socket.
+    pub fn counts(&self) -> (u64, u64) {
+        let answer = self.peer.order(&format!("counts {}", self.id));
+        let (acked, received) = answer.split_once(' ').expect("two numbers");
+        (acked.parse().expect("a number"), received.parse().expect("a number"))
+    }
+
     /// Waits until there is something to read, and leaves it there.
     pub fn await_data(&self) {
         self.peer.order(&format!("readable {}", self.id));

@@ -1,5 +1,11 @@
-//! The few system calls that no safe wrapper offers: `bpf(2)`, an MPTCP socket, and `listen(2)` with any backlog. All `unsafe` of the tests is here.
+//! The few system calls that no safe wrapper offers: `bpf(2)`, an MPTCP socket, `listen(2)` with any backlog, and the
+//! many ways to send and receive. All `unsafe` of the tests is here.
 #![expect(unsafe_code, reason = "bpf(2) and socket(2) with IPPROTO_MPTCP have no safe wrapper in nix")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_ptr_alignment,
+    reason = "sizes and descriptors of C are small, and the kernel's rings are aligned"
+)]
 
 use std::ffi::CString;
 use std::io;
@@ -106,4 +112,212 @@ pub fn listen(socket: RawFd, backlog: i32) -> io::Result<()> {
     // SAFETY: a system call without pointers.
     let result = unsafe { libc::listen(socket, backlog) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// What a call answered: a number, or an error.
+fn answer(result: isize) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Closes a descriptor that a system call made.
+fn owned(fd: libc::c_int) -> io::Result<OwnedFd> {
+    answer(fd as isize)?;
+    // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Both ends of a pipe.
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(nix::unistd::pipe()?)
+}
+
+/// Sends `bytes` bytes and says how many the kernel took:
+///
+/// | how | calls |
+/// | --- | --- |
+/// | `send`, `sendmsg`, `writev`, `sendmmsg` | one call; the last three with two parts |
+/// | `sendfile`, `splice` | from a file, or a pipe |
+/// | `zerocopy` | `send` with `MSG_ZEROCOPY` |
+/// | `uring` | `IORING_OP_SEND` |
+/// | `flood` | ten times as much, without waiting, until the socket is full |
+pub fn push(socket: RawFd, how: &str, bytes: usize) -> io::Result<usize> {
+    // Not freed: the kernel may look at it after the call.
+    let data: &'static [u8] = Vec::leak(vec![b'x'; bytes]);
+    let part =
+        |data: &'static [u8]| libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+    let (front, back) = data.split_at(bytes / 2);
+    let mut parts = [part(front), part(back)];
+    let message = |parts: &mut [libc::iovec]| {
+        // SAFETY: a plain struct of numbers and pointers.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = parts.as_mut_ptr();
+        message.msg_iovlen = parts.len();
+        message
+    };
+    match how {
+        // SAFETY: all of these read memory of ours that is as long as is said, for as long as the program lives.
+        "send" => answer(unsafe { libc::send(socket, data.as_ptr().cast(), bytes, 0) }),
+        // SAFETY: as above.
+        "sendmsg" => answer(unsafe { libc::sendmsg(socket, &message(&mut parts), 0) }),
+        // SAFETY: as above.
+        "writev" => answer(unsafe { libc::writev(socket, parts.as_ptr(), 2) }),
+        "sendmmsg" => {
+            let (one, two) = parts.split_at_mut(1);
+            let mut messages =
+                [message(one), message(two)].map(|msg_hdr| libc::mmsghdr { msg_hdr, msg_len: 0 });
+            // SAFETY: as above; the kernel writes the lengths into `messages`.
+            answer(unsafe { libc::sendmmsg(socket, messages.as_mut_ptr(), 2, 0) } as isize)?;
+            Ok(messages.iter().map(|message| message.msg_len as usize).sum())
+        }
+        "zerocopy" => {
+            let on: libc::c_int = 1;
+            let size = size_of::<libc::c_int>() as libc::socklen_t;
+            // SAFETY: the kernel reads `size` bytes of `on`.
+            answer(unsafe {
+                libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_ZEROCOPY, (&raw const on).cast(), size)
+            } as isize)?;
+            // SAFETY: as above.
+            answer(unsafe { libc::send(socket, data.as_ptr().cast(), bytes, libc::MSG_ZEROCOPY) })
+        }
+        "sendfile" => {
+            // SAFETY: a name that ends in NUL.
+            let file = std::fs::File::from(owned(unsafe { libc::memfd_create(c"data".as_ptr(), 0) })?);
+            io::Write::write_all(&mut &file, data)?;
+            let (mut at, mut sent) = (0, 0);
+            while sent < bytes {
+                // SAFETY: the kernel writes to `at`.
+                sent +=
+                    answer(unsafe { libc::sendfile(socket, file.as_raw_fd(), &raw mut at, bytes - sent) })?;
+            }
+            Ok(sent)
+        }
+        "splice" => {
+            let (from, to) = pipe()?;
+            let mut sent = 0;
+            for chunk in data.chunks(4096) {
+                nix::unistd::write(&to, chunk)?;
+                sent += splice(from.as_raw_fd(), socket, chunk.len())?;
+            }
+            Ok(sent)
+        }
+        "flood" => {
+            let mut sent = 0;
+            for _ in 0..10 {
+                // SAFETY: as above.
+                match answer(unsafe { libc::send(socket, data.as_ptr().cast(), bytes, libc::MSG_DONTWAIT) }) {
+                    Ok(taken) => sent += taken,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(sent)
+        }
+        "uring" => uring_send(socket, data),
+        _ => Err(io::Error::other(format!("push how? {how}"))),
+    }
+}
+
+/// Receives `bytes` bytes and says how many came:
+///
+/// | how | calls |
+/// | --- | --- |
+/// | `peek` | `recv` with `MSG_PEEK`: takes nothing |
+/// | `waitall`, `trunc` | one `recv` with that flag |
+/// | `readv` | two parts |
+/// | `splice` | into a pipe |
+pub fn pull(socket: RawFd, how: &str, bytes: usize) -> io::Result<usize> {
+    let mut data = vec![0_u8; bytes];
+    let mut receive = |flags| {
+        // SAFETY: the kernel writes at most `bytes` bytes into `data`, which is ours.
+        answer(unsafe { libc::recv(socket, data.as_mut_ptr().cast(), bytes, flags) })
+    };
+    match how {
+        "peek" => receive(libc::MSG_PEEK | libc::MSG_WAITALL),
+        "waitall" => receive(libc::MSG_WAITALL),
+        "trunc" => receive(libc::MSG_TRUNC | libc::MSG_WAITALL),
+        "readv" => {
+            let mut got = 0;
+            while got < bytes {
+                let (front, back) = data[got..].split_at_mut((bytes - got) / 2);
+                let part =
+                    |data: &mut [u8]| libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
+                let parts = [part(front), part(back)];
+                // SAFETY: the kernel writes into `data`, which is ours and as long as the parts say.
+                got += answer(unsafe { libc::readv(socket, parts.as_ptr(), 2) })?;
+            }
+            Ok(got)
+        }
+        "splice" => {
+            let (from, to) = pipe()?;
+            let mut got = 0;
+            while got < bytes {
+                let moved = splice(socket, to.as_raw_fd(), (bytes - got).min(4096))?;
+                let mut left = moved;
+                while left > 0 {
+                    left -= nix::unistd::read(&from, &mut data[..left])?;
+                }
+                got += moved;
+            }
+            Ok(got)
+        }
+        _ => Err(io::Error::other(format!("pull how? {how}"))),
+    }
+}
+
+fn splice(from: RawFd, to: RawFd, bytes: usize) -> io::Result<usize> {
+    let none = std::ptr::null_mut();
+    // SAFETY: a system call with null for its pointers.
+    answer(unsafe { libc::splice(from, none, to, none, bytes, 0) })
+}
+
+/// Sends by `io_uring`: one ring, one request, as io_uring_setup(2) has it.
+fn uring_send(socket: RawFd, data: &'static [u8]) -> io::Result<usize> {
+    const SEND: u8 = 26; // IORING_OP_SEND
+    const GETEVENTS: u32 = 1; // IORING_ENTER_GETEVENTS
+    // `struct io_uring_params`, as words.
+    let mut params = [0_u32; 30];
+    // SAFETY: the kernel reads and writes the struct, which has 120 bytes.
+    let ring =
+        owned(unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, params.as_mut_ptr()) } as libc::c_int)?;
+    let map = |len: usize, offset: libc::off_t| {
+        let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_POPULATE);
+        // SAFETY: a new mapping, wherever the kernel likes. It stays until the program ends.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, ring.as_raw_fd(), offset) };
+        if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(at.cast::<u8>()) }
+    };
+    // Offsets of the rings' fields: of submissions from word 10, of completions from word 20.
+    let (sq_tail, sq_array, cqes) = (params[11] as usize, params[16] as usize, params[25] as usize);
+    let rings = map(4096, 0)?;
+    let entries = map(4096, 0x1000_0000)?;
+    let mut entry = [0_u8; 64];
+    entry[0] = SEND;
+    entry[4..8].copy_from_slice(&socket.to_ne_bytes());
+    entry[16..24].copy_from_slice(&(data.as_ptr().expose_provenance() as u64).to_ne_bytes());
+    entry[24..28].copy_from_slice(&u32::try_from(data.len()).map_err(io::Error::other)?.to_ne_bytes());
+    // SAFETY: within the mappings, which are a page each and hold one entry; nobody else uses the ring.
+    unsafe {
+        entries.copy_from(entry.as_ptr(), entry.len());
+        rings.add(sq_array).cast::<u32>().write_volatile(0);
+        rings.add(sq_tail).cast::<u32>().write_volatile(1);
+    }
+    let no_mask = std::ptr::null::<u8>();
+    // SAFETY: a system call without memory but the ring's.
+    let entered =
+        unsafe { libc::syscall(libc::SYS_io_uring_enter, ring.as_raw_fd(), 1, 1, GETEVENTS, no_mask, 0) };
+    answer(entered as isize)?;
+    // SAFETY: the first completion, which is there; its result is behind 8 bytes of ours.
+    let result = unsafe { rings.add(cqes + 8).cast::<i32>().read_volatile() };
+    usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
+}
+
+/// `tcpi_bytes_acked` and `tcpi_bytes_received` of a socket (include/uapi/linux/tcp.h).
+pub fn tcp_counts(socket: RawFd) -> io::Result<(u64, u64)> {
+    let mut info = [0_u64; 32];
+    let mut len = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes into `info`.
+    let result = unsafe {
+        libc::getsockopt(socket, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut len)
+    };
+    answer(result as isize)?;
+    Ok((info[15], info[16]))
 }

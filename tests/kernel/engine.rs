@@ -25,7 +25,7 @@ pub(crate) const CHECKS: &[Check] = checks![
 ];
 
 /// The tools that there are.
-const TOOLS: [&str; 5] = ["softirqs", "solisten", "tcpconnect", "tcplife", "tcpstates"];
+const TOOLS: [&str; 6] = ["softirqs", "solisten", "tcpconnect", "tcplife", "tcpstates", "tcptop"];
 
 fn copies_run_side_by_side(_: &Case) {
     let net = Net::new();

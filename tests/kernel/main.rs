@@ -15,6 +15,7 @@ mod solisten;
 mod tcpconnect;
 mod tcplife;
 mod tcpstates;
+mod tcptop;
 
 fn main() -> ExitCode {
     if let Some(code) = netbcc_tests::peer_main() {
@@ -46,6 +47,8 @@ fn main() -> ExitCode {
         trials("tcplife", &Rung::FORCED, tcplife::CHECKS),
         trials("tcpstates", &[Rung::Any], tcpstates::ANY),
         trials("tcpstates", &Rung::FORCED, tcpstates::CHECKS),
+        trials("tcptop", &[Rung::Any], tcptop::ANY),
+        trials("tcptop", &Rung::FORCED, tcptop::CHECKS),
     ]
     .into_iter()
     .flatten()

@@ -702,13 +702,13 @@ fn sigterm_prints_the_count_table_too(case: &Case) {
 }
 
 /// Mounts that only this test's thread and its children see, taken away at the end.
-struct Mounts {
+pub(crate) struct Mounts {
     root: PathBuf,
     kinds: Vec<&'static str>,
 }
 
 impl Mounts {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
             .expect("mounts of our own");
@@ -717,7 +717,7 @@ impl Mounts {
     }
 
     /// Mounts a file system of this kind and says where.
-    fn mount(&mut self, kind: &'static str) -> PathBuf {
+    pub(crate) fn mount(&mut self, kind: &'static str) -> PathBuf {
         let at = self.root.join(kind);
         fs::create_dir(&at).expect("a directory");
         if let Err(error) = mount(Some(kind), &at, Some(kind), MsFlags::empty(), None::<&str>) {
@@ -737,7 +737,7 @@ impl Drop for Mounts {
     }
 }
 
-fn pinned(map: &Map, at: &Path) -> String {
+pub(crate) fn pinned(map: &Map, at: &Path) -> String {
     map.pin(at).expect("a bpf file system takes pins");
     at.display().to_string()
 }

@@ -7,6 +7,7 @@ pub mod solisten;
 pub mod tcpconnect;
 pub mod tcplife;
 pub mod tcpstates;
+pub mod tcptop;
 
 /// Embeds a tool's BPF object. aya-obj needs it aligned to 4 bytes at least.
 macro_rules! object {

@@ -1,0 +1,413 @@
+//! tcptop: per interval, KB received and sent by each process on each TCP connection, busiest first.
+//!
+//! Sums: `probes-ebpf/src/bin/tcptop.rs`. Sent is what the kernel took from the process (not what a call asked for),
+//! received what the process took from the kernel; looking without taking (MSG_PEEK) is neither. Every connection that
+//! moved a byte has a row, also one that closed meanwhile. What MPTCP and the kernel's TLS send is not seen, as in BCC,
+//! nor what is received by mapping pages (TCP_ZEROCOPY_RECEIVE).
+//!
+//! BCC prints COMM as a Python object (`b'sshd'`), counts what MSG_PEEK saw, misses splice, and loses what arrives
+//! while it reads its tables.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::num::NonZeroU32;
+use std::os::fd::AsRawFd as _;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+use netbcc_common::addr::AF_INET;
+use netbcc_common::kernel::{Field, Func};
+use netbcc_common::tcptop::{Config, Key, Sum};
+use nix::libc;
+use zerocopy::FromBytes as _;
+
+use super::{conn, object};
+use crate::cli::{Containers, Every, Family, Json, Pid, Verbose};
+use crate::out::{Cell, Format, Table, data, left, right};
+use crate::probe::hook::{Ladder, Prog, Rung, RungName, fexit, kprobe, kretprobe, tp_btf};
+use crate::probe::{Generations, Pace, Plan};
+use crate::tool::{Ctx, Spec, Tool};
+
+/// The tool.
+pub struct Tcptop;
+
+/// Its options.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Do not clear the screen between outputs
+    #[arg(short = 'C', long, help_heading = "Output")]
+    noclear: bool,
+    /// Leave out the line with the load average
+    #[arg(short = 'S', long, help_heading = "Output")]
+    nosummary: bool,
+    #[command(flatten)]
+    pid: Pid,
+    #[command(flatten)]
+    family: Family,
+    #[command(flatten)]
+    containers: Containers,
+    /// Only tasks in or below this cgroup v2 directory
+    #[arg(short = 'c', long, value_name = "PATH", help_heading = "Filters")]
+    cgroup: Option<PathBuf>,
+    /// What puts a row first
+    #[arg(short = 's', long, value_enum, value_name = "KEY", default_value_t = Sort::All, help_heading = "Output")]
+    sort: Sort,
+    /// This many rows at most, of both families together
+    #[arg(short = 'r', long, value_name = "N", value_parser = rows, help_heading = "Output")]
+    rows: Option<usize>,
+    #[command(flatten)]
+    json: Json,
+    #[command(flatten)]
+    verbose: Verbose,
+    #[command(flatten)]
+    every: Every,
+}
+
+/// What `-s` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Sort {
+    /// Bytes in both directions
+    All,
+    /// Bytes sent
+    Sent,
+    /// Bytes received
+    Received,
+}
+
+/// How many rows the tables have room for.
+const MAX_ROWS: usize = 10_240;
+
+fn rows(text: &str) -> Result<usize, String> {
+    let rows = text.parse().ok().filter(|rows| (1..=MAX_ROWS).contains(rows));
+    rows.ok_or_else(|| format!("not a whole number from 1 to {MAX_ROWS}"))
+}
+
+impl Tool for Tcptop {
+    const SPEC: Spec = Spec {
+        name: "tcptop",
+        about: "Summarize TCP send/recv throughput by host",
+        examples: &[
+            ("tcptop", "the busiest connections, every second"),
+            ("tcptop -C 1 10", "1-second summaries, 10 times, one below the other"),
+            ("tcptop -p 181", "process 181 only"),
+            ("tcptop -4", "IPv4 only"),
+            ("tcptop -s received -r 20 5", "the 20 that receive most, every 5 seconds"),
+            ("tcptop --cgroupmap /sys/fs/bpf/m", "only cgroups in this map"),
+            ("tcptop -c /sys/fs/cgroup/system.slice", "only tasks below this cgroup"),
+            ("tcptop -CS --json 1", "JSON Lines"),
+        ],
+        overhead: "Runs a short program per send and per receive of a TCP socket and sums in the kernel: the cost \
+                   grows with calls, not with rows or bytes. Where the kernel has neither fentry, kprobes nor \
+                   sock_send_length (before 6.3), every system call costs a little.",
+        differences: &[
+            "COMM is the plain name.",
+            "What MSG_PEEK sees is not counted; splice and sendfile are, on every kernel.",
+            "The screen is cleared only where there is one: no escape sequence goes into a pipe or file.",
+            "Rows beyond the 10240 that the tables hold are counted as lost, and said.",
+            "-c, -s, -r and -v are those of libbpf-tools; without -r there is no limit of rows.",
+        ],
+        object: object!("tcptop"),
+        ladders: &[TRANSFERS],
+    };
+    type Args = Options;
+
+    fn run(args: Options, cx: &mut Ctx) -> Result<()> {
+        cx.verbose |= args.verbose.verbose;
+        cx.out.set_format(args.json.format());
+        let group = args
+            .cgroup
+            .as_ref()
+            .map(|path| File::open(path).with_context(|| format!("--cgroup {}", path.display())));
+        let group = group.transpose()?;
+        let config = Config { by_group: group.is_some().into(), ..send_calls() };
+        let mut probe = Plan::new(cx)
+            .ladder(&TRANSFERS)
+            .fields(FIELDS)
+            .pid(args.pid.pid.map_or(0, NonZeroU32::get))
+            .family(args.family)
+            .containers(&args.containers)?
+            .global("CONFIG", &config)
+            .attach(cx)?;
+        if let (Some(group), Some(path)) = (&group, &args.cgroup) {
+            let set = probe.table("GROUP")?.set(&0_u32.to_ne_bytes(), &group.as_raw_fd().to_ne_bytes());
+            set.with_context(|| format!("--cgroup {}: not a directory of cgroup v2", path.display()))?;
+        }
+        let mut sums = probe.generations("CURRENT", ["SUMS_0", "SUMS_1"])?;
+        let seconds = args.every.interval.unwrap_or(NonZeroU32::MIN);
+        cx.out.line(format_args!("Tracing... Output every {seconds} secs. Hit Ctrl-C to end"));
+        let pace = Pace::from(Every { interval: Some(seconds), ..args.every });
+        probe.sample(cx, pace, |cx| block(&args, cx, &mut sums))
+    }
+}
+
+const FIELDS: &[Field] = &[
+    Field::SkFamily,
+    Field::SkType,
+    Field::SkNum,
+    Field::SkDport,
+    Field::SkRcvSaddr,
+    Field::SkDaddr,
+    Field::SkProtocol,
+    Field::InetSport,
+    Field::TcpCopiedSeq,
+    Field::SocketSk,
+];
+
+/// The system calls that send, for kernels where nothing else tells.
+fn send_calls() -> Config {
+    let number = |call: libc::c_long| call.cast_unsigned();
+    Config {
+        sends: [libc::SYS_write, libc::SYS_writev, libc::SYS_sendto, libc::SYS_sendmsg, libc::SYS_sendfile]
+            .map(number),
+        splice: number(libc::SYS_splice),
+        sendmmsg: number(libc::SYS_sendmmsg),
+        by_group: 0,
+    }
+}
+
+const FEXIT_PAGE: Prog = fexit("page_fexit", "tcp_sendpage");
+const FEXIT: [Prog; 3] = [
+    fexit("send_fexit", "tcp_sendmsg"),
+    fexit("receive_fexit", "tcp_recvmsg").arity(Func::TcpRecvmsg, 5),
+    fexit("splice_fexit", "tcp_splice_read"),
+];
+const KPROBE_PAGE: [Prog; 2] =
+    [kprobe("page_kprobe", "tcp_sendpage"), kretprobe("page_kretprobe", "tcp_sendpage")];
+const KPROBE: [Prog; 6] = [
+    kprobe("send_kprobe", "tcp_sendmsg"),
+    kretprobe("send_kretprobe", "tcp_sendmsg"),
+    kprobe("receive_kprobe", "tcp_recvmsg").arity(Func::TcpRecvmsg, 5),
+    kretprobe("receive_kretprobe", "tcp_recvmsg"),
+    kprobe("splice_kprobe", "tcp_splice_read"),
+    kretprobe("splice_kretprobe", "tcp_splice_read"),
+];
+
+const TRANSFERS: Ladder = Ladder {
+    name: "transfers",
+    rungs: &[
+        // With the function by which sendfile and splice sent up to 6.4, and without it.
+        Rung {
+            name: RungName::Fexit,
+            programs: &[FEXIT_PAGE, FEXIT[0], FEXIT[1], FEXIT[2]],
+            less_exact: None,
+        },
+        Rung { name: RungName::Fexit, programs: &FEXIT, less_exact: None },
+        Rung {
+            name: RungName::Kprobe,
+            programs: &[
+                KPROBE_PAGE[0],
+                KPROBE_PAGE[1],
+                KPROBE[0],
+                KPROBE[1],
+                KPROBE[2],
+                KPROBE[3],
+                KPROBE[4],
+                KPROBE[5],
+            ],
+            less_exact: None,
+        },
+        Rung { name: RungName::Kprobe, programs: &KPROBE, less_exact: None },
+        Rung {
+            name: RungName::Tracepoint,
+            programs: &[
+                tp_btf("sent_tp", "sock_send_length"),
+                tp_btf("received_tp", "sock_recv_length"),
+                tp_btf("state_tp", "inet_sock_set_state"),
+                tp_btf("read_tp", "tcp_rcv_space_adjust"),
+            ],
+            less_exact: Some(
+                "of a connection that was there before the start, what a first splice takes out of it is not counted",
+            ),
+        },
+        Rung {
+            name: RungName::Tracepoint,
+            programs: &[
+                tp_btf("call_tp", "sys_exit"),
+                tp_btf("state_tp", "inet_sock_set_state"),
+                tp_btf("read_tp", "tcp_rcv_space_adjust"),
+            ],
+            less_exact: Some(
+                "of a connection that was there before the start, what the first call receives is not counted; what \
+                 io_uring and 32-bit programs send is not counted",
+            ),
+        },
+    ],
+};
+
+/// A process's part in a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Who and where.
+    pub key: Key,
+    /// How much.
+    pub sum: Sum,
+}
+
+/// BCC's columns, for rows of IPv6 or of IPv4.
+pub fn table(args: &Options, v6: bool) -> Table<Row> {
+    let (laddr, raddr, width) = if v6 { ("LADDR6", "RADDR6", 32) } else { ("LADDR", "RADDR", 21) };
+    Table::new(args.json.format())
+        .col(left("PID", 7, |r: &Row| r.key.pid.into()))
+        .col(left("COMM", 12, |r: &Row| (&r.key.comm).into()).cut())
+        .col(data("ip", |r: &Row| Cell::Unsigned(conn::version(r.key.tuple.family))))
+        .col(data("laddr", |r: &Row| conn::laddr(&r.key.tuple).into()))
+        .col(data("lport", |r: &Row| r.key.tuple.lport.into()))
+        .col(data("raddr", |r: &Row| conn::raddr(&r.key.tuple).into()))
+        .col(data("rport", |r: &Row| r.key.tuple.rport.into()))
+        .col(
+            left(laddr, width, |r: &Row| Cell::Endpoint(conn::laddr(&r.key.tuple), r.key.tuple.lport))
+                .except(Format::Json),
+        )
+        .col(
+            left(raddr, width, |r: &Row| Cell::Endpoint(conn::raddr(&r.key.tuple), r.key.tuple.rport))
+                .except(Format::Json),
+        )
+        .col(right("RX_KB", 6, |r: &Row| (r.sum.rx_bytes / 1024).into()).except(Format::Json))
+        .col(right("TX_KB", 6, |r: &Row| (r.sum.tx_bytes / 1024).into()).except(Format::Json))
+        .col(data("rx_bytes", |r: &Row| r.sum.rx_bytes.into()))
+        .col(data("tx_bytes", |r: &Row| r.sum.tx_bytes.into()))
+}
+
+/// One block.
+fn block(args: &Options, cx: &mut Ctx, sums: &mut Generations) -> Result<()> {
+    let now_ns = cx.out.clock().monotonic_ns();
+    let mut rows = taken(sums)?;
+    if args.noclear || args.json.json || !cx.out.clear_screen() {
+        cx.out.line("");
+    }
+    if !args.nosummary {
+        let load = fs::read_to_string("/proc/loadavg").context("read /proc/loadavg")?;
+        let time = cx.out.clock().hms(now_ns).to_owned();
+        cx.out.line(format_args!("{time} loadavg: {}", load.trim_end()));
+        cx.out.line("");
+    }
+    sort(args, &mut rows);
+    print(args, cx, &rows, now_ns);
+    Ok(())
+}
+
+/// What the kernel summed since the last time.
+fn taken(sums: &mut Generations) -> Result<Vec<Row>> {
+    let mut rows: HashMap<Key, Sum> = HashMap::new();
+    sums.take(|key, cpus| {
+        let Ok(key) = Key::read_from_bytes(key) else { return };
+        let sum = rows.entry(key).or_default();
+        for cpu in cpus.chunks_exact(size_of::<Sum>()) {
+            let Ok(Sum { rx_bytes, tx_bytes }) = Sum::read_from_bytes(cpu) else { continue };
+            sum.rx_bytes += rx_bytes;
+            sum.tx_bytes += tx_bytes;
+        }
+    })?;
+    Ok(rows.into_iter().map(|(key, sum)| Row { key, sum }).collect())
+}
+
+/// By what `-s` says, most first, then by process and addresses, so that equal rows stay where they are; and no more
+/// than `-r` says.
+fn sort(args: &Options, rows: &mut Vec<Row>) {
+    rows.sort_by_cached_key(|Row { key, sum }| {
+        let bytes = match args.sort {
+            Sort::All => u128::from(sum.rx_bytes) + u128::from(sum.tx_bytes),
+            Sort::Sent => sum.tx_bytes.into(),
+            Sort::Received => sum.rx_bytes.into(),
+        };
+        let tuple = &key.tuple;
+        let ends = (conn::laddr(tuple), tuple.lport, conn::raddr(tuple), tuple.rport);
+        (Reverse(bytes), key.pid, ends, key.comm)
+    });
+    rows.truncate(args.rows.unwrap_or(usize::MAX));
+}
+
+/// IPv4 and then IPv6; a family without rows has no header.
+fn print(args: &Options, cx: &mut Ctx, rows: &[Row], now_ns: u64) {
+    for v6 in [false, true] {
+        let mut rows = rows.iter().filter(|row| (row.key.tuple.family != AF_INET) == v6).peekable();
+        if rows.peek().is_none() {
+            continue;
+        }
+        if v6 {
+            cx.out.line("");
+        }
+        let table = table(args, v6);
+        cx.out.header(&table);
+        for row in rows {
+            cx.out.row(&table, now_ns, row);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches as _;
+    use netbcc_common::addr::{AF_INET6, Tuple};
+
+    use super::*;
+    use crate::out::{Clock, Out};
+
+    fn row(pid: u32, comm: &[u8], family: u16, lport: u16, rx_bytes: u64, tx_bytes: u64) -> Row {
+        let mut name = [0; 16];
+        name[..comm.len()].copy_from_slice(comm);
+        let laddr = if family == AF_INET {
+            [u32::from_ne_bytes([10, 0, 0, 1]), 0, 0, 0]
+        } else {
+            [0, 0, 0, u32::from_ne_bytes([0, 0, 0, 1])]
+        };
+        let tuple = Tuple { laddr, raddr: laddr, lport, rport: 80, family, zero: 0 };
+        Row { key: Key { tuple, pid, zero: 0, comm: name }, sum: Sum { rx_bytes, tx_bytes } }
+    }
+
+    fn printed(words: &str, mut rows: Vec<Row>) -> String {
+        let words = format!("tcptop {words}");
+        let matches = crate::cli::command::<Tcptop>().try_get_matches_from(words.split_whitespace()).unwrap();
+        let args = Options::from_arg_matches(&matches).unwrap();
+        let out = Out::memory(args.json.format(), Clock::fixed(0, 0));
+        let mut cx = Ctx { spec: &Tcptop::SPEC, verbose: false, out };
+        sort(&args, &mut rows);
+        print(&args, &mut cx, &rows, 1);
+        cx.out.take()
+    }
+
+    #[test]
+    fn both_families_have_their_block() {
+        let rows = || {
+            vec![
+                row(2, b"barad_agent long", AF_INET, 1, 1024, 2_200_576),
+                row(9_999_999, b"sshd", AF_INET6, 22, 5 << 40, 1),
+                row(1, b"a b", AF_INET, 2, 1_000_000 << 10, 1023),
+            ]
+        };
+        assert_eq!(
+            printed("", rows()),
+            "PID     COMM         LADDR                 RADDR                  RX_KB  TX_KB\n\
+             1       a b          10.0.0.1:2            10.0.0.1:80           1000000      0\n\
+             2       barad_agent  10.0.0.1:1            10.0.0.1:80                1   2149\n\
+             \n\
+             PID     COMM         LADDR6                           RADDR6                            RX_KB  TX_KB\n\
+             9999999 sshd         ::1:22                           ::1:80                           5368709120      0\n"
+        );
+        assert!(printed("-r 1", rows()).contains("LADDR6") && !printed("-r 1", rows()).contains("LADDR "));
+        assert_eq!(printed("", vec![]), "");
+        let json = printed("--json", rows());
+        assert_eq!(json.lines().count(), 3);
+        assert!(json.contains(
+            "\"pid\":1,\"comm\":\"a b\",\"ip\":4,\"laddr\":\"10.0.0.1\",\"lport\":2,\"raddr\":\"10.0.0.1\",\"rport\":80,\
+             \"rx_bytes\":1024000000,\"tx_bytes\":1023}"
+        ));
+    }
+
+    #[test]
+    fn rows_are_sorted_by_bytes_and_stay_in_order_when_equal() {
+        let pids = |words: &str, rows: &[(u32, u64, u64)]| -> Vec<String> {
+            let rows = rows.iter().map(|&(pid, rx, tx)| row(pid, b"x", AF_INET, 1, rx, tx)).collect();
+            let text = printed(words, rows);
+            text.lines().skip(1).filter_map(|line| line.split(' ').next().map(Into::into)).collect()
+        };
+        assert_eq!(pids("", &[(1, 1000, 400), (2, 1500, 0)]), ["2", "1"], "bytes, not KB");
+        assert_eq!(pids("", &[(3, 5, 0), (1, 0, 5), (2, 2, 3)]), ["1", "2", "3"]);
+        let rows = [(1, 9, 1), (2, 1, 8), (3, u64::MAX, 0)];
+        assert_eq!(pids("-s sent", &rows), ["2", "1", "3"]);
+        assert_eq!(pids("-s received", &rows), ["3", "1", "2"]);
+        assert_eq!(pids("-s all -r 2", &rows), ["3", "1"]);
+    }
+}
