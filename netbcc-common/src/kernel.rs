@@ -154,7 +154,8 @@ pub enum Func {
     /// `inet_csk_accept`: 4 arguments up to 6.9, 2 since 6.10; a typed program finds the
     /// return value behind them, so each count has its own program.
     InetCskAccept,
-    /// `tcp_recvmsg`: 5 arguments since 5.19, 6 before; the flags are the one before the last.
+    /// `tcp_recvmsg`: 5 arguments since 5.19 and 4 since 6.18, the flags being the fourth; 6 before 5.19, and they
+    /// are the fifth.
     TcpRecvmsg,
 }
 

@@ -5,6 +5,7 @@
 //! at [`mem`], then [`sock`].
 #![no_std]
 
+pub mod answer;
 pub mod emit;
 pub mod filter;
 pub mod mem;

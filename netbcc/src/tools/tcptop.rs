@@ -3,7 +3,8 @@
 //! Sums: `probes-ebpf/src/bin/tcptop.rs`. Sent is what the kernel took from the process (not what a call asked for),
 //! received what the process took from the kernel; looking without taking (MSG_PEEK) is neither. Every connection that
 //! moved a byte has a row, also one that closed meanwhile. What MPTCP and the kernel's TLS send is not seen, as in BCC,
-//! nor what is received by mapping pages (TCP_ZEROCOPY_RECEIVE).
+//! nor what is received by mapping pages (TCP_ZEROCOPY_RECEIVE). With fexit, the kernel leaves out calls that are under
+//! way while another tracer attaches to the same function, or detaches.
 //!
 //! BCC prints COMM as a Python object (`b'sshd'`), counts what MSG_PEEK saw, misses splice, and loses what arrives
 //! while it reads its tables.
@@ -168,17 +169,19 @@ fn send_calls() -> Config {
 }
 
 const FEXIT_PAGE: Prog = fexit("page_fexit", "tcp_sendpage");
-const FEXIT: [Prog; 3] = [
+const FEXIT: [Prog; 4] = [
     fexit("send_fexit", "tcp_sendmsg"),
     fexit("receive_fexit", "tcp_recvmsg").arity(Func::TcpRecvmsg, 5),
+    fexit("receive_fexit", "tcp_recvmsg").arity(Func::TcpRecvmsg, 4),
     fexit("splice_fexit", "tcp_splice_read"),
 ];
 const KPROBE_PAGE: [Prog; 2] =
     [kprobe("page_kprobe", "tcp_sendpage"), kretprobe("page_kretprobe", "tcp_sendpage")];
-const KPROBE: [Prog; 6] = [
+const KPROBE: [Prog; 7] = [
     kprobe("send_kprobe", "tcp_sendmsg"),
     kretprobe("send_kretprobe", "tcp_sendmsg"),
     kprobe("receive_kprobe", "tcp_recvmsg").arity(Func::TcpRecvmsg, 5),
+    kprobe("receive_kprobe", "tcp_recvmsg").arity(Func::TcpRecvmsg, 4),
     kretprobe("receive_kretprobe", "tcp_recvmsg"),
     kprobe("splice_kprobe", "tcp_splice_read"),
     kretprobe("splice_kretprobe", "tcp_splice_read"),
@@ -190,7 +193,7 @@ const TRANSFERS: Ladder = Ladder {
         // With the function by which sendfile and splice sent up to 6.4, and without it.
         Rung {
             name: RungName::Fexit,
-            programs: &[FEXIT_PAGE, FEXIT[0], FEXIT[1], FEXIT[2]],
+            programs: &[FEXIT_PAGE, FEXIT[0], FEXIT[1], FEXIT[2], FEXIT[3]],
             less_exact: None,
         },
         Rung { name: RungName::Fexit, programs: &FEXIT, less_exact: None },
@@ -205,6 +208,7 @@ const TRANSFERS: Ladder = Ladder {
                 KPROBE[3],
                 KPROBE[4],
                 KPROBE[5],
+                KPROBE[6],
             ],
             less_exact: None,
         },

@@ -20,6 +20,7 @@ use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext, RetPr
 use netbcc_common::addr::Tuple;
 use netbcc_common::loss::Loss;
 use netbcc_common::tcptop::{Config, Key, Read, Sum};
+use probes_ebpf::answer::answer;
 use probes_ebpf::emit::lost;
 use probes_ebpf::mem::{Probed, Typed};
 use probes_ebpf::sock::{Sock, ToTcp, is_inet, socket_sk, state};
@@ -135,8 +136,8 @@ fn received<A: ToTcp>(sk: Sock<A>, result: i64) {
 // match-proto: int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)
 #[fexit(function = "tcp_sendmsg")]
 fn send_fexit(ctx: FExitContext) -> i32 {
-    if let (Some(sk), Ok(result)) = (Sock::<Typed>::new(ctx.arg(0)), ctx.ret::<i32>()) {
-        sent(sk, result.into());
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
+        sent(sk, (answer(&ctx) as i32).into());
     }
     0
 }
@@ -144,19 +145,19 @@ fn send_fexit(ctx: FExitContext) -> i32 {
 // match-proto: int tcp_sendpage(struct sock *sk, struct page *page, int offset, size_t size, int flags) (up to 6.4)
 #[fexit(function = "tcp_sendpage")]
 fn page_fexit(ctx: FExitContext) -> i32 {
-    if let (Some(sk), Ok(result)) = (Sock::<Typed>::new(ctx.arg(0)), ctx.ret::<i32>()) {
-        sent(sk, result.into());
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
+        sent(sk, (answer(&ctx) as i32).into());
     }
     0
 }
 
-// match-proto: int tcp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags, int *addr_len)
+// match-proto: int tcp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags, int *addr_len) (the last one not since 6.18)
 #[fexit(function = "tcp_recvmsg")]
 fn receive_fexit(ctx: FExitContext) -> i32 {
     if ctx.arg::<i32>(3) & TAKES_NOTHING == 0
-        && let (Some(sk), Ok(result)) = (Sock::<Typed>::new(ctx.arg(0)), ctx.ret::<i32>())
+        && let Some(sk) = Sock::<Typed>::new(ctx.arg(0))
     {
-        received(sk, result.into());
+        received(sk, (answer(&ctx) as i32).into());
     }
     0
 }
@@ -164,8 +165,8 @@ fn receive_fexit(ctx: FExitContext) -> i32 {
 // match-proto: ssize_t tcp_splice_read(struct socket *sock, loff_t *ppos, struct pipe_inode_info *pipe, size_t len, unsigned int flags)
 #[fexit(function = "tcp_splice_read")]
 fn splice_fexit(ctx: FExitContext) -> i32 {
-    if let (Some(sk), Ok(result)) = (socket_sk::<Typed>(ctx.arg(0)), ctx.ret::<i64>()) {
-        received(sk, result);
+    if let Some(sk) = socket_sk::<Typed>(ctx.arg(0)) {
+        received(sk, answer(&ctx) as i64);
     }
     0
 }
@@ -235,7 +236,7 @@ fn page_kretprobe(ctx: RetProbeContext) -> u32 {
     0
 }
 
-// match-proto: int tcp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags, int *addr_len)
+// match-proto: int tcp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags, int *addr_len) (the last one not since 6.18)
 #[kprobe]
 fn receive_kprobe(ctx: ProbeContext) -> u32 {
     let takes = ctx.arg::<i32>(3).is_some_and(|flags| flags & TAKES_NOTHING == 0);
