@@ -8,6 +8,23 @@
 //!
 //! BCC prints COMM as a Python object (`b'sshd'`), counts what MSG_PEEK saw, misses splice, and loses what arrives
 //! while it reads its tables.
+//!
+//! Two connections over loopback, both ends in one process, on a 6.18 kernel that has neither kprobes nor fentry:
+//!
+//! ```text
+//! # netbcc tcptop -C 1 1
+//! Tracing... Output every 1 secs. Hit Ctrl-C to end
+//!
+//! 06:02:01 loadavg: 0.36 0.49 0.53 3/92 6682
+//!
+//! PID     COMM         LADDR                 RADDR                  RX_KB  TX_KB
+//! 6639    python3      127.0.0.1:47095       127.0.0.1:47662          852      0
+//! 6639    python3      127.0.0.1:47662       127.0.0.1:47095            0    852
+//!
+//! PID     COMM         LADDR6                           RADDR6                            RX_KB  TX_KB
+//! 6639    python3      ::1:40122                        ::1:49233                             0   2557
+//! 6639    python3      ::1:49233                        ::1:40122                          2557      0
+//! ```
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -77,7 +94,7 @@ enum Sort {
     Received,
 }
 
-/// How many rows the tables have room for.
+/// As in libbpf-tools.
 const MAX_ROWS: usize = 10_240;
 
 fn rows(text: &str) -> Result<usize, String> {
@@ -106,7 +123,7 @@ impl Tool for Tcptop {
             "COMM is the plain name.",
             "What MSG_PEEK sees is not counted; splice and sendfile are, on every kernel.",
             "The screen is cleared only where there is one: no escape sequence goes into a pipe or file.",
-            "Rows beyond the 10240 that the tables hold are counted as lost, and said.",
+            "There is room for 65536 rows per interval; what has none is counted as lost, and said.",
             "-c, -s, -r and -v are those of libbpf-tools; without -r there is no limit of rows.",
         ],
         object: object!("tcptop"),

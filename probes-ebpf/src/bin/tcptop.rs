@@ -34,9 +34,9 @@ static CONFIG: Config = Config { sends: [u64::MAX; 5], splice: u64::MAX, sendmms
 #[map]
 static CURRENT: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
-static SUMS_0: PerCpuHashMap<Key, Sum> = PerCpuHashMap::with_max_entries(10_240, BPF_F_NO_PREALLOC);
+static SUMS_0: PerCpuHashMap<Key, Sum> = PerCpuHashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 #[map]
-static SUMS_1: PerCpuHashMap<Key, Sum> = PerCpuHashMap::with_max_entries(10_240, BPF_F_NO_PREALLOC);
+static SUMS_1: PerCpuHashMap<Key, Sum> = PerCpuHashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// The cgroup of `--cgroup`.
 #[map]
