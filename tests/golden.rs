@@ -15,6 +15,7 @@ use netbcc::out::{Clock, Format, Out, Table};
 use netbcc::tool::Tool;
 use netbcc::tools::tcpconnect::{self, Tcpconnect};
 use netbcc::tools::tcplife::{self, Tcplife};
+use netbcc::tools::tcpretrans::{self, Tcpretrans};
 use netbcc_common::Comm;
 use netbcc_common::addr::{AF_INET, AF_INET6, Addr, Tuple};
 
@@ -227,6 +228,59 @@ fn tcplife_csv() {
 #[test]
 fn tcplife_json() {
     matches_fixture("tcplife", "rows.json", &[("--json", life_block("--json"))]);
+}
+
+fn retransmits() -> Vec<tcpretrans::Row> {
+    use netbcc_common::tcpretrans::{Event, FAILED, LOSS_PROBE, RETRANSMIT};
+    let states = [1, 2, 3, 4, 9, 12, 13];
+    let kinds = [RETRANSMIT, LOSS_PROBE, RETRANSMIT, FAILED, FAILED, FAILED, RETRANSMIT];
+    let row = |nth: usize| {
+        let event = Event {
+            ts_ns: 1000 * SECOND + TIMES[nth],
+            tuple: tuples()[nth],
+            pid: [0, 1, 4_194_304, 2_147_483_647, 31_337, 77, 0][nth],
+            seq: [1, 0, u32::MAX, 2_879_306_108, 5, 6, 7][nth],
+            state: states[nth],
+            error: [0, 0, 0, -1, -113, -4095, 0][nth],
+            kind: kinds[nth],
+            zero: 0,
+        };
+        event.into()
+    };
+    (0..7).map(row).collect()
+}
+
+fn retransmit_block(args: &str) -> String {
+    let format = if args.contains("--json") { Format::Json } else { Format::Text };
+    let table = tcpretrans::table(&options::<Tcpretrans>(args));
+    printed(format, &table, &retransmits(), |row| row.event.ts_ns)
+}
+
+#[test]
+fn tcpretrans_text() {
+    let blocks = ["", "-s", "-l", "--failed", "-s --failed"].map(|args| (args, retransmit_block(args)));
+    matches_fixture("tcpretrans", "rows.txt", &blocks);
+}
+
+#[test]
+fn tcpretrans_json() {
+    let blocks = ["--json", "--json --failed"].map(|args| (args, retransmit_block(args)));
+    matches_fixture("tcpretrans", "rows.json", &blocks);
+}
+
+#[test]
+fn tcpretrans_count() {
+    let counts: Vec<_> = tuples()
+        .into_iter()
+        .zip([0, 1, 10, 9_999_999_999, 99_999_999_999, u64::MAX, 2])
+        .map(|(flow, retransmits)| tcpretrans::Count { flow, retransmits })
+        .collect();
+    let block = |args: &'static str| {
+        let options = options::<Tcpretrans>(args);
+        let format = if args.contains("--json") { Format::Json } else { Format::Text };
+        (args, printed(format, &tcpretrans::count_table(&options), &counts, |_| 1000 * SECOND))
+    };
+    matches_fixture("tcpretrans", "count.txt", &["-c", "-c --json"].map(block));
 }
 
 #[test]

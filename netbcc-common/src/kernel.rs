@@ -142,26 +142,52 @@ fields! {
     SkbProtocol = "sk_buff"."protocol": 2,
     /// Fragments that are packets of their own (a reassembled datagram).
     ShinfoFragList = "skb_shared_info"."frag_list": 8,
+    /// What the protocol that has the packet keeps in it.
+    SkbCb = "sk_buff"."cb": 0,
+    /// In there, for TCP: sequence number of the first byte, host order.
+    TcpSkbCbSeq = "tcp_skb_cb"."seq": 4,
+    /// What a timer calls.
+    TimerFunction = "timer_list"."function": 8,
+    /// The timer of retransmissions and probes. Up to 6.18.
+    IcskRetransmitTimer = "inet_connection_sock"."icsk_retransmit_timer": 0,
+    /// The same, where it lies in the socket itself. Newer kernels.
+    SkRetransmitTimer = "sock"."tcp_retransmit_timer": 0,
+    /// What that timer is for: `ICSK_TIME_*`.
+    IcskPending = "inet_connection_sock"."icsk_pending": 1,
+    /// When it is due, in jiffies; the timer itself may be early. Absent where the timer is never early.
+    IcskTimeout = "inet_connection_sock"."icsk_timeout": 8,
 }
 
 /// How many fields there are; the length of the global `OFFSETS`.
 pub const FIELD_COUNT: usize = FIELDS.len();
 
-/// A function or tracepoint whose number of arguments differs between kernels.
-#[repr(u16)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Func {
-    /// `inet_csk_accept`: 4 arguments up to 6.9, 2 since 6.10; a typed program finds the
-    /// return value behind them, so each count has its own program.
-    InetCskAccept,
-    /// `tcp_recvmsg`: 5 arguments since 5.19 and 4 since 6.18, the flags being the fourth; 6 before 5.19, and they
-    /// are the fifth.
-    TcpRecvmsg,
+macro_rules! funcs {
+    ($($(#[$doc:meta])* $name:ident = $of:literal,)*) => {
+        /// A function or tracepoint whose number of arguments is asked for: a typed program finds the return value
+        /// behind them, so each count has its own program.
+        #[repr(u16)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Func { $($(#[$doc])* $name,)* }
+
+        /// Every [`Func`] in order of its index, with the kernel's name; a tracepoint's is that of its typedef.
+        pub const FUNCS: &[(Func, &str)] = &[$((Func::$name, $of),)*];
+    };
 }
 
-/// Every [`Func`] in order of its index, with the kernel's name.
-pub const FUNCS: &[(Func, &str)] =
-    &[(Func::InetCskAccept, "inet_csk_accept"), (Func::TcpRecvmsg, "tcp_recvmsg")];
+funcs! {
+    /// 4 arguments up to 6.9, 2 since 6.10.
+    InetCskAccept = "inet_csk_accept",
+    /// 5 arguments since 5.19 and 4 since 6.18, the flags being the fourth; 6 before 5.19, and they are the fifth.
+    TcpRecvmsg = "tcp_recvmsg",
+    /// The tracepoint: (sk, skb), and since 6.15 the error as well.
+    TcpRetransmitSkb = "btf_trace_tcp_retransmit_skb",
+    /// The function: 3 since 4.7.
+    TcpRetransmitSkbFunction = "tcp_retransmit_skb",
+    /// 3.
+    TcpV4Connect = "tcp_v4_connect",
+    /// 3.
+    TcpV6Connect = "tcp_v6_connect",
+}
 
 /// How many there are.
 pub const FUNC_COUNT: usize = FUNCS.len();

@@ -15,6 +15,7 @@ pub mod softirqs;
 pub mod solisten;
 pub mod tcpconnect;
 pub mod tcplife;
+pub mod tcpretrans;
 pub mod tcpstates;
 pub mod tcptop;
 

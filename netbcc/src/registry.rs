@@ -5,6 +5,7 @@ use crate::tools::softirqs::Softirqs;
 use crate::tools::solisten::Solisten;
 use crate::tools::tcpconnect::Tcpconnect;
 use crate::tools::tcplife::Tcplife;
+use crate::tools::tcpretrans::Tcpretrans;
 use crate::tools::tcpstates::Tcpstates;
 use crate::tools::tcptop::Tcptop;
 
@@ -14,6 +15,7 @@ pub const TOOLS: &[Entry] = &[
     entry::<Solisten>(),
     entry::<Tcpconnect>(),
     entry::<Tcplife>(),
+    entry::<Tcpretrans>(),
     entry::<Tcpstates>(),
     entry::<Tcptop>(),
 ];

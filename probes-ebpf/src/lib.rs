@@ -14,6 +14,7 @@ pub mod sock;
 pub mod storage;
 pub mod syscall;
 pub mod task;
+pub mod timer;
 
 #[cfg(target_arch = "bpf")]
 #[panic_handler]

@@ -31,6 +31,14 @@ impl<A: Access> Skb<A> {
         Sock::new(unsafe { A::load::<Pointer>(self.at.wrapping_add(offset)) }.0)
     }
 
+    /// Sequence number of the first byte, of a packet that TCP has.
+    #[inline(always)]
+    pub fn tcp_seq(self) -> u32 {
+        let Some(cb) = offset(Field::SkbCb) else { return 0 };
+        // SAFETY: as above; TCP keeps a tcp_skb_cb there.
+        unsafe { field::<A, u32>(self.at.wrapping_add(cb), Field::TcpSkbCbSeq) }
+    }
+
     /// EtherType in host order.
     #[inline(always)]
     pub fn protocol(self) -> u16 {

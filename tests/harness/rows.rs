@@ -70,6 +70,10 @@ fn text(header: &str, line: &str) -> Result<Cells, String> {
             at = (start..chars.len()).find(|&i| chars[i] == ' ').unwrap_or(chars.len());
             chars[start..at].iter().collect()
         };
+        // `LADDR:LPORT` is two columns for who asks.
+        if let (Some((addr, port)), Some((ip, number))) = (name.split_once(':'), cell.rsplit_once(':')) {
+            cells.extend([(addr.into(), ip.into()), (port.into(), number.into())]);
+        }
         cells.push((name.into(), cell));
     }
     if chars[at..].iter().any(|&c| c != ' ') {

@@ -25,7 +25,9 @@ pub(crate) const CHECKS: &[Check] = checks![
 ];
 
 /// The tools that there are.
-const TOOLS: [&str; 6] = ["softirqs", "solisten", "tcpconnect", "tcplife", "tcpstates", "tcptop"];
+fn tools() -> impl Iterator<Item = &'static str> {
+    netbcc::registry::TOOLS.iter().map(|entry| entry.spec.name)
+}
 
 fn copies_run_side_by_side(_: &Case) {
     let net = Net::new();
@@ -48,14 +50,14 @@ fn without_permission_there_is_one_clear_line(_: &Case) {
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
     let copy = place.path().join("netbcc");
     fs::copy(binary(), &copy).expect("room for a copy");
-    for tool in TOOLS {
+    for tool in tools() {
         let ended = Launch::new(tool, "").program(copy.clone()).user(65_534).ends();
         ended.code(1).one_line(tool, &["root"]);
     }
 }
 
 fn kill_9_leaves_nothing_loaded(_: &Case) {
-    for tool in TOOLS {
+    for tool in tools() {
         let net = Net::new();
         let run = Launch::new(tool, "").start(&net);
         let programs = programs_of(run.pid());
@@ -95,7 +97,7 @@ fn a_reader_that_goes_away_is_a_normal_end(_: &Case) {
 }
 
 fn a_full_disk_is_one_clear_line(_: &Case) {
-    for tool in TOOLS {
+    for tool in tools() {
         let full = OpenOptions::new().write(true).open("/dev/full").expect("there is /dev/full");
         let ended =
             Launch::new(tool, "").stdout(full).ends().without(&Case { tool, rung: Rung::Any }.notes(""));

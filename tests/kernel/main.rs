@@ -14,6 +14,7 @@ mod softirqs;
 mod solisten;
 mod tcpconnect;
 mod tcplife;
+mod tcpretrans;
 mod tcpstates;
 mod tcptop;
 
@@ -45,6 +46,8 @@ fn main() -> ExitCode {
         trials("tcplife", &[Rung::Any], tcplife::ANY),
         trials("tcpconnect", &Rung::FORCED, tcpconnect::CHECKS),
         trials("tcplife", &Rung::FORCED, tcplife::CHECKS),
+        trials("tcpretrans", &[Rung::Any], tcpretrans::ANY),
+        trials("tcpretrans", &Rung::FORCED, tcpretrans::CHECKS),
         trials("tcpstates", &[Rung::Any], tcpstates::ANY),
         trials("tcpstates", &Rung::FORCED, tcpstates::CHECKS),
         trials("tcptop", &[Rung::Any], tcptop::ANY),

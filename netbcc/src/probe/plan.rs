@@ -47,6 +47,7 @@ pub struct Plan {
     object: &'static [u8],
     ladders: Vec<&'static Ladder>,
     fields: Vec<Field>,
+    alternatives: Vec<&'static [Field]>,
     asked: Vec<&'static str>,
     rows: Rows,
     filter: Filter,
@@ -62,6 +63,7 @@ impl Plan {
             object: cx.spec.object,
             ladders: Vec::new(),
             fields: Vec::new(),
+            alternatives: Vec::new(),
             asked: Vec::new(),
             rows: Rows::Both,
             filter: Filter::default(),
@@ -80,6 +82,12 @@ impl Plan {
     /// Refuses to run, by name, on a kernel without these fields.
     pub fn fields(mut self, fields: &[Field]) -> Self {
         self.fields.extend_from_slice(fields);
+        self
+    }
+
+    /// Refuses to run, by the name of the last, on a kernel that has none of these fields.
+    pub fn one_of(mut self, fields: &'static [Field]) -> Self {
+        self.alternatives.push(fields);
         self
     }
 
@@ -216,6 +224,13 @@ impl Plan {
         let kernel = self.ask_kernel(has_ipv6)?;
         for field in &self.fields {
             kernel.require(*field)?;
+        }
+        for fields in &self.alternatives {
+            if let Some((last, others)) = fields.split_last()
+                && others.iter().all(|field| kernel.require(*field).is_err())
+            {
+                kernel.require(*last)?;
+            }
         }
         let mut object = self.parse_object(&kernel).context("its BPF object")?;
         let mut chosen = Vec::new();

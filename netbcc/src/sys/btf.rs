@@ -308,7 +308,7 @@ const SHAPES: [Shape; 32] = {
         kind += 1;
     }
     shapes[kind::INT] = Shape { fixed: 4, ..sized };
-    shapes[kind::PTR] = Shape { known: true, say: 8, ..none };
+    shapes[kind::PTR] = Shape { known: true, keep: VALUE, say: POINTS, ..none };
     shapes[kind::ARRAY] = Shape { fixed: 12, ..unsized_ };
     shapes[kind::STRUCT] = Shape { member: 12, named: true, ..sized };
     shapes[kind::UNION] = Shape { member: 12, named: true, ..sized };
@@ -466,7 +466,12 @@ fn typedef_name(tracepoint: &str) -> String {
 /// What one word per type says, in its two upper bits.
 const REFERS: u32 = 1 << 30;
 const UNSIZED: u32 = 2 << 30;
+/// A pointer to the type in the lower bits.
+const POINTS: u32 = 3 << 30;
 const VALUE: u32 = REFERS - 1;
+
+/// Bytes of a pointer.
+const POINTER: u32 = 8;
 
 /// A member with a wanted name, of a wanted or anonymous struct or union.
 struct Member {
@@ -628,13 +633,22 @@ impl Pass {
     }
 
     fn size_of(&self, id: u32) -> Option<u32> {
-        self.resolve(id).filter(|word| word & UNSIZED == 0)
+        match self.resolve(id)? {
+            word if word & !VALUE == POINTS => Some(POINTER),
+            word => (word & UNSIZED == 0).then_some(word),
+        }
     }
 
+    /// How many arguments a function has, or a tracepoint by the name of its typedef.
     fn func_arity(&self, name: &str) -> Option<u8> {
+        let name = self.names.of(name)?;
         // FUNC refers to its FUNC_PROTO, whose word is the number of arguments.
-        let id = only(&self.funcs, self.names.of(name)?)?;
-        u8::try_from(self.resolve(id)?).ok()
+        if let Some(id) = only(&self.funcs, name) {
+            return u8::try_from(self.resolve(id)?).ok();
+        }
+        // A pointer to such a function, whose first argument is the tracepoint's own.
+        let pointer = self.resolve(only(&self.typedefs, name)?).filter(|word| word & !VALUE == POINTS)?;
+        u8::try_from(self.resolve(pointer & VALUE)?.checked_sub(1)?).ok()
     }
 }
 
@@ -704,6 +718,11 @@ mod tests {
         blob.add("twice", info(kind::FUNC, 0), &[5]); // 8
         blob.types.extend([blob.types[blob.types.len() - 3], info(kind::FUNC, 0), 5]); // 9
         blob.add("btf_trace_net_dev_queue", info(kind::TYPEDEF, 0), &[4]); // 10
+        blob.add("", info(kind::PTR, 0), &[12]); // 11
+        blob.add("", info(kind::FUNC_PROTO, 3), &[0, 0, 4, 0, 4, 0, 4]); // 12
+        blob.add("btf_trace_tcp_retransmit_skb", info(kind::TYPEDEF, 0), &[11]); // 13
+        let pointer = blob.name("sk_socket");
+        blob.add("sock", info(kind::STRUCT, 1), &[8, pointer, 4, 64]); // 14
         blob.bytes()
     }
 
@@ -726,10 +745,13 @@ mod tests {
         let kernel = read_whole(&sample()).unwrap();
         assert_eq!(kernel.offsets()[Field::SkFamily as usize], 24);
         assert_eq!(kernel.offsets()[Field::SkState as usize], MISSING);
+        assert_eq!(kernel.offsets()[Field::SkSocket as usize], 8);
         assert_eq!(kernel.function("tcp_v4_connect"), Some(6));
         assert_eq!(kernel.function("twice"), None);
         assert_eq!(kernel.function("missing"), None);
         assert_eq!(kernel.tracepoint("net_dev_queue"), Some(10));
+        assert!(kernel.fits(Some((Func::TcpRetransmitSkb, 2))));
+        assert!(!kernel.fits(Some((Func::TcpRetransmitSkb, 3))));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use netbcc_common::kernel::Field;
+use netbcc_common::kernel::{Field, Func};
 use netbcc_common::tcpconnect::{
     CONNECTED, Config, DNS_LARGE_ROOM, DNS_SMALL, Dns, Event, FAILED, Flow, OPENED, SYN_LEFT,
 };
@@ -178,8 +178,8 @@ const CONNECTS: Ladder = Ladder {
         Rung {
             name: RungName::Fexit,
             programs: &[
-                fexit("v4_fexit", "tcp_v4_connect").when(Need::V4Rows),
-                fexit("v6_fexit", "tcp_v6_connect").when(Need::V6Rows),
+                fexit("v4_fexit", "tcp_v4_connect").arity(Func::TcpV4Connect, 3).when(Need::V4Rows),
+                fexit("v6_fexit", "tcp_v6_connect").arity(Func::TcpV6Connect, 3).when(Need::V6Rows),
             ],
             less_exact: None,
         },

@@ -1,0 +1,326 @@
+//! tcpretrans: one row per segment that this host's TCP sends again, or a count of them per flow.
+//!
+//! Events: `probes-ebpf/src/bin/tcpretrans.rs`, from the tracepoint `tcp:tcp_retransmit_skb`, or from the function of
+//! that name. Tail loss probes (`-l`): from `tcp_send_loss_probe`, or from the timer that calls it. PID is the process that was
+//! interrupted, not the socket's owner: retransmissions happen in timers and on arriving packets.
+//!
+//! Not rows: SYN-ACKs (the socket does not exist yet), window probes, keepalives, and attempts that failed on this
+//! host, which newer kernels (6.15) report at the same tracepoint and BCC prints as if they had been sent; `--failed`
+//! shows them. A probe that sends its last segment again is two rows, L and R; one with new data is L only.
+//!
+//! On a kernel without kprobes and fentry, with the packets of a connection dropped after its first exchange:
+//!
+//! ```text
+//! # tcpretrans -ls
+//! Tracing retransmits ... Hit Ctrl-C to end
+//! TIME     PID     IP LADDR:LPORT          T> RADDR:RPORT          STATE        SEQ
+//! 05:02:11 0       4  10.74.50.1:40522     L> 10.74.50.2:80        ESTABLISHED  0
+//! 05:02:11 0       4  10.74.50.1:40522     R> 10.74.50.2:80        ESTABLISHED  3196871937
+//! 05:02:11 0       4  10.74.50.1:40522     R> 10.74.50.2:80        ESTABLISHED  3196871937
+//! ```
+
+use std::fmt;
+
+use anyhow::Result;
+use clap::Args;
+use netbcc_common::addr::Tuple;
+use netbcc_common::kernel::{Field, Func};
+use netbcc_common::tcpretrans::{Config, Event, LOSS_PROBE, RETRANSMIT};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use zerocopy::FromBytes as _;
+
+use super::{conn, object};
+use crate::cli::{Family, Json, Verbose};
+use crate::out::{Cell, Format, Table, data, left, right, wall};
+use crate::probe::hook::{Ladder, Rung, RungName, fentry, fexit, kprobe, tp_btf};
+use crate::probe::{Batch, Plan, Probe};
+use crate::tool::{Ctx, Spec, Tool};
+
+/// The tool.
+pub struct Tcpretrans;
+
+/// Its options.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Add the sequence number; without effect with -c
+    #[arg(short, long, help_heading = "Output")]
+    sequence: bool,
+    /// Also tail loss probes, as type L
+    #[arg(short, long, help_heading = "Output")]
+    lossprobe: bool,
+    /// Count per flow, and print the table at the end
+    #[arg(short, long, help_heading = "Output")]
+    count: bool,
+    /// Also attempts that failed on this host, as type F, with the error
+    #[arg(long, conflicts_with = "count", help_heading = "Output")]
+    failed: bool,
+    #[command(flatten)]
+    family: Family,
+    #[command(flatten)]
+    json: Json,
+    #[command(flatten)]
+    verbose: Verbose,
+}
+
+impl Tool for Tcpretrans {
+    const SPEC: Spec = Spec {
+        name: "tcpretrans",
+        about: "Trace TCP retransmits",
+        examples: &[
+            ("tcpretrans", "all retransmits"),
+            ("tcpretrans -l", "tail loss probes (TLP), too"),
+            ("tcpretrans -s", "with the sequence number"),
+            ("tcpretrans -c", "count per flow until Ctrl-C"),
+            ("tcpretrans -4", "IPv4 sockets only"),
+            ("tcpretrans --failed", "attempts that this host refused, too"),
+            ("tcpretrans --json", "JSON Lines"),
+        ],
+        overhead: "Runs a short program per retransmitted segment, and none otherwise. -l adds one per loss probe; \
+                   where the kernel has neither fentry nor kprobes, one of a few instructions per expired timer.",
+        differences: &[
+            "Attempts that failed on this host are not rows, on any kernel; --failed shows them.",
+            "-l needs no kprobes.",
+            "SIGTERM prints the table of -c, too.",
+        ],
+        object: object!("tcpretrans"),
+        ladders: &[RETRANSMITS, ATTEMPTS, PROBES],
+    };
+    type Args = Options;
+
+    fn run(args: Options, cx: &mut Ctx) -> Result<()> {
+        cx.verbose |= args.verbose.verbose;
+        cx.out.set_format(args.json.format());
+        let config = Config { count: args.count.into(), failed: args.failed.into() };
+        let mut plan = Plan::new(cx)
+            .ladder(if args.failed { &ATTEMPTS } else { &RETRANSMITS })
+            .fields(FIELDS)
+            .family(args.family)
+            .global("CONFIG", &config);
+        if args.lossprobe {
+            plan = plan
+                .ladder(&PROBES)
+                .fields(&[Field::IcskPending, Field::TimerFunction])
+                .one_of(&[Field::SkRetransmitTimer, Field::IcskRetransmitTimer]);
+        }
+        let probe = plan.attach(cx)?;
+        if probe.rung(PROBES.name) == Some(RungName::Tracepoint) {
+            // The kernel side takes the address of TCP's timer function from the next TCP socket that ends.
+            let family = if args.family.ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+            drop(socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?);
+        }
+        cx.out.line("Tracing retransmits ... Hit Ctrl-C to end");
+        if args.count { count(&args, cx, probe) } else { rows(&args, cx, probe) }
+    }
+}
+
+const FIELDS: &[Field] = &[
+    Field::SkFamily,
+    Field::SkState,
+    Field::SkNum,
+    Field::SkDport,
+    Field::SkRcvSaddr,
+    Field::SkDaddr,
+    Field::SkbCb,
+    Field::TcpSkbCbSeq,
+];
+
+/// What `tcp_retransmit_skb` is not called for. The function below it, `__tcp_retransmit_skb`, is, but compilers may
+/// make it a part of its callers, and Debian's 6.1 is such a case.
+const NOT_BY_PROBES: &str = "a segment that a loss probe sends again is not seen";
+
+const RETRANSMITS: Ladder = Ladder {
+    name: "retransmits",
+    rungs: &[
+        Rung {
+            name: RungName::Tracepoint,
+            programs: &[
+                tp_btf("again2_tp", "tcp_retransmit_skb").arity(Func::TcpRetransmitSkb, 2),
+                tp_btf("again3_tp", "tcp_retransmit_skb").arity(Func::TcpRetransmitSkb, 3),
+            ],
+            less_exact: None,
+        },
+        Rung {
+            name: RungName::Fexit,
+            programs: &[fexit("again_fexit", "tcp_retransmit_skb").arity(Func::TcpRetransmitSkbFunction, 3)],
+            less_exact: Some(NOT_BY_PROBES),
+        },
+        Rung {
+            name: RungName::Kprobe,
+            programs: &[kprobe("again_kprobe", "tcp_retransmit_skb")],
+            less_exact: Some(
+                "a segment that a loss probe sends again is not seen, and attempts that fail on this host are rows, \
+                 too",
+            ),
+        },
+    ],
+};
+
+const ATTEMPTS: Ladder = Ladder {
+    name: "retransmits and failed attempts",
+    rungs: &[
+        Rung {
+            name: RungName::Tracepoint,
+            programs: &[tp_btf("again3_tp", "tcp_retransmit_skb").arity(Func::TcpRetransmitSkb, 3)],
+            less_exact: None,
+        },
+        Rung {
+            name: RungName::Fexit,
+            programs: &[fexit("again_fexit", "tcp_retransmit_skb").arity(Func::TcpRetransmitSkbFunction, 3)],
+            less_exact: Some(NOT_BY_PROBES),
+        },
+    ],
+};
+
+const PROBES: Ladder = Ladder {
+    name: "loss probes",
+    rungs: &[
+        Rung {
+            name: RungName::Fexit,
+            programs: &[fentry("probe_fentry", "tcp_send_loss_probe")],
+            less_exact: None,
+        },
+        Rung {
+            name: RungName::Kprobe,
+            programs: &[kprobe("probe_kprobe", "tcp_send_loss_probe")],
+            less_exact: None,
+        },
+        Rung {
+            name: RungName::Tracepoint,
+            programs: &[tp_btf("timer_tp", "timer_expire_entry"), tp_btf("learn_tp", "tcp_destroy_sock")],
+            less_exact: Some(
+                "a probe whose socket is in use when its timer fires shows at that moment, before it is sent",
+            ),
+        },
+    ],
+};
+
+/// BCC's columns.
+pub fn table(args: &Options) -> Table<Row> {
+    let state = |r: &Row| conn::state(r.event.state);
+    let table = Table::new(args.json.format())
+        .col(wall(8))
+        .col(left("PID", 7, |r: &Row| r.event.pid.into()))
+        .col(left("IP", 2, |r: &Row| Cell::Unsigned(conn::version(r.event.tuple.family))))
+        .col(data("laddr", |r: &Row| conn::laddr(&r.event.tuple).into()))
+        .col(data("lport", |r: &Row| r.event.tuple.lport.into()))
+        .col(
+            left("LADDR:LPORT", 20, |r: &Row| {
+                Cell::Endpoint(conn::laddr(&r.event.tuple), r.event.tuple.lport)
+            })
+            .except(Format::Json),
+        )
+        .col(left("T", 1, |r: &Row| kind(r.event.kind).into()).gap("> ").key("type"))
+        .col(data("raddr", |r: &Row| conn::raddr(&r.event.tuple).into()))
+        .col(data("rport", |r: &Row| r.event.tuple.rport.into()))
+        .col(
+            left("RADDR:RPORT", 20, |r: &Row| {
+                Cell::Endpoint(conn::raddr(&r.event.tuple), r.event.tuple.rport)
+            })
+            .except(Format::Json),
+        );
+    let width = if args.sequence || args.failed { 12 } else { 0 };
+    let sequence = left("SEQ", if args.failed { 10 } else { 0 }, |r: &Row| r.event.seq.into());
+    table
+        .col(left("STATE", width, state))
+        .col_if(args.sequence || args.json.json, sequence.header_width(10))
+        .col_if(args.failed, left("ERROR", 0, |r: &Row| error(r, "-".into())).except(Format::Json))
+        .col_if(args.failed, data("error", |r: &Row| error(r, Cell::Empty)))
+}
+
+/// The error of an attempt that failed; `none` where it did not.
+fn error<'r>(row: &'r Row, none: Cell<'r>) -> Cell<'r> {
+    if row.error.0 == 0 { none } else { Cell::Shown(&row.error) }
+}
+
+/// T.
+fn kind(kind: u32) -> &'static str {
+    match kind {
+        RETRANSMIT => "R",
+        LOSS_PROBE => "L",
+        _ => "F",
+    }
+}
+
+/// An event with what user space makes of it.
+pub struct Row {
+    /// As the kernel sent it.
+    pub event: Event,
+    error: ErrorName,
+}
+
+impl From<Event> for Row {
+    fn from(event: Event) -> Self {
+        Self { event, error: ErrorName(event.error) }
+    }
+}
+
+/// A negative errno, shown by its name (`EHOSTUNREACH`), or as a number if it has none.
+struct ErrorName(i32);
+
+impl fmt::Display for ErrorName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Errno::from_raw(self.0.wrapping_neg()) {
+            Errno::UnknownErrno => write!(f, "{}", self.0),
+            errno => write!(f, "{errno:?}"),
+        }
+    }
+}
+
+fn rows(args: &Options, cx: &mut Ctx, mut probe: Probe) -> Result<()> {
+    let table = table(args);
+    cx.out.header(&table);
+    probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
+        for event in batch.records().filter_map(|record| Event::read_from_bytes(record).ok()) {
+            cx.out.row(&table, event.ts_ns, &event.into());
+        }
+        Ok(None)
+    })
+}
+
+/// A flow and its retransmissions.
+pub struct Count {
+    /// Both ends.
+    pub flow: Tuple,
+    /// How many; loss probes add to it with `-l`, as in BCC.
+    pub retransmits: u64,
+}
+
+/// The columns of `-c`.
+pub fn count_table(args: &Options) -> Table<Count> {
+    let ends = |header, cell| left(header, 20, cell).header_width(25).except(Format::Json);
+    Table::new(args.json.format())
+        .col(data("laddr", |c: &Count| conn::laddr(&c.flow).into()))
+        .col(data("lport", |c: &Count| c.flow.lport.into()))
+        .col(
+            ends("LADDR:LPORT", |c: &Count| Cell::FlowEnd(conn::laddr(&c.flow), c.flow.lport))
+                .gap(" <-> ")
+                .header_gap(" "),
+        )
+        .col(data("raddr", |c: &Count| conn::raddr(&c.flow).into()))
+        .col(data("rport", |c: &Count| c.flow.rport.into()))
+        .col(ends("RADDR:RPORT", |c: &Count| Cell::FlowEnd(conn::raddr(&c.flow), c.flow.rport)))
+        .col(right("RETRANSMITS", 10, |c: &Count| c.retransmits.into()))
+}
+
+fn count(args: &Options, cx: &mut Ctx, mut probe: Probe) -> Result<()> {
+    probe.stream(cx, |_: &mut Ctx, _: &Batch| Ok(None))?;
+    let flows = probe.counts::<{ size_of::<Tuple>() }>("FLOWS")?.into_iter();
+    let mut counts: Vec<Count> = flows
+        .filter_map(|(key, retransmits)| {
+            Some(Count { flow: Tuple::read_from_bytes(&key).ok()?, retransmits })
+        })
+        .collect();
+    // BCC leaves ties to chance; here addresses decide.
+    counts.sort_by_key(|Count { flow, retransmits }| {
+        (flow.family, *retransmits, conn::laddr(flow), flow.lport, conn::raddr(flow), flow.rport)
+    });
+    let table = count_table(args);
+    cx.out.line("");
+    cx.out.header(&table);
+    let now_ns = cx.out.clock().monotonic_ns();
+    for count in &counts {
+        cx.out.row(&table, now_ns, count);
+    }
+    cx.out.flush()
+}

@@ -1,0 +1,160 @@
+//! tcpretrans: one event per segment that TCP sends again, and with `-l` per tail loss probe; flows counted with `-c`.
+//!
+//! `tcp:tcp_retransmit_skb` (since 4.15) is hit in `__tcp_retransmit_skb`, so by every cause: timeout, fast
+//! retransmit, SYN, and the probe that sends its last segment again. Since 6.15 it is hit by failed attempts as well,
+//! and says so. The function `tcp_retransmit_skb` is called by all but the probe, and answers whether it failed.
+//!
+//! Probes: `tcp_send_loss_probe` is called for each. Where nothing can hang on a function, `timer:timer_expire_entry`
+//! sees the timer of every socket, among all other timers: it is one that calls TCP's function. Which address that
+//! has is learned from any TCP socket that is destroyed; user space makes one for that.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::macros::{btf_tracepoint, fentry, fexit, kprobe, map};
+use aya_ebpf::maps::{Array, PerCpuHashMap};
+use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext, ProbeContext};
+use netbcc_common::addr::Tuple;
+use netbcc_common::loss::Loss;
+use netbcc_common::tcpretrans::{Config, Event, FAILED, LOSS_PROBE, RETRANSMIT};
+use probes_ebpf::emit::{lost, reserve};
+use probes_ebpf::mem::{Access, Probed, Typed};
+use probes_ebpf::skb::Skb;
+use probes_ebpf::sock::Sock;
+use probes_ebpf::timer::{self, Timer};
+use probes_ebpf::{filter, setting, storage, task};
+
+#[unsafe(no_mangle)]
+static CONFIG: Config = Config { count: 0, failed: 0 };
+
+/// Retransmissions per flow, for `-c`.
+#[map]
+static FLOWS: PerCpuHashMap<Tuple, u64> = PerCpuHashMap::with_max_entries(10_240, BPF_F_NO_PREALLOC);
+
+/// Address of the function that TCP's timers call, once it is known.
+#[map]
+static WRITE_TIMER: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Something happens to `sk`.
+#[inline(always)]
+fn happens<A: Access>(sk: Sock<A>, kind: u32, error: i32, seq: impl FnOnce() -> u32) {
+    let family = sk.family();
+    if !filter::keeps_family(family) {
+        return;
+    }
+    if setting!(CONFIG.count) != 0 {
+        let mut flow = Tuple::default();
+        ends(sk, family, &mut flow);
+        if !storage::add(&FLOWS, flow, 1) {
+            lost(Loss::MapFull);
+        }
+        return;
+    }
+    let Some(mut event) = reserve::<Event>() else { return };
+    event.ts_ns = task::now_ns();
+    ends(sk, family, &mut event.tuple);
+    event.pid = task::pid();
+    event.seq = seq();
+    event.state = sk.state();
+    event.error = error;
+    event.kind = kind;
+    event.zero = 0;
+}
+
+#[inline(always)]
+fn ends<A: Access>(sk: Sock<A>, family: u16, to: &mut Tuple) {
+    sk.addrs(family, to);
+    to.lport = sk.num();
+    to.rport = sk.rport();
+}
+
+/// `skb` of `sk` was sent again, or not.
+#[inline(always)]
+fn again<A: Access>(sk: *const u8, skb: *const u8, error: i32) {
+    let (Some(sk), Some(skb)) = (Sock::<A>::new(sk), Skb::<A>::new(skb)) else { return };
+    if error == 0 {
+        happens(sk, RETRANSMIT, 0, || skb.tcp_seq());
+    } else if setting!(CONFIG.failed) != 0 {
+        happens(sk, FAILED, error, || skb.tcp_seq());
+    }
+}
+
+// match-proto: void tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb) (up to 6.14)
+#[btf_tracepoint(function = "tcp_retransmit_skb")]
+fn again2_tp(ctx: BtfTracePointContext) -> i32 {
+    again::<Typed>(ctx.arg(0), ctx.arg(1), 0);
+    0
+}
+
+// match-proto: void tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, int err) (since 6.15)
+#[btf_tracepoint(function = "tcp_retransmit_skb")]
+fn again3_tp(ctx: BtfTracePointContext) -> i32 {
+    again::<Typed>(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+// match-proto: int tcp_retransmit_skb(struct sock *sk, struct sk_buff *skb, int segs)
+#[fexit(function = "tcp_retransmit_skb")]
+fn again_fexit(ctx: FExitContext) -> i32 {
+    // The return value lies behind the arguments. The verifier of 6.1 does not know that bpf_get_func_ret changes
+    // the variable that it is given, and removes code that asks for it.
+    again::<Typed>(ctx.arg(0), ctx.arg(1), ctx.arg(3));
+    0
+}
+
+// match-proto: int tcp_retransmit_skb(struct sock *sk, struct sk_buff *skb, int segs)
+#[kprobe]
+fn again_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
+        again::<Probed>(sk, skb, 0);
+    }
+    0
+}
+
+#[inline(always)]
+fn probes<A: Access>(sk: Sock<A>) {
+    happens(sk, LOSS_PROBE, 0, || 0);
+}
+
+// match-proto: void tcp_send_loss_probe(struct sock *sk)
+#[fentry(function = "tcp_send_loss_probe")]
+fn probe_fentry(ctx: FEntryContext) -> i32 {
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
+        probes(sk);
+    }
+    0
+}
+
+// match-proto: void tcp_send_loss_probe(struct sock *sk)
+#[kprobe]
+fn probe_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(0).and_then(Sock::<Probed>::new) {
+        probes(sk);
+    }
+    0
+}
+
+// match-proto: void timer_expire_entry(struct timer_list *timer, unsigned long baseclk)
+#[btf_tracepoint(function = "timer_expire_entry")]
+fn timer_tp(ctx: BtfTracePointContext) -> i32 {
+    // Every timer of the kernel comes by.
+    if let Some(timer) = Timer::new(ctx.arg(0))
+        && WRITE_TIMER.get(0).is_some_and(|known| *known == timer.function())
+        && let Some(sk) = timer.socket()
+        && timer::is_loss_probe(sk)
+    {
+        probes(sk);
+    }
+    0
+}
+
+// match-proto: void tcp_destroy_sock(struct sock *sk)
+#[btf_tracepoint(function = "tcp_destroy_sock")]
+fn learn_tp(ctx: BtfTracePointContext) -> i32 {
+    if WRITE_TIMER.get(0).is_some_and(|known| *known == 0)
+        && let Some(sk) = Sock::<Probed>::new(ctx.arg(0))
+    {
+        let _array_entries_are_there = WRITE_TIMER.set(0, timer::function_of(sk), 0);
+    }
+    0
+}

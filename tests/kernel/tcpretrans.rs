@@ -1,0 +1,260 @@
+//! tcpretrans: which segments are rows, what the rows say, and what is counted.
+//!
+//! The acceptance list of its specification. Packets are dropped on their way in, after they were sent; on their way
+//! out, where the sender learns of it.
+
+use std::time::Duration;
+
+use netbcc_tests::checks;
+use netbcc_tests::kernel::{Case, Check, Rung};
+use netbcc_tests::net::{Net, has_ipv6};
+use netbcc_tests::peer::How;
+use netbcc_tests::rows::{Row, Rows};
+use netbcc_tests::run::{Launch, Run};
+
+/// What does not depend on the rung.
+pub(crate) const ANY: &[Check] =
+    checks![the_headers_are_exactly_these, the_first_choice_is_the_tracepoint, an_empty_count_is_a_header];
+
+pub(crate) const CHECKS: &[Check] = checks![
+    lost_data_is_probed_for_and_sent_again_with_the_same_number,
+    a_probe_with_new_data_is_no_retransmission,
+    lost_syns_are_sent_again_and_lost_syn_acks_are_no_rows,
+    the_count_is_the_number_of_rows,
+    what_the_host_refuses_is_no_row_and_failed_shows_it,
+];
+
+const BANNER: &str = "Tracing retransmits ... Hit Ctrl-C to end";
+const HEADER: &str = "TIME     PID     IP LADDR:LPORT          T> RADDR:RPORT          STATE";
+
+/// What the rungs that hang on functions do not see.
+const NOT_BY_PROBES: &str = "a segment that a loss probe sends again is not seen";
+
+/// Drops what comes in for this rule.
+fn drop_in(net: &Net, rule: &str) {
+    net.near().nft(&format!(
+        "add chain inet probe in {{ type filter hook input priority 0; }}\nadd rule inet probe in {rule} drop\n"
+    ));
+}
+
+/// Rows of this type, or of all types.
+fn of<'r>(rows: &'r Rows, kind: &str) -> Vec<&'r Row> {
+    rows.iter().filter(|row| row.get("T>") == format!("{kind}>")).collect()
+}
+
+/// Waits for this many rows.
+fn await_rows(run: &Run<'_>, count: usize) -> Rows {
+    run.arrival(count);
+    run.so_far()
+}
+
+/// The time between two rows of `--json`.
+fn between(first: &Row, second: &Row) -> Duration {
+    let ns = |row: &Row| row.get("ts_ns").parse::<u64>().expect("a number");
+    Duration::from_nanos(ns(second) - ns(first))
+}
+
+/// Shorter than any retransmission timeout (200 ms at least), longer than a probe takes.
+const INSTANT: Duration = Duration::from_millis(100);
+
+fn lost_data_is_probed_for_and_sent_again_with_the_same_number(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v4_of(2, 80));
+    let (text, json) = (case.launch("-ls").start(&net), case.launch("-l --json").start(&net));
+    let near = client.connect(web.address());
+    let _far = web.accept();
+    drop_in(&net, "tcp dport 80");
+    near.send(100);
+    let rows = await_rows(&text, 3);
+    assert_eq!(text.header(), format!("{HEADER}        SEQ       "));
+    rows.are("LADDR:LPORT", &[near.local(); 3]).are("RADDR:RPORT", &[web.address(); 3]);
+    rows.are("IP", &[4; 3]).are("STATE", &["ESTABLISHED"; 3]).are("T>", &["L>", "R>", "R>"]);
+    let number = rows[1].get("SEQ");
+    rows.are("SEQ", &["0", number, number]);
+    let row = &rows[1];
+    row.must(row.number("SEQ") > 0.0, "a sequence number");
+    row.reads(&format!(
+        "{:<8} {:<7} 4  {:<20} R> {:<20} ESTABLISHED  {number}",
+        row.get("TIME"),
+        row.get("PID"),
+        near.local().to_string(),
+        web.address().to_string(),
+    ));
+    // The probe is sent at once, and the rest by the timer.
+    let rows = await_rows(&json, 3);
+    rows.are("type", &["L", "R", "R"]).are("lport", &[near.local().port(); 3]).are("rport", &[80; 3]);
+    rows.are("laddr", &[near.local().ip(); 3]).are("raddr", &[web.address().ip(); 3]);
+    rows.are("seq", &["0", number, number]).are("state", &["ESTABLISHED"; 3]);
+    // Only the tracepoint sees the segment that the probe itself sends again; the tool says so.
+    let at_once = between(&rows[0], &rows[1]) < INSTANT;
+    rows[1].must(at_once == (case.rung == Rung::Tracepoint), "the probe is sent");
+    rows[2].must(between(&rows[1], &rows[2]) > INSTANT, "a timeout");
+    let told = text.finish().stderr;
+    assert_eq!(told.contains(NOT_BY_PROBES), case.rung != Rung::Tracepoint, "{told}");
+    json.finish();
+}
+
+fn a_probe_with_new_data_is_no_retransmission(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v4_of(2, 80));
+    let run = case.launch("-l --json").start(&net);
+    let near = client.connect(web.address());
+    let _far = web.accept();
+    drop_in(&net, "tcp dport 80");
+    near.send(10);
+    // Nagle holds it back: the first is not acknowledged.
+    near.send(10);
+    let rows = await_rows(&run, 2);
+    rows.are("type", &["L", "R"]);
+    rows[1].must(between(&rows[0], &rows[1]) > INSTANT, "the probe carried new data");
+    run.finish();
+}
+
+fn lost_syns_are_sent_again_and_lost_syn_acks_are_no_rows(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let deaf = server.listen(net.v4(82));
+    drop_in(&net, "tcp dport 81");
+    drop_in(&net, "tcp sport 82");
+    let runs = ["-s", "-4", "-6"].map(|options| case.launch(options).start(&net));
+    let mut targets = vec![(4, net.v4_of(2, 81)), (4, deaf.address())];
+    if has_ipv6() {
+        targets.extend([(6, net.v6_of(2, 81)), (6, Net::mapped(net.v4_of(3, 81)))]);
+    }
+    let opened: Vec<_> =
+        targets.iter().map(|(_, to)| client.connect_as(*to, &How::plain().nonblocking())).collect();
+    for (run, wanted) in runs.iter().zip([&[4, 6][..], &[4], &[6]]) {
+        let wanted = || targets.iter().filter(|(ip, _)| wanted.contains(ip));
+        let rows = await_rows(run, wanted().count());
+        for (ip, to) in wanted() {
+            let at = opened[targets.iter().position(|(_, other)| other == to).expect("it is one")].local();
+            // A socket shows itself again, later.
+            let row =
+                rows.iter().find(|row| row.get("RADDR") == to.ip().to_string()).expect("a row for each");
+            row.is("IP", ip).is("RPORT", if *to == deaf.address() { 82 } else { 81 }).is("STATE", "SYN_SENT");
+            row.is("T>", "R>").is("LPORT", at.port()).is("LADDR", at.ip());
+        }
+        for row in &rows {
+            row.must(row.get("LPORT") != "82", "a SYN-ACK is not sent again by a socket");
+            row.must(
+                wanted().any(|(ip, _)| row.get("IP") == ip.to_string()),
+                "the family that was asked for",
+            );
+        }
+    }
+    let rows = runs[0].so_far();
+    let first = rows[0].get("LPORT");
+    let numbers: Vec<_> = rows.iter().filter(|row| row.get("LPORT") == first).map(|r| r.get("SEQ")).collect();
+    assert!(numbers.iter().all(|number| *number == numbers[0]), "{numbers:?}");
+    for run in runs {
+        run.finish();
+    }
+}
+
+fn the_count_is_the_number_of_rows(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v4_of(2, 80));
+    web.serve();
+    let (rows, count) = (case.launch("-s").start(&net), case.launch("-c").start(&net));
+    let near = client.connect(web.address());
+    let local = near.local();
+    // More than 200 bytes: data.
+    drop_in(&net, "tcp dport 80 meta length > 200 numgen inc mod 10 3");
+    near.send(2_000_003);
+    near.close();
+    web.served(1);
+    let told = await_rows(&rows, 2);
+    for row in &told {
+        row.is("T>", "R>");
+        let state = row.get("STATE");
+        row.must(
+            ["ESTABLISHED", "FIN_WAIT1", "CLOSE_WAIT"].contains(&state),
+            "a state in which data is sent",
+        );
+        row.is("LPORT", local.port()).is("RPORT", 80);
+    }
+    let (rows, count) = (rows.stop(), count.stop());
+    rows.code(0);
+    count.code(0);
+    let ours = |line: &&String| line.contains(&format!("{local} ")) && line.contains("R>");
+    let printed = rows.stdout.iter().filter(ours).count();
+    let mut lines = count.stdout.iter();
+    assert_eq!(lines.next().map(String::as_str), Some(BANNER));
+    assert_eq!(lines.next().map(String::as_str), Some(""));
+    let header = "LADDR:LPORT               RADDR:RPORT               RETRANSMITS";
+    assert_eq!(lines.next().map(String::as_str), Some(header));
+    let ends = format!("{:<20} <-> {:<20} ", flow_end(local), flow_end(web.address()));
+    let counted = lines.find_map(|line| line.strip_prefix(&ends)).expect("the flow");
+    assert!(counted.len() >= 10, "{counted:?}");
+    assert_eq!(counted.trim(), printed.to_string(), "{:?}", rows.stdout);
+}
+
+fn flow_end(at: std::net::SocketAddr) -> String {
+    format!("[{}]#{}", at.ip(), at.port())
+}
+
+fn what_the_host_refuses_is_no_row_and_failed_shows_it(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v4_of(2, 80));
+    let (plain, failed) = (case.launch("-s").start(&net), Launch::new("tcpretrans", "--failed").start(&net));
+    let near = client.connect(web.address());
+    let _far = web.accept();
+    drop_in(&net, "tcp dport 80");
+    near.send(100);
+    net.near().nft(
+        "add chain inet probe out { type filter hook output priority 0; }\nadd rule inet probe out tcp dport 80 drop\n",
+    );
+    let mut count = 1;
+    let refused = loop {
+        let rows = await_rows(&failed, count);
+        if let Some(row) = of(&rows, "F").get(1) {
+            break (*row).clone();
+        }
+        count = rows.len() + 1;
+    };
+    refused.is("ERROR", "EPERM").is("STATE", "ESTABLISHED").is("LPORT", near.local().port());
+    // What was refused twice is no row at all. One of them may not see what the probe sent again.
+    let (plain, failed) = (plain.stop(), failed.stop());
+    let rows = |lines: &[String], kind: &str| {
+        lines.iter().filter(|line| line.contains(&near.local().to_string()) && line.contains(kind)).count()
+    };
+    if case.rung == Rung::Kprobe {
+        plain.code(0);
+        assert!(plain.stderr.contains("attempts that fail on this host are rows, too"), "{}", plain.stderr);
+    } else {
+        let (plain, failed) = (rows(&plain.stdout, "R>"), rows(&failed.stdout, "R>"));
+        assert!(plain.abs_diff(failed) <= 1, "{plain} retransmits and {failed}");
+    }
+    assert_eq!(rows(&plain.stdout, "F>"), 0);
+}
+
+fn the_headers_are_exactly_these(case: &Case) {
+    let sequence = format!("{HEADER}        SEQ       ");
+    for (options, header) in
+        [("", HEADER), ("-s", &sequence), ("-l", HEADER), ("--failed", &format!("{HEADER}        ERROR"))]
+    {
+        let net = Net::new();
+        let run = case.launch(options).start(&net);
+        assert_eq!(run.header(), *header, "{options}");
+        assert_eq!(run.lines()[0], BANNER);
+        run.finish();
+    }
+}
+
+fn the_first_choice_is_the_tracepoint(case: &Case) {
+    let net = Net::new();
+    let ended = case.launch("-v").start(&net).finish();
+    assert!(ended.stderr.contains("retransmits: attached by tracepoint"), "{}", ended.stderr);
+}
+
+fn an_empty_count_is_a_header(case: &Case) {
+    let net = Net::new();
+    let run = case.launch("-c -6").start(&net);
+    let ended = run.finish();
+    assert_eq!(ended.stdout[1], "");
+    assert!(ended.stdout[2].starts_with("LADDR:LPORT "), "{:?}", ended.stdout);
+}
