@@ -14,6 +14,7 @@ use netbcc::cli;
 use netbcc::out::{Clock, Format, Out, Table};
 use netbcc::tool::Tool;
 use netbcc::tools::tcpconnect::{self, Tcpconnect};
+use netbcc::tools::tcpconnlat::{self, Tcpconnlat};
 use netbcc::tools::tcplife::{self, Tcplife};
 use netbcc::tools::tcpretrans::{self, Tcpretrans};
 use netbcc_common::Comm;
@@ -228,6 +229,33 @@ fn tcplife_csv() {
 #[test]
 fn tcplife_json() {
     matches_fixture("tcplife", "rows.json", &[("--json", life_block("--json"))]);
+}
+
+fn latency_block(args: &str) -> String {
+    // 5, 15 and 25 microseconds are 0.01, 0.01 and 0.03: C rounds the double.
+    let spans = [9_680_999, 5_000, 15_000, 25_999, 999_994_999, 86_400 * SECOND, 0];
+    let answer = |nth: usize| netbcc_common::tcpconnlat::Event {
+        ts_ns: 1000 * SECOND + TIMES[nth],
+        span_ns: spans[nth],
+        tuple: tuples()[nth],
+        pid: [1701, 1, 4_194_304, 2_147_483_647, 31_337, 77, 0][nth],
+        zero: 0,
+        comm: comm(COMMS[nth]),
+    };
+    let answers: Vec<_> = (0..7).map(answer).collect();
+    let format = if args.contains("--json") { Format::Json } else { Format::Text };
+    printed(format, &tcpconnlat::table(&options::<Tcpconnlat>(args)), &answers, |event| event.ts_ns)
+}
+
+#[test]
+fn tcpconnlat_text() {
+    let blocks = ["", "-t", "-L", "-tL"].map(|args| (args, latency_block(args)));
+    matches_fixture("tcpconnlat", "rows.txt", &blocks);
+}
+
+#[test]
+fn tcpconnlat_json() {
+    matches_fixture("tcpconnlat", "rows.json", &[("--json", latency_block("--json"))]);
 }
 
 fn retransmits() -> Vec<tcpretrans::Row> {

@@ -14,6 +14,7 @@ pub mod loss;
 pub mod softirqs;
 pub mod solisten;
 pub mod tcpconnect;
+pub mod tcpconnlat;
 pub mod tcplife;
 pub mod tcpretrans;
 pub mod tcpstates;

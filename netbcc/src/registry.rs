@@ -4,6 +4,7 @@ use crate::tool::{Entry, entry};
 use crate::tools::softirqs::Softirqs;
 use crate::tools::solisten::Solisten;
 use crate::tools::tcpconnect::Tcpconnect;
+use crate::tools::tcpconnlat::Tcpconnlat;
 use crate::tools::tcplife::Tcplife;
 use crate::tools::tcpretrans::Tcpretrans;
 use crate::tools::tcpstates::Tcpstates;
@@ -14,6 +15,7 @@ pub const TOOLS: &[Entry] = &[
     entry::<Softirqs>(),
     entry::<Solisten>(),
     entry::<Tcpconnect>(),
+    entry::<Tcpconnlat>(),
     entry::<Tcplife>(),
     entry::<Tcpretrans>(),
     entry::<Tcpstates>(),

@@ -13,6 +13,7 @@ mod engine;
 mod softirqs;
 mod solisten;
 mod tcpconnect;
+mod tcpconnlat;
 mod tcplife;
 mod tcpretrans;
 mod tcpstates;
@@ -45,6 +46,8 @@ fn main() -> ExitCode {
         trials("tcpconnect", &[Rung::Any], tcpconnect::ANY),
         trials("tcplife", &[Rung::Any], tcplife::ANY),
         trials("tcpconnect", &Rung::FORCED, tcpconnect::CHECKS),
+        trials("tcpconnlat", &[Rung::Any], tcpconnlat::ANY),
+        trials("tcpconnlat", &Rung::FORCED, tcpconnlat::CHECKS),
         trials("tcplife", &Rung::FORCED, tcplife::CHECKS),
         trials("tcpretrans", &[Rung::Any], tcpretrans::ANY),
         trials("tcpretrans", &Rung::FORCED, tcpretrans::CHECKS),

@@ -5,6 +5,7 @@ mod conn;
 pub mod softirqs;
 pub mod solisten;
 pub mod tcpconnect;
+pub mod tcpconnlat;
 pub mod tcplife;
 pub mod tcpretrans;
 pub mod tcpstates;

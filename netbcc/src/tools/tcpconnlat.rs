@@ -1,0 +1,188 @@
+//! tcpconnlat: one row per active open that is answered, with the time from connect() to the SYN-ACK or RST.
+//!
+//! Events: `probes-ebpf/src/bin/tcpconnlat.rs`. PID and COMM are of the connect, whoever runs when the answer comes.
+//! Timeouts, ICMP errors, connects without a route and sockets closed before an answer are no rows.
+//!
+//! BCC: it keeps an entry for every open that is not answered or too fast for its threshold, and falls silent after
+//! 10,240 of them. Here nothing stays.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+use netbcc_common::kernel::Field;
+use netbcc_common::tcpconnlat::{Config, Event};
+use zerocopy::FromBytes as _;
+
+use super::{conn, object};
+use crate::cli::{Family, Json, Pid, Timestamp, Verbose};
+use crate::out::{Cell, Format, Table, data, left, seconds};
+use crate::probe::hook::{Ladder, Need, Rung, RungName, fentry, kprobe, tp_btf};
+use crate::probe::{Batch, Plan};
+use crate::tool::{Ctx, Spec, Tool};
+
+/// The tool.
+pub struct Tcpconnlat;
+
+/// Its options.
+#[derive(Args, Debug)]
+pub struct Options {
+    #[command(flatten)]
+    seconds: Timestamp,
+    /// Add the local port
+    #[arg(short = 'L', long, help_heading = "Output")]
+    lport: bool,
+    #[command(flatten)]
+    pid: Pid,
+    #[command(flatten)]
+    family: Family,
+    #[command(flatten)]
+    json: Json,
+    #[command(flatten)]
+    verbose: Verbose,
+    /// Show what took this long at least, in milliseconds
+    #[arg(value_name = "DURATION_MS", value_parser = min_us, default_value = "0", hide_default_value = true)]
+    min_us: u64,
+}
+
+/// Parses milliseconds, as BCC: whole microseconds count, and what is less shows everything.
+fn min_us(text: &str) -> Result<u64, String> {
+    let ms: f64 = text.trim().parse().map_err(|_| "must be a float".to_owned())?;
+    if ms < 0.0 {
+        return Err("must be positive".to_owned());
+    }
+    let span = Duration::try_from_secs_f64(ms / 1000.0).map_err(|_| "must be a finite time".to_owned())?;
+    u64::try_from(span.as_micros()).map_err(|_| "is longer than any clock runs".to_owned())
+}
+
+impl Tool for Tcpconnlat {
+    const SPEC: Spec = Spec {
+        name: "tcpconnlat",
+        about: "Trace TCP active connection latency",
+        examples: &[
+            ("tcpconnlat", "all active opens that are answered"),
+            ("tcpconnlat 1", "those that took 1 ms at least"),
+            ("tcpconnlat 0.1", "those that took 0.1 ms at least"),
+            ("tcpconnlat -t", "with seconds since the first row"),
+            ("tcpconnlat -p 181", "process 181 only"),
+            ("tcpconnlat -L", "with the local port"),
+            ("tcpconnlat -4", "IPv4 sockets only"),
+            ("tcpconnlat --json", "JSON Lines"),
+        ],
+        overhead: "Runs a short program per connect, and one per packet that arrives for a connection that is being \
+                   opened or closed; where the kernel has neither fentry nor kprobes, one per change of a TCP \
+                   socket's state.",
+        differences: &[
+            "-v says on stderr which hooks are used; there is no C program to print.",
+            "Opens that are never answered leave nothing behind.",
+        ],
+        object: object!("tcpconnlat"),
+        ladders: &[ANSWERS],
+    };
+    type Args = Options;
+
+    fn run(args: Options, cx: &mut Ctx) -> Result<()> {
+        cx.verbose |= args.verbose.verbose;
+        let table = table(&args);
+        cx.out.set_format(args.json.format());
+        let mut probe = Plan::new(cx)
+            .ladder(&ANSWERS)
+            .fields(FIELDS)
+            .pid(args.pid.pid.map_or(0, NonZeroU32::get))
+            .family(args.family)
+            .global("CONFIG", &Config { min_ns: args.min_us.saturating_mul(1000) })
+            .attach(cx)?;
+        cx.out.header(&table);
+        probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
+            for event in batch.records().filter_map(|record| Event::ref_from_bytes(record).ok()) {
+                cx.out.row(&table, event.ts_ns, event);
+            }
+            Ok(None)
+        })
+    }
+}
+
+const FIELDS: &[Field] = &[
+    Field::SkFamily,
+    Field::SkState,
+    Field::SkNum,
+    Field::SkDport,
+    Field::SkRcvSaddr,
+    Field::SkDaddr,
+    Field::SkProtocol,
+];
+
+const ANSWERS: Ladder = Ladder {
+    name: "answers",
+    rungs: &[
+        Rung {
+            name: RungName::Fexit,
+            programs: &[
+                fentry("v4_fentry", "tcp_v4_connect").when(Need::V4Rows),
+                fentry("v6_fentry", "tcp_v6_connect").when(Need::V6Rows),
+                fentry("answer_fentry", "tcp_rcv_state_process"),
+            ],
+            less_exact: None,
+        },
+        Rung {
+            name: RungName::Kprobe,
+            programs: &[
+                kprobe("v4_kprobe", "tcp_v4_connect").when(Need::V4Rows),
+                kprobe("v6_kprobe", "tcp_v6_connect").when(Need::V6Rows),
+                kprobe("answer_kprobe", "tcp_rcv_state_process"),
+                tp_btf("forget_tp", "tcp_destroy_sock"),
+            ],
+            less_exact: None,
+        },
+        Rung {
+            name: RungName::Tracepoint,
+            programs: &[tp_btf("state_tp", "inet_sock_set_state"), tp_btf("reset_tp", "tcp_receive_reset")],
+            less_exact: Some(
+                "the time does not include the choice of route and source address, which is microseconds; a packet \
+                 that neither opens nor refuses the connection does not end it",
+            ),
+        },
+    ],
+};
+
+/// Whole microseconds, as BCC.
+fn span_us(event: &Event) -> u64 {
+    event.span_ns / 1000
+}
+
+/// BCC's columns.
+pub fn table(args: &Options) -> Table<Event> {
+    Table::new(args.json.format())
+        .col_if(args.seconds.timestamp, seconds(9, 3).gap(""))
+        .col(left("PID", 7, |e: &Event| e.pid.into()))
+        .col(left("COMM", 12, |e: &Event| (&e.comm).into()).cut())
+        .col(left("IP", 2, |e: &Event| Cell::Unsigned(conn::version(e.tuple.family))))
+        .col(left("SADDR", 16, |e: &Event| conn::laddr(&e.tuple).into()))
+        .col_if(args.lport || args.json.json, left("LPORT", 6, |e: &Event| e.tuple.lport.into()))
+        .col(left("DADDR", 16, |e: &Event| conn::raddr(&e.tuple).into()))
+        .col(left("DPORT", 5, |e: &Event| e.tuple.rport.into()))
+        .col(data("span_us", |e: &Event| span_us(e).into()))
+        .col(
+            left("LAT(ms)", 0, |e: &Event| Cell::Float(span_us(e) as f64 / 1000.0))
+                .precision(2)
+                .except(Format::Json),
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_microseconds_of_a_threshold_count() {
+        for (text, us) in
+            [("0", 0), ("1", 1000), ("0.1", 100), ("1e3", 1_000_000), ("0.0001", 0), (" 2.5 ", 2500)]
+        {
+            assert_eq!(min_us(text), Ok(us), "{text}");
+        }
+        for text in ["", "abc", "-5", "nan", "inf", "-inf", "1e300", "1 2"] {
+            min_us(text).unwrap_err();
+        }
+    }
+}

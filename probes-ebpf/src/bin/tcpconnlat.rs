@@ -1,0 +1,227 @@
+//! tcpconnlat: one event per active open that is answered, with the time from the connect to the first packet that
+//! arrives for the socket in SYN_SENT.
+//!
+//! Trampolines and kprobes: from the entry of `tcp_v4_connect` or `tcp_v6_connect` to that of
+//! `tcp_rcv_state_process`. An IPv6 socket that connects to a v4-mapped address comes by the first inside the second,
+//! and begins at the second.
+//!
+//! Without either: from CLOSE to SYN_SENT (`sock:inet_sock_set_state`, inside the connect) to the state after
+//! SYN_SENT, or to the RST (`tcp:tcp_receive_reset`). A socket that only goes back to CLOSE was not answered.
+//!
+//! An open that is not answered leaves nothing behind: what typed programs keep dies with the socket, and the table of
+//! kprobes is cleared when a socket is destroyed.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::macros::{btf_map, btf_tracepoint, fentry, kprobe, map};
+use aya_ebpf::maps::HashMap;
+use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
+use netbcc_common::addr::{AF_INET, AF_INET6};
+use netbcc_common::loss::Loss;
+use netbcc_common::tcpconnlat::{Config, Event, Open};
+use probes_ebpf::emit::{lost, reserve};
+use probes_ebpf::mem::{Access, Probed, Typed};
+use probes_ebpf::sock::{Sock, state};
+use probes_ebpf::{filter, setting, storage, task};
+
+#[unsafe(no_mangle)]
+static CONFIG: Config = Config { min_ns: 0 };
+
+/// Opens that wait for their answer, for typed programs.
+#[btf_map]
+static OPENS: SkStorage<Open> = SkStorage::new();
+
+/// The same by socket address, for kprobes.
+#[map]
+static OPENS_BY_SK: HashMap<u64, Open> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Where the open of a socket is kept.
+trait Opens: Access {
+    /// The open of `sk`, if there is one.
+    fn get(sk: Sock<Self>) -> Option<&'static mut Open>;
+    /// The open of `sk`, made if there was none. `None`: there is no room.
+    fn make(sk: Sock<Self>) -> Option<&'static mut Open>;
+    /// Forgets it.
+    fn forget(sk: Sock<Self>);
+}
+
+impl Opens for Typed {
+    #[inline(always)]
+    fn get(sk: Sock<Self>) -> Option<&'static mut Open> {
+        storage::get(&OPENS, sk)
+    }
+    #[inline(always)]
+    fn make(sk: Sock<Self>) -> Option<&'static mut Open> {
+        storage::get_or_zero(&OPENS, sk)
+    }
+    #[inline(always)]
+    fn forget(sk: Sock<Self>) {
+        // The socket may connect again; its memory stays with it until it is freed.
+        if let Some(open) = storage::get(&OPENS, sk) {
+            open.ts_ns = 0;
+        }
+    }
+}
+
+impl Opens for Probed {
+    #[inline(always)]
+    fn get(sk: Sock<Self>) -> Option<&'static mut Open> {
+        storage::entry(&OPENS_BY_SK, sk.id())
+    }
+    #[inline(always)]
+    fn make(sk: Sock<Self>) -> Option<&'static mut Open> {
+        storage::entry_or_zero(&OPENS_BY_SK, sk.id())
+    }
+    #[inline(always)]
+    fn forget(sk: Sock<Self>) {
+        let _gone_already = OPENS_BY_SK.remove(sk.id());
+    }
+}
+
+/// The current task opens `sk`.
+#[inline(always)]
+fn opens<A: Opens>(sk: Sock<A>) {
+    if !filter::keeps_task() || !filter::keeps_family(sk.family()) {
+        return;
+    }
+    let Some(open) = A::make(sk) else {
+        lost(Loss::MapFull);
+        return;
+    };
+    open.pid = task::pid();
+    task::comm(&mut open.comm);
+    open.ts_ns = task::now_ns();
+}
+
+/// The answer to the open of `sk` arrives.
+#[inline(always)]
+fn answered<A: Opens>(sk: Sock<A>) {
+    let Some(open) = A::get(sk) else { return };
+    let (now_ns, since_ns) = (task::now_ns(), open.ts_ns);
+    if since_ns != 0 && now_ns >= since_ns && now_ns - since_ns >= setting!(CONFIG.min_ns) {
+        report(sk, open, now_ns);
+    }
+    A::forget(sk);
+}
+
+#[inline(always)]
+fn report<A: Opens>(sk: Sock<A>, open: &Open, now_ns: u64) {
+    let Some(mut event) = reserve::<Event>() else { return };
+    event.ts_ns = now_ns;
+    event.span_ns = now_ns - open.ts_ns;
+    sk.addrs(sk.family(), &mut event.tuple);
+    event.tuple.lport = sk.num();
+    event.tuple.rport = sk.rport();
+    event.pid = open.pid;
+    event.zero = 0;
+    event.comm = open.comm;
+}
+
+/// A connect begins in the function for sockets of `family`.
+#[inline(always)]
+fn called<A: Opens>(sk: Sock<A>, family: u16) {
+    if sk.family() == family {
+        opens(sk);
+    }
+}
+
+/// A packet arrives for a socket that is not established.
+#[inline(always)]
+fn received<A: Opens>(sk: Sock<A>) {
+    if sk.state() == state::SYN_SENT {
+        answered(sk);
+    }
+}
+
+// match-proto: int tcp_v4_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)
+#[fentry(function = "tcp_v4_connect")]
+fn v4_fentry(ctx: FEntryContext) -> i32 {
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
+        called(sk, AF_INET);
+    }
+    0
+}
+
+// match-proto: int tcp_v6_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)
+#[fentry(function = "tcp_v6_connect")]
+fn v6_fentry(ctx: FEntryContext) -> i32 {
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
+        called(sk, AF_INET6);
+    }
+    0
+}
+
+// match-proto: int tcp_rcv_state_process(struct sock *sk, struct sk_buff *skb)
+#[fentry(function = "tcp_rcv_state_process")]
+fn answer_fentry(ctx: FEntryContext) -> i32 {
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
+        received(sk);
+    }
+    0
+}
+
+// match-proto: int tcp_v4_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)
+#[kprobe]
+fn v4_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(0).and_then(Sock::<Probed>::new) {
+        called(sk, AF_INET);
+    }
+    0
+}
+
+// match-proto: int tcp_v6_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)
+#[kprobe]
+fn v6_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(0).and_then(Sock::<Probed>::new) {
+        called(sk, AF_INET6);
+    }
+    0
+}
+
+// match-proto: int tcp_rcv_state_process(struct sock *sk, struct sk_buff *skb)
+#[kprobe]
+fn answer_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(0).and_then(Sock::<Probed>::new) {
+        received(sk);
+    }
+    0
+}
+
+// match-proto: void tcp_destroy_sock(struct sock *sk)
+#[btf_tracepoint(function = "tcp_destroy_sock")]
+fn forget_tp(ctx: BtfTracePointContext) -> i32 {
+    if let Some(sk) = Sock::<Probed>::new(ctx.arg(0)) {
+        Probed::forget(sk);
+    }
+    0
+}
+
+// match-proto: void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn state_tp(ctx: BtfTracePointContext) -> i32 {
+    let (old, new) = (ctx.arg::<i32>(1), ctx.arg::<i32>(2));
+    if (old == state::SYN_SENT || new == state::SYN_SENT)
+        && let Some(sk) = Sock::<Typed>::new(ctx.arg(0))
+        && sk.is_tcp()
+    {
+        if new == state::SYN_SENT {
+            opens(sk);
+        } else if new == state::CLOSE {
+            Typed::forget(sk);
+        } else {
+            answered(sk);
+        }
+    }
+    0
+}
+
+// match-proto: void tcp_receive_reset(struct sock *sk)
+#[btf_tracepoint(function = "tcp_receive_reset")]
+fn reset_tp(ctx: BtfTracePointContext) -> i32 {
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
+        received(sk);
+    }
+    0
+}
