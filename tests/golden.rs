@@ -13,6 +13,7 @@ use clap::FromArgMatches as _;
 use netbcc::cli;
 use netbcc::out::{Clock, Format, Out, Table};
 use netbcc::tool::Tool;
+use netbcc::tools::tcpaccept::{self, Tcpaccept};
 use netbcc::tools::tcpconnect::{self, Tcpconnect};
 use netbcc::tools::tcpconnlat::{self, Tcpconnlat};
 use netbcc::tools::tcplife::{self, Tcplife};
@@ -229,6 +230,30 @@ fn tcplife_csv() {
 #[test]
 fn tcplife_json() {
     matches_fixture("tcplife", "rows.json", &[("--json", life_block("--json"))]);
+}
+
+fn accept_block(args: &str) -> String {
+    let accept = |nth: usize| netbcc_common::tcpaccept::Event {
+        ts_ns: 1000 * SECOND + TIMES[nth],
+        tuple: tuples()[nth],
+        pid: [1701, 1, 4_194_304, 2_147_483_647, 31_337, 77, 0][nth],
+        zero: 0,
+        comm: comm(COMMS[nth]),
+    };
+    let accepts: Vec<_> = (0..7).map(accept).collect();
+    let format = if args.contains("--json") { Format::Json } else { Format::Text };
+    printed(format, &tcpaccept::table(&options::<Tcpaccept>(args)), &accepts, |event| event.ts_ns)
+}
+
+#[test]
+fn tcpaccept_text() {
+    let blocks = ["", "-t", "-T", "-tT"].map(|args| (args, accept_block(args)));
+    matches_fixture("tcpaccept", "rows.txt", &blocks);
+}
+
+#[test]
+fn tcpaccept_json() {
+    matches_fixture("tcpaccept", "rows.json", &[("--json", accept_block("--json"))]);
 }
 
 fn latency_block(args: &str) -> String {

@@ -13,6 +13,7 @@ pub mod kernel;
 pub mod loss;
 pub mod softirqs;
 pub mod solisten;
+pub mod tcpaccept;
 pub mod tcpconnect;
 pub mod tcpconnlat;
 pub mod tcplife;

@@ -3,6 +3,7 @@
 use crate::tool::{Entry, entry};
 use crate::tools::softirqs::Softirqs;
 use crate::tools::solisten::Solisten;
+use crate::tools::tcpaccept::Tcpaccept;
 use crate::tools::tcpconnect::Tcpconnect;
 use crate::tools::tcpconnlat::Tcpconnlat;
 use crate::tools::tcplife::Tcplife;
@@ -14,6 +15,7 @@ use crate::tools::tcptop::Tcptop;
 pub const TOOLS: &[Entry] = &[
     entry::<Softirqs>(),
     entry::<Solisten>(),
+    entry::<Tcpaccept>(),
     entry::<Tcpconnect>(),
     entry::<Tcpconnlat>(),
     entry::<Tcplife>(),

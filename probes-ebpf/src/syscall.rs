@@ -139,3 +139,15 @@ pub fn socket(fd: u32) -> Option<Sock<Probed>> {
         Sock::new(field::<Probed, u64>(socket, Field::SocketSk) as *const u8)
     }
 }
+
+/// The socket that the current thread's system call made, if it is one of `accepts` (their numbers) and succeeded with
+/// `result`. `None` for a 32-bit program's call, whose numbers mean other calls, too.
+#[inline(always)]
+pub fn accepted(regs: Regs, result: i64, accepts: [u64; 2]) -> Option<Sock<Probed>> {
+    let [accept, accept4] = accepts;
+    let call = regs.call();
+    if (call != accept && call != accept4) || result < 0 || is_compat() {
+        return None;
+    }
+    socket(result as u32)
+}

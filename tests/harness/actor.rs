@@ -103,7 +103,8 @@ impl Actor {
                 raw::listen(fd.parse().expect("a number"), backlog.parse().expect("a number"))?;
                 done()
             }
-            ["accept", from, id] => self.accept(number(from), number(id)),
+            ["accept", from, id, ref how @ ..] => self.accept(number(from), number(id), how),
+            ["waiters", id, count] => self.wait_in_accept(number(id), size(count)),
             ["serve", id] => self.serve(number(id)),
             ["served", id, count] => self.served(number(id), size(count)),
             ["connect", id, to, ref how @ ..] => self.connect(number(id), address(to), how),
@@ -223,12 +224,50 @@ impl Actor {
         self.socket(id).and_then(local)
     }
 
-    fn accept(&mut self, from: u32, id: u32) -> Answer {
+    /// Accepts one connection when there is one; or as `how` says:
+    ///
+    /// | how | |
+    /// | --- | --- |
+    /// | `blocked` | waits in accept() itself |
+    /// | `now` | without waiting |
+    /// | `thread NAME` | in a second thread with this name |
+    /// | `uring` | by `IORING_OP_ACCEPT` |
+    fn accept(&mut self, from: u32, id: u32, how: &[&str]) -> Answer {
         let listener = self.socket(from)?;
-        wait_for(listener, PollFlags::POLLIN)?;
+        if !matches!(how, ["blocked" | "now"]) {
+            wait_for(listener, PollFlags::POLLIN)?;
+        }
         let listener = TcpListener::from(listener.try_clone()?);
-        let (stream, _from) = listener.accept()?;
-        self.keep(id, stream.into())
+        let accept = || listener.accept().map(|(stream, _from)| OwnedFd::from(stream));
+        let stream = match how {
+            [] | ["blocked"] => accept()?,
+            ["now"] => {
+                listener.set_nonblocking(true)?;
+                let outcome = accept();
+                listener.set_nonblocking(false)?;
+                outcome?
+            }
+            ["thread", name] => {
+                let name = unhex(name);
+                let second = || {
+                    fs::write("/proc/thread-self/comm", name).expect("a thread may name itself");
+                    accept()
+                };
+                thread::scope(|scope| scope.spawn(second).join().map_err(|_| Errno::UnknownErrno))??
+            }
+            ["uring"] => raw::uring_accept(listener.as_raw_fd())?,
+            _ => return Err(Failure("accept how?".into())),
+        };
+        self.keep(id, stream)
+    }
+
+    /// Threads that wait in accept(), and close what they get.
+    fn wait_in_accept(&mut self, id: u32, count: usize) -> Answer {
+        for _ in 0..count {
+            let listener = TcpListener::from(self.socket(id)?.try_clone()?);
+            thread::spawn(move || listener.accept().map(drop));
+        }
+        done()
     }
 
     fn serve(&mut self, id: u32) -> Answer {

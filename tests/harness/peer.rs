@@ -16,7 +16,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::run::spawn;
 
@@ -274,6 +274,25 @@ impl Peer {
         Duration::from_micros(answer.parse().expect("microseconds"))
     }
 
+    /// Waits until so many of its threads wait in accept().
+    fn await_accepting(&self, threads: usize) {
+        let accept = format!("{} ", nix::libc::SYS_accept4);
+        let tasks = format!("/proc/{}/task", self.pid());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let calls = fs::read_dir(&tasks).expect("it lives").filter_map(|task| {
+                // What does not sleep has no call to show, and a thread may end meanwhile.
+                fs::read_to_string(task.ok()?.path().join("syscall")).ok()
+            });
+            let accepting = calls.filter(|call| call.starts_with(&accept)).count();
+            if accepting >= threads {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{accepting} threads wait in accept(), not {threads}");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Becomes another user for good.
     pub fn become_user(&self, uid: u32) {
         self.spoilt.set(true);
@@ -337,6 +356,36 @@ impl<'p> Listener<'p> {
         let id = self.peer.id();
         let local = self.peer.order(&format!("accept {} {id}", self.id));
         Conn { peer: self.peer, id, local: local.parse().expect("an address") }
+    }
+
+    /// Accepts one connection in the way that `how` names (see `Actor::accept`), or says the name of the error.
+    pub fn accept_as(&self, how: &str) -> Result<Conn<'p>, String> {
+        let id = self.peer.id();
+        let local = self.peer.ask(&format!("accept {} {id} {how}", self.id))?;
+        Ok(Conn { peer: self.peer, id, local: local.parse().expect("an address") })
+    }
+
+    /// Accepts one connection in a second thread with this name.
+    pub fn accept_in_thread(&self, name: &str) -> Conn<'p> {
+        self.accept_as(&format!("thread {}", hex(name.as_bytes()))).unwrap_or_else(|e| panic!("accept: {e}"))
+    }
+
+    /// Begins to wait in accept(); the answer is the accepted connection, once there is one.
+    pub fn begin_accept(&self) -> impl FnOnce() -> Conn<'p> + use<'p> {
+        let (peer, id) = (self.peer, self.peer.id());
+        peer.begin(&format!("accept {} {id} blocked", self.id));
+        peer.await_accepting(1);
+        move || {
+            let local = peer.end().unwrap_or_else(|error| panic!("accept: {error}"));
+            Conn { peer, id, local: local.parse().expect("an address") }
+        }
+    }
+
+    /// Makes so many threads that wait in accept() and close what they get.
+    pub fn wait_in_accept(&self, threads: usize) {
+        self.peer.spoilt.set(true);
+        self.peer.order(&format!("waiters {} {threads}", self.id));
+        self.peer.await_accepting(threads);
     }
 
     /// From now on accepts everything, reads each connection to its end and closes it.

@@ -270,9 +270,20 @@ fn splice(from: RawFd, to: RawFd, bytes: usize) -> io::Result<usize> {
     answer(unsafe { libc::splice(from, none, to, none, bytes, 0) })
 }
 
-/// Sends by `io_uring`: one ring, one request, as io_uring_setup(2) has it.
+/// Sends by `io_uring`.
 fn uring_send(socket: RawFd, data: &'static [u8]) -> io::Result<usize> {
     const SEND: u8 = 26; // IORING_OP_SEND
+    uring(SEND, socket, data)
+}
+
+/// Accepts by `io_uring`.
+pub fn uring_accept(listener: RawFd) -> io::Result<OwnedFd> {
+    const ACCEPT: u8 = 13; // IORING_OP_ACCEPT
+    owned(libc::c_int::try_from(uring(ACCEPT, listener, &[])?).map_err(io::Error::other)?)
+}
+
+/// One request by `io_uring`, with memory if there is any: one ring, as io_uring_setup(2) has it.
+fn uring(operation: u8, socket: RawFd, data: &'static [u8]) -> io::Result<usize> {
     const GETEVENTS: u32 = 1; // IORING_ENTER_GETEVENTS
     // `struct io_uring_params`, as words.
     let mut params = [0_u32; 30];
@@ -290,9 +301,11 @@ fn uring_send(socket: RawFd, data: &'static [u8]) -> io::Result<usize> {
     let rings = map(4096, 0)?;
     let entries = map(4096, 0x1000_0000)?;
     let mut entry = [0_u8; 64];
-    entry[0] = SEND;
+    entry[0] = operation;
     entry[4..8].copy_from_slice(&socket.to_ne_bytes());
-    entry[16..24].copy_from_slice(&(data.as_ptr().expose_provenance() as u64).to_ne_bytes());
+    if !data.is_empty() {
+        entry[16..24].copy_from_slice(&(data.as_ptr().expose_provenance() as u64).to_ne_bytes());
+    }
     entry[24..28].copy_from_slice(&u32::try_from(data.len()).map_err(io::Error::other)?.to_ne_bytes());
     // SAFETY: within the mappings, which are a page each and hold one entry; nobody else uses the ring.
     unsafe {

@@ -12,6 +12,7 @@ use netbcc_tests::run::binary;
 mod engine;
 mod softirqs;
 mod solisten;
+mod tcpaccept;
 mod tcpconnect;
 mod tcpconnlat;
 mod tcplife;
@@ -43,6 +44,8 @@ fn main() -> ExitCode {
         trials("softirqs", &[Rung::Any], softirqs::ANY),
         trials("solisten", &[Rung::Any], solisten::ANY),
         trials("solisten", &Rung::FORCED, solisten::CHECKS),
+        trials("tcpaccept", &[Rung::Any], tcpaccept::ANY),
+        trials("tcpaccept", &Rung::FORCED, tcpaccept::CHECKS),
         trials("tcpconnect", &[Rung::Any], tcpconnect::ANY),
         trials("tcplife", &[Rung::Any], tcplife::ANY),
         trials("tcpconnect", &Rung::FORCED, tcpconnect::CHECKS),

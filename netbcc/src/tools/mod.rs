@@ -4,6 +4,7 @@
 mod conn;
 pub mod softirqs;
 pub mod solisten;
+pub mod tcpaccept;
 pub mod tcpconnect;
 pub mod tcpconnlat;
 pub mod tcplife;
