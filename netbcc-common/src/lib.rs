@@ -20,6 +20,7 @@ pub mod tcplife;
 pub mod tcpretrans;
 pub mod tcpstates;
 pub mod tcptop;
+pub mod tcptracer;
 
 /// A task's name as the kernel keeps it: NUL-terminated, 15 bytes at most, any bytes.
 pub type Comm = [u8; 16];

@@ -10,6 +10,7 @@ use crate::tools::tcplife::Tcplife;
 use crate::tools::tcpretrans::Tcpretrans;
 use crate::tools::tcpstates::Tcpstates;
 use crate::tools::tcptop::Tcptop;
+use crate::tools::tcptracer::Tcptracer;
 
 /// All tools, sorted by name.
 pub const TOOLS: &[Entry] = &[
@@ -22,6 +23,7 @@ pub const TOOLS: &[Entry] = &[
     entry::<Tcpretrans>(),
     entry::<Tcpstates>(),
     entry::<Tcptop>(),
+    entry::<Tcptracer>(),
 ];
 
 #[cfg(test)]

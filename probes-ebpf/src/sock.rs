@@ -21,8 +21,10 @@ pub mod state {
     pub const SYN_RECV: i32 = 3;
     pub const FIN_WAIT1: i32 = 4;
     pub const CLOSE: i32 = 7;
+    pub const CLOSE_WAIT: i32 = 8;
     pub const LAST_ACK: i32 = 9;
     pub const LISTEN: i32 = 10;
+    pub const NEW_SYN_RECV: i32 = 12;
 }
 
 /// A `struct sock *`, never null.
@@ -88,6 +90,22 @@ impl<A: Access> Sock<A> {
             let net: *const u8 = A::load_ptr(self.at.wrapping_add(net));
             field::<A, u32>(net.wrapping_add(common), Field::NsInum)
         }
+    }
+
+    /// Whether a file stands above it: it was accepted, or made by a process, and is not closed yet.
+    #[inline(always)]
+    pub fn has_file(self) -> bool {
+        // SAFETY: as above.
+        unsafe { field::<A, u64>(self.at, Field::SkSocket) != 0 }
+    }
+
+    /// Whether both directions are shut down, as close() does first of all.
+    #[inline(always)]
+    pub fn is_shut(self) -> bool {
+        /// `SHUTDOWN_MASK` (include/net/sock.h).
+        const BOTH: u8 = 3;
+        // SAFETY: as above.
+        unsafe { field::<A, u8>(self.at, Field::SkShutdown) == BOTH }
     }
 
     /// Whether it is a byte stream: a raw socket may have TCP's protocol number, too.
@@ -259,6 +277,13 @@ impl<A: Access> TcpSock<A> {
     pub fn copied_seq(self) -> u32 {
         // SAFETY: `at` is a tcp_sock.
         unsafe { field::<A, u32>(self.at, Field::TcpCopiedSeq) }
+    }
+
+    /// Whether it is a subflow of an MPTCP connection.
+    #[inline(always)]
+    pub fn is_mptcp(self) -> bool {
+        // SAFETY: `at` is a tcp_sock.
+        offset(Field::TcpIsMptcp).is_some() && unsafe { field::<A, u8>(self.at, Field::TcpIsMptcp) != 0 }
     }
 
     /// Segments handed to IP since the socket was last disconnected.

@@ -470,7 +470,9 @@ impl<'n> Run<'n> {
 
     /// The header, which is the line before the first row.
     pub fn header(&self) -> String {
-        let banner = ["tcpconnect", "tcpretrans"].iter().any(|tool| self.started.described.contains(tool));
+        let banner = ["tcpconnect", "tcpretrans", "tcptracer"]
+            .iter()
+            .any(|tool| self.started.described.contains(tool));
         self.await_lines(if banner { 2 } else { 1 }).swap_remove(usize::from(banner))
     }
 
@@ -483,7 +485,7 @@ impl<'n> Run<'n> {
             parsed.lines += 1;
             let Some(format) = &*format else {
                 // The banner comes before the header.
-                if !line.ends_with("Hit Ctrl-C to end") {
+                if !line.ends_with("Hit Ctrl-C to end") && !line.ends_with("Ctrl-C to end.") {
                     *format = Some(Format::under(line));
                 }
                 continue;

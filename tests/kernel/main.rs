@@ -19,6 +19,7 @@ mod tcplife;
 mod tcpretrans;
 mod tcpstates;
 mod tcptop;
+mod tcptracer;
 
 fn main() -> ExitCode {
     if let Some(code) = netbcc_tests::peer_main() {
@@ -58,6 +59,8 @@ fn main() -> ExitCode {
         trials("tcpstates", &Rung::FORCED, tcpstates::CHECKS),
         trials("tcptop", &[Rung::Any], tcptop::ANY),
         trials("tcptop", &Rung::FORCED, tcptop::CHECKS),
+        trials("tcptracer", &[Rung::Any], tcptracer::ANY),
+        trials("tcptracer", &Rung::FORCED, tcptracer::CHECKS),
     ]
     .into_iter()
     .flatten()

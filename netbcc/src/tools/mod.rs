@@ -11,6 +11,7 @@ pub mod tcplife;
 pub mod tcpretrans;
 pub mod tcpstates;
 pub mod tcptop;
+pub mod tcptracer;
 
 /// Embeds a tool's BPF object. aya-obj needs it aligned to 4 bytes at least.
 macro_rules! object {

@@ -15,7 +15,7 @@ use nix::libc::SYS_listen;
 use zerocopy::FromBytes as _;
 
 use super::{conn, object};
-use crate::cli::{Json, PidOrAll, Verbose};
+use crate::cli::{Json, PidOrAll, Verbose, netns};
 use crate::out::{Cell, Format, Table, left, wall};
 use crate::probe::hook::{Ladder, Rung, RungName, fentry, fexit, kprobe, kretprobe, tp_btf};
 use crate::probe::{Batch, Plan};
@@ -45,11 +45,6 @@ pub struct Options {
     json: Json,
     #[command(flatten)]
     verbose: Verbose,
-}
-
-/// Parses the inode number of a namespace, or 0 for all.
-fn netns(text: &str) -> Result<u32, String> {
-    text.parse().map_err(|_| format!("not a namespace's inode number, which is 0 to {}", u32::MAX))
 }
 
 impl Tool for Solisten {
