@@ -18,6 +18,7 @@ use netbcc::tools::tcpconnect::{self, Tcpconnect};
 use netbcc::tools::tcpconnlat::{self, Tcpconnlat};
 use netbcc::tools::tcplife::{self, Tcplife};
 use netbcc::tools::tcpretrans::{self, Tcpretrans};
+use netbcc::tools::tcptracer::{self, Tcptracer};
 use netbcc_common::Comm;
 use netbcc_common::addr::{AF_INET, AF_INET6, Addr, Tuple};
 
@@ -350,4 +351,33 @@ fn json_can_be_read_by_others() {
             );
         }
     }
+}
+
+fn tracer_block(args: &str) -> String {
+    use netbcc_common::tcptracer::{ACCEPT, CLOSE, CONNECT, Event, Who};
+    let event = |nth: usize| Event {
+        ts_ns: 1000 * SECOND + TIMES[nth],
+        tuple: tuples()[nth],
+        who: Who {
+            pid: [1701, 1, 4_194_304, 2_147_483_647, 31_337, 77, 0][nth],
+            uid: [0, 1000, 65_534, 4_294_967_294, 1, 2, 3][nth],
+            comm: comm(COMMS[nth]),
+        },
+        kind: [CONNECT, ACCEPT, CLOSE, CONNECT, ACCEPT, CLOSE, 9][nth],
+        netns: [4_026_531_840, 1, 0, 4_294_967_295, 4_026_531_969, 7, 8][nth],
+    };
+    let events: Vec<_> = (0..7).map(event).collect();
+    let format = if args.contains("--json") { Format::Json } else { Format::Text };
+    printed(format, &tcptracer::table(&options::<Tcptracer>(args)), &events, |event| event.ts_ns)
+}
+
+#[test]
+fn tcptracer_text() {
+    let blocks = ["", "-t", "-U", "-v", "-tv", "-v -N 4026531840"].map(|args| (args, tracer_block(args)));
+    matches_fixture("tcptracer", "rows.txt", &blocks);
+}
+
+#[test]
+fn tcptracer_json() {
+    matches_fixture("tcptracer", "rows.json", &[("--json", tracer_block("--json"))]);
 }

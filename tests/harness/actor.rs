@@ -19,7 +19,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, connect,
+    AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, connect,
     getpeername, getsockname, listen, recvmsg, sendmsg, sendto, setsockopt, socket, sockopt,
 };
 use nix::unistd::{Gid, Uid, read, setresgid, setresuid, write};
@@ -134,7 +134,12 @@ impl Actor {
             ["readable", id] => wait_for(self.socket(number(id))?, PollFlags::POLLIN),
             ["writable", id] => wait_for(self.socket(number(id))?, PollFlags::POLLOUT),
             ["eof", id] => self.end_of(number(id)),
-            ["shutdown", id] => self.shut_down(number(id)),
+            ["shutdown", id] => self.shut_down(number(id), Shutdown::Write),
+            ["shutdown", id, "both"] => self.shut_down(number(id), Shutdown::Both),
+            ["duplicate", id, new] => {
+                let second = self.socket(number(id))?.try_clone()?;
+                self.keep(number(new), second)
+            }
             ["close", id] => self.take(number(id)).map(drop).and_then(|()| done()),
             ["abort", id] => self.abort(number(id)),
             ["churn", to, times, threads] => churn(address(to), size(times), size(threads)),
@@ -372,8 +377,8 @@ impl Actor {
         }
     }
 
-    fn shut_down(&mut self, id: u32) -> Answer {
-        nix::sys::socket::shutdown(self.socket(id)?.as_raw_fd(), nix::sys::socket::Shutdown::Write)?;
+    fn shut_down(&mut self, id: u32, how: Shutdown) -> Answer {
+        nix::sys::socket::shutdown(self.socket(id)?.as_raw_fd(), how)?;
         done()
     }
 

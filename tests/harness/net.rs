@@ -257,7 +257,7 @@ impl Net {
     /// Whether a row with these addresses and ports is this test's.
     pub fn owns<'a>(
         &self,
-        mut addresses: impl Iterator<Item = &'a str>,
+        addresses: impl Iterator<Item = &'a str>,
         mut ports: impl Iterator<Item = &'a str>,
     ) -> bool {
         let [high, low] = self.block.to_be_bytes();
@@ -265,7 +265,9 @@ impl Net {
         let mapped = format!("::ffff:{v4}");
         let v6 = format!("fd4e:{:x}:", self.block);
         let mine = self.port(0)..self.port(0) + PORTS;
-        addresses.any(|a| [&v4, &mapped, &v6].into_iter().any(|prefix| a.starts_with(prefix)))
+        addresses
+            .map(|a| a.strip_prefix('[').unwrap_or(a))
+            .any(|a| [&v4, &mapped, &v6].into_iter().any(|prefix| a.starts_with(prefix)))
             || ports.any(|p| p.parse().is_ok_and(|p| mine.contains(&p)))
     }
 

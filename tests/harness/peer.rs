@@ -293,6 +293,14 @@ impl Peer {
         }
     }
 
+    /// Kills it, in the middle of whatever it does.
+    pub fn kill(mut self) {
+        if let Some(mut process) = self.process.get_mut().take() {
+            process.child.kill().expect("it runs");
+            process.child.wait().expect("it is our child");
+        }
+    }
+
     /// Becomes another user for good.
     pub fn become_user(&self, uid: u32) {
         self.spoilt.set(true);
@@ -475,6 +483,19 @@ impl Conn<'_> {
     /// Closes only the sending direction.
     pub fn finish_sending(&self) {
         self.peer.order(&format!("shutdown {}", self.id));
+    }
+
+    /// Closes both directions, and keeps the socket.
+    pub fn finish(&self) {
+        self.peer.order(&format!("shutdown {} both", self.id));
+    }
+
+    /// A second descriptor of it.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        let id = self.peer.id();
+        self.peer.order(&format!("duplicate {} {id}", self.id));
+        Conn { peer: self.peer, id, local: self.local }
     }
 
     /// Closes.
