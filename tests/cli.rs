@@ -600,3 +600,36 @@ fn tcptop_has_the_options_of_bcc() {
         wrong_use("tcptop", args);
     }
 }
+
+#[test]
+fn tcpsubnet_has_the_options_of_bcc() {
+    accepted("tcpsubnet", &["-J", "-fk", "-i", "5", "-v", "10.0.0.0/8,::/0"]);
+    accepted("tcpsubnet", &["127.0.0.1/32", "-JfM", "--interval=2"]);
+    accepted("tcpsubnet", &["--json", "--form", "b", "--int", "1", ""]);
+    for args in [
+        &["-f", "G"][..],
+        &["-f", "Kb"],
+        &["-i", "x"],
+        &["-i", "1.5"],
+        &["-i", "4294967296"],
+        &["-i"],
+        &["-J", "--json"],
+        &["1.1.1.1/8", "2.2.2.2/8"],
+        &["-p", "1"],
+    ] {
+        wrong_use("tcpsubnet", args);
+    }
+    for (args, sentence) in [
+        (&["-i", "0"][..], "Invalid interval, must be > 0. Exiting."),
+        (&["-i", "-1"], "Invalid interval, must be > 0. Exiting."),
+        (&["10.0.0.0"], "Subnet [10.0.0.0] is invalid, please refer to the examples."),
+        (&["x/8"], "Invalid net address in subnet [x/8], please refer to the examples."),
+        (&["10.0.0.0/a"], "Invalid mask in subnet [10.0.0.0/a]. Mask must be an int"),
+        (&["10.0.0/33"], "Invalid mask in subnet [10.0.0/33]. Must be an int between 0 and 32."),
+        (&["-J", "1.1.1.1/1,::/129"], "Invalid mask in subnet [::/129]. Must be an int between 0 and 128."),
+        (&["\x1b[2J/8"], "Invalid net address in subnet [\\x1b[2J/8], please refer to the examples."),
+    ] {
+        let output = netbcc(&[&["tcpsubnet"], args].concat());
+        assert_eq!(refused(&output, 1, "tcpsubnet", sentence), format!("tcpsubnet: {sentence}\n"));
+    }
+}

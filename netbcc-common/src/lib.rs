@@ -11,6 +11,7 @@ pub mod addr;
 pub mod filter;
 pub mod kernel;
 pub mod loss;
+pub mod sends;
 pub mod softirqs;
 pub mod solisten;
 pub mod tcpaccept;
@@ -19,6 +20,7 @@ pub mod tcpconnlat;
 pub mod tcplife;
 pub mod tcpretrans;
 pub mod tcpstates;
+pub mod tcpsubnet;
 pub mod tcptop;
 pub mod tcptracer;
 

@@ -4,6 +4,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::Comm;
 use crate::addr::Tuple;
+use crate::sends::SendCalls;
 
 /// Key of the maps `SUMS_0` and `SUMS_1`.
 #[repr(C)]
@@ -43,14 +44,10 @@ pub struct Read {
 
 /// How this run behaves.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Config {
-    /// Numbers of the system calls whose first argument is a socket, and whose result is how many bytes it took.
-    pub sends: [u64; 5],
-    /// Number of `splice`, whose third argument is the socket.
-    pub splice: u64,
-    /// Number of `sendmmsg`, whose result is a number of messages.
-    pub sendmmsg: u64,
+    /// The system calls that send.
+    pub sends: SendCalls,
     /// Keep tasks below the cgroup in `GROUP`.
     pub by_group: u64,
 }

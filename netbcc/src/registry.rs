@@ -9,6 +9,7 @@ use crate::tools::tcpconnlat::Tcpconnlat;
 use crate::tools::tcplife::Tcplife;
 use crate::tools::tcpretrans::Tcpretrans;
 use crate::tools::tcpstates::Tcpstates;
+use crate::tools::tcpsubnet::Tcpsubnet;
 use crate::tools::tcptop::Tcptop;
 use crate::tools::tcptracer::Tcptracer;
 
@@ -22,6 +23,7 @@ pub const TOOLS: &[Entry] = &[
     entry::<Tcplife>(),
     entry::<Tcpretrans>(),
     entry::<Tcpstates>(),
+    entry::<Tcpsubnet>(),
     entry::<Tcptop>(),
     entry::<Tcptracer>(),
 ];

@@ -178,6 +178,19 @@ impl<A: Access> Sock<A> {
         }
     }
 
+    /// Writes the remote address, read as the socket's own family.
+    #[inline(always)]
+    pub fn raddr(self, family: u16, to: &mut Addr) {
+        // SAFETY: as above.
+        unsafe {
+            if family == AF_INET6 {
+                field_in6::<A>(self.at, Field::SkV6Daddr, to);
+            } else {
+                *to = [field::<A, u32>(self.at, Field::SkDaddr), 0, 0, 0];
+            }
+        }
+    }
+
     /// Writes both addresses as IPv4, whatever the socket's family (a v4-mapped socket has both forms).
     #[inline(always)]
     pub fn addrs_v4(self, to: &mut Tuple) {

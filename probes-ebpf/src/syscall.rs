@@ -1,12 +1,15 @@
-//! System calls: which one a thread is in, and the socket that an accept made.
+//! System calls: which one a thread is in, the socket that an accept made, and what was sent.
 
 use aya_ebpf::helpers::generated::{
     bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_user, bpf_task_pt_regs,
 };
 use netbcc_common::kernel::Field;
+use netbcc_common::loss::Loss;
+use netbcc_common::sends::SendCalls;
 
+use crate::emit::lost;
 use crate::mem::{Access, Probed, Typed, field, offset};
-use crate::sock::Sock;
+use crate::sock::{Sock, is_inet};
 
 /// x86's `TS_COMPAT` (arch/x86/include/asm/thread_info.h).
 const TS_COMPAT: u32 = 2;
@@ -78,15 +81,52 @@ impl Regs {
     }
 }
 
-/// Bytes that a sendmmsg says it sent of its first `count` messages, 64 at most; `messages` is where they are in the
-/// program's memory.
+/// The TCP socket that a system call gave bytes to, and how many it took. The arguments are those of `sys_exit`, and
+/// where the numbers of the calls come from.
 #[inline(always)]
-pub fn message_bytes(messages: u64, count: u32) -> i64 {
+pub fn sent(regs: *const u8, result: i64, calls: impl FnOnce() -> SendCalls) -> Option<(Sock<Probed>, i64)> {
+    if result <= 0 {
+        return None;
+    }
+    let regs = Regs::new(regs)?;
+    // Every system call comes by: look at as little as possible. A 32-bit one's numbers mean other calls.
+    let number = regs.call();
+    let SendCalls { first: [write, writev, sendto, sendmsg, sendfile], splice, sendmmsg } = calls();
+    let first =
+        number == write || number == writev || number == sendto || number == sendmsg || number == sendfile;
+    let (splice, sendmmsg) = (number == splice, number == sendmmsg);
+    if !(first || splice || sendmmsg) || is_compat() {
+        return None;
+    }
+    let (fd, messages) = regs.args();
+    let fd = if splice { regs.third() } else { fd };
+    let sk = socket(fd as u32)?;
+    if !is_inet(sk.family()) || !sk.is_tcp() || !sk.is_stream() {
+        return None;
+    }
+    let bytes = if sendmmsg {
+        if result as u64 > MESSAGES {
+            lost(Loss::MapFull);
+        }
+        message_bytes(messages, (result as u64).min(MESSAGES) as u32)
+    } else {
+        result
+    };
+    Some((sk, bytes))
+}
+
+/// Messages of one sendmmsg that are looked at; more are one lost event.
+const MESSAGES: u64 = 64;
+
+/// Bytes that a sendmmsg says it sent of its first `count` messages; `messages` is where they are in the program's
+/// memory.
+#[inline(always)]
+fn message_bytes(messages: u64, count: u32) -> i64 {
     // struct mmsghdr: a struct msghdr of 56 bytes, then how much of it was sent, padded to 8.
     const MESSAGE: u64 = 64;
     const SENT: u64 = 56;
     let mut bytes = 0;
-    for nth in 0..64_u32 {
+    for nth in 0..MESSAGES as u32 {
         if nth >= count {
             break;
         }

@@ -108,6 +108,7 @@ impl Actor {
             ["serve", id] => self.serve(number(id)),
             ["served", id, count] => self.served(number(id), size(count)),
             ["connect", id, to, ref how @ ..] => self.connect(number(id), address(to), how),
+            ["elsewhere", id, to] => self.connect_elsewhere(number(id), address(to)),
             ["fastopen", id, to, bytes] => self.fast_open(number(id), address(to), size(bytes)),
             ["send", id, bytes] => self.send(number(id), size(bytes)),
             ["receive", id, bytes] => self.receive(number(id), size(bytes)),
@@ -336,6 +337,13 @@ impl Actor {
             })?,
         }
         self.keep(id, socket)
+    }
+
+    fn connect_elsewhere(&mut self, id: u32, to: SocketAddr) -> Answer {
+        let socket = self.socket(id)?.as_raw_fd();
+        raw::disconnect(socket)?;
+        connect(socket, &SockaddrStorage::from(to))?;
+        done()
     }
 
     fn fast_open(&mut self, id: u32, to: SocketAddr, bytes: usize) -> Answer {

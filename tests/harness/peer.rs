@@ -432,6 +432,11 @@ impl Conn<'_> {
         self.peer.ask(&format!("again {} {backlog}", self.id))
     }
 
+    /// Leaves its connection and connects to somewhere else: the same socket.
+    pub fn connect_elsewhere(&self, to: SocketAddr) {
+        self.peer.order(&format!("elsewhere {} {to}", self.id));
+    }
+
     /// Sends this many bytes.
     pub fn send(&self, bytes: usize) {
         self.peer.order(&format!("send {} {bytes}", self.id));

@@ -323,6 +323,17 @@ fn uring(operation: u8, socket: RawFd, data: &'static [u8]) -> io::Result<usize>
     usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
 }
 
+/// Ends a socket's connection without closing the socket: connect to `AF_UNSPEC`.
+pub fn disconnect(socket: RawFd) -> io::Result<()> {
+    // SAFETY: a plain struct of numbers.
+    let mut nobody: libc::sockaddr = unsafe { std::mem::zeroed() };
+    nobody.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
+    // SAFETY: the kernel reads the struct, which is as long as is said.
+    let result =
+        unsafe { libc::connect(socket, &raw const nobody, size_of::<libc::sockaddr>() as libc::socklen_t) };
+    answer(result as isize).map(drop)
+}
+
 /// `tcpi_bytes_acked` and `tcpi_bytes_received` of a socket (include/uapi/linux/tcp.h).
 pub fn tcp_counts(socket: RawFd) -> io::Result<(u64, u64)> {
     let mut info = [0_u64; 32];

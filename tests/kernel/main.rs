@@ -18,6 +18,7 @@ mod tcpconnlat;
 mod tcplife;
 mod tcpretrans;
 mod tcpstates;
+mod tcpsubnet;
 mod tcptop;
 mod tcptracer;
 
@@ -57,6 +58,8 @@ fn main() -> ExitCode {
         trials("tcpretrans", &Rung::FORCED, tcpretrans::CHECKS),
         trials("tcpstates", &[Rung::Any], tcpstates::ANY),
         trials("tcpstates", &Rung::FORCED, tcpstates::CHECKS),
+        trials("tcpsubnet", &[Rung::Any], tcpsubnet::ANY),
+        trials("tcpsubnet", &Rung::FORCED, tcpsubnet::CHECKS),
         trials("tcptop", &[Rung::Any], tcptop::ANY),
         trials("tcptop", &Rung::FORCED, tcptop::CHECKS),
         trials("tcptracer", &[Rung::Any], tcptracer::ANY),

@@ -1,6 +1,7 @@
 //! What one run of a tool asks of the kernel, before anything is loaded: [`Plan`].
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -12,7 +13,7 @@ use aya::maps::{MapData, MapType};
 use netbcc_common::addr::{AF_INET, AF_INET6};
 use netbcc_common::filter::{Filter, PORT_SET_BYTES};
 use netbcc_common::kernel::Field;
-use zerocopy::IntoBytes;
+use zerocopy::{Immutable, IntoBytes};
 
 use super::attach::{self, Chosen};
 use super::capability;
@@ -54,6 +55,7 @@ pub struct Plan {
     globals: Vec<(&'static str, Vec<u8>)>,
     pinned: Vec<(&'static str, OwnedFd)>,
     sizes: Vec<(&'static str, u32)>,
+    contents: Vec<(&'static str, Vec<u8>, Vec<u8>)>,
 }
 
 impl Plan {
@@ -70,6 +72,7 @@ impl Plan {
             globals: Vec::new(),
             pinned: Vec::new(),
             sizes: Vec::new(),
+            contents: Vec::new(),
         }
     }
 
@@ -98,7 +101,7 @@ impl Plan {
     }
 
     /// Sets a configuration global of the tool's object.
-    pub fn global<T: IntoBytes + zerocopy::Immutable>(mut self, name: &'static str, value: &T) -> Self {
+    pub fn global<T: IntoBytes + Immutable>(mut self, name: &'static str, value: &T) -> Self {
         self.globals.push((name, value.as_bytes().to_vec()));
         self
     }
@@ -106,6 +109,17 @@ impl Plan {
     /// Gives a table of the tool's object room for so many entries.
     pub fn size(mut self, table: &'static str, entries: u32) -> Self {
         self.sizes.push((table, entries));
+        self
+    }
+
+    /// Puts `value` at `key` into a table of the tool's object, before anything is attached.
+    pub fn entry(
+        mut self,
+        table: &'static str,
+        key: &(impl IntoBytes + Immutable),
+        value: &(impl IntoBytes + Immutable),
+    ) -> Self {
+        self.contents.push((table, key.as_bytes().to_vec(), value.as_bytes().to_vec()));
         self
     }
 
@@ -233,6 +247,15 @@ impl Plan {
             }
         }
         let mut object = self.parse_object(&kernel).context("its BPF object")?;
+        // Programs rely on it from their first run on.
+        let mut tables = HashMap::new();
+        for (name, key, value) in &self.contents {
+            let table = match tables.entry(*name) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(object.table(name)?),
+            };
+            table.set(key, value)?;
+        }
         let mut chosen = Vec::new();
         for ladder in &self.ladders {
             let needed = |prog: &Prog| self.needs(prog, has_ipv6);

@@ -2,6 +2,7 @@
 //! them all.
 
 mod conn;
+mod sends;
 pub mod softirqs;
 pub mod solisten;
 pub mod tcpaccept;
@@ -10,6 +11,7 @@ pub mod tcpconnlat;
 pub mod tcplife;
 pub mod tcpretrans;
 pub mod tcpstates;
+pub mod tcpsubnet;
 pub mod tcptop;
 pub mod tcptracer;
 

@@ -38,10 +38,9 @@ use clap::{Args, ValueEnum};
 use netbcc_common::addr::AF_INET;
 use netbcc_common::kernel::{Field, Func};
 use netbcc_common::tcptop::{Config, Key, Sum};
-use nix::libc;
 use zerocopy::FromBytes as _;
 
-use super::{conn, object};
+use super::{conn, object, sends};
 use crate::cli::{Containers, Every, Family, Json, Pid, Verbose};
 use crate::out::{Cell, Format, Table, data, left, right};
 use crate::probe::hook::{Ladder, Prog, Rung, RungName, fexit, kprobe, kretprobe, tp_btf};
@@ -139,7 +138,7 @@ impl Tool for Tcptop {
             .as_ref()
             .map(|path| File::open(path).with_context(|| format!("--cgroup {}", path.display())));
         let group = group.transpose()?;
-        let config = Config { by_group: group.is_some().into(), ..send_calls() };
+        let config = Config { sends: sends::calls(), by_group: group.is_some().into() };
         let mut probe = Plan::new(cx)
             .ladder(&TRANSFERS)
             .fields(FIELDS)
@@ -172,18 +171,6 @@ const FIELDS: &[Field] = &[
     Field::TcpCopiedSeq,
     Field::SocketSk,
 ];
-
-/// The system calls that send, for kernels where nothing else tells.
-fn send_calls() -> Config {
-    let number = |call: libc::c_long| call.cast_unsigned();
-    Config {
-        sends: [libc::SYS_write, libc::SYS_writev, libc::SYS_sendto, libc::SYS_sendmsg, libc::SYS_sendfile]
-            .map(number),
-        splice: number(libc::SYS_splice),
-        sendmmsg: number(libc::SYS_sendmmsg),
-        by_group: 0,
-    }
-}
 
 const FEXIT_PAGE: Prog = fexit("page_fexit", "tcp_sendpage");
 const FEXIT: [Prog; 4] = [

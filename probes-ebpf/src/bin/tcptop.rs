@@ -19,16 +19,16 @@ use aya_ebpf::maps::{Array, CgroupArray, HashMap, PerCpuHashMap};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext};
 use netbcc_common::addr::Tuple;
 use netbcc_common::loss::Loss;
+use netbcc_common::sends::SendCalls;
 use netbcc_common::tcptop::{Config, Key, Read, Sum};
 use probes_ebpf::answer::answer;
 use probes_ebpf::emit::lost;
 use probes_ebpf::mem::{Probed, Typed};
 use probes_ebpf::sock::{Sock, ToTcp, is_inet, socket_sk, state};
-use probes_ebpf::syscall::{self, Regs};
-use probes_ebpf::{filter, setting, storage, task};
+use probes_ebpf::{filter, setting, storage, syscall, task};
 
 #[unsafe(no_mangle)]
-static CONFIG: Config = Config { sends: [u64::MAX; 5], splice: u64::MAX, sendmmsg: u64::MAX, by_group: 0 };
+static CONFIG: Config = Config { sends: SendCalls::NONE, by_group: 0 };
 
 /// Which table of sums to use: 0 or 1.
 #[map]
@@ -341,40 +341,11 @@ fn state_tp(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Messages of one sendmmsg that are looked at; more are as many lost events.
-const MESSAGES: u64 = 64;
-
 // match-proto: void sys_exit(struct pt_regs *regs, long ret)
 #[btf_tracepoint(function = "sys_exit")]
 fn call_tp(ctx: BtfTracePointContext) -> i32 {
-    let result: i64 = ctx.arg(1);
-    if result <= 0 {
-        return 0;
+    if let Some((sk, bytes)) = syscall::sent(ctx.arg(0), ctx.arg(1), || setting!(CONFIG.sends)) {
+        sent(sk, bytes);
     }
-    let Some(regs) = Regs::new(ctx.arg(0)) else { return 0 };
-    // Every system call comes by: look at as little as possible. A 32-bit one's numbers mean other calls.
-    let number = regs.call();
-    let [write, writev, sendto, sendmsg, sendfile] = setting!(CONFIG.sends);
-    let first =
-        number == write || number == writev || number == sendto || number == sendmsg || number == sendfile;
-    let (splice, sendmmsg) = (number == setting!(CONFIG.splice), number == setting!(CONFIG.sendmmsg));
-    if !(first || splice || sendmmsg) || syscall::is_compat() {
-        return 0;
-    }
-    let (fd, messages) = regs.args();
-    let fd = if splice { regs.third() } else { fd };
-    let Some(sk) = syscall::socket(fd as u32) else { return 0 };
-    if !is_inet(sk.family()) || !sk.is_tcp() || !sk.is_stream() {
-        return 0;
-    }
-    let bytes = if sendmmsg {
-        if result as u64 > MESSAGES {
-            lost(Loss::MapFull);
-        }
-        syscall::message_bytes(messages, (result as u64).min(MESSAGES) as u32)
-    } else {
-        result
-    };
-    sent(sk, bytes);
     0
 }

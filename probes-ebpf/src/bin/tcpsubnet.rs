@@ -1,0 +1,228 @@
+//! tcpsubnet: bytes that processes send by TCP, per subnet of a list.
+//!
+//! Sent is what the kernel took: the results of `tcp_sendmsg` (and of `tcp_sendpage`, by which sendfile and splice sent
+//! before 6.5). Without fentry and kprobes, `sock:sock_send_length` (since 6.3) tells, or else the results of the
+//! system calls that send.
+//!
+//! The subnet is looked up in a trie, whose longest prefix user space has given the first subnet of the list. Typed
+//! programs keep what they found with the socket: the length of the list then costs nothing per send.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::macros::{btf_map, btf_tracepoint, fexit, kprobe, kretprobe, map};
+use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
+use aya_ebpf::maps::{HashMap, PerCpuArray};
+use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext};
+use netbcc_common::addr::{AF_INET, AF_INET6, Addr};
+use netbcc_common::loss::Loss;
+use netbcc_common::sends::SendCalls;
+use netbcc_common::tcpsubnet::{Config, Found, NO_SUBNET, Sum};
+use probes_ebpf::answer::answer;
+use probes_ebpf::emit::lost;
+use probes_ebpf::mem::{Access, Probed, Typed};
+use probes_ebpf::sock::Sock;
+use probes_ebpf::{setting, storage, syscall, task};
+
+#[unsafe(no_mangle)]
+static CONFIG: Config = Config { sends: SendCalls::NONE, v4: 0, v6: 0 };
+
+/// What was sent to each subnet, by its place in the list. Only ever added to. User space sets the size.
+#[map]
+static SUMS: PerCpuArray<Sum> = PerCpuArray::with_max_entries(1, 0);
+
+/// Prefixes of IPv4, and the first subnet of the list that has them. User space sets the size.
+#[map]
+static SUBNETS_4: LpmTrie<u32, u32> = LpmTrie::with_max_entries(1, 0);
+
+/// Prefixes of IPv6, and the same.
+#[map]
+static SUBNETS_6: LpmTrie<Addr, u32> = LpmTrie::with_max_entries(1, 0);
+
+/// What was found for the address that a socket sends to.
+#[btf_map]
+static FOUND: SkStorage<Found> = SkStorage::new();
+
+/// Sockets of calls under way, for kretprobes: by thread, and by which function it is in.
+#[map]
+static CALLS: HashMap<u64, u64> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// The function by which bytes come into TCP.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    Message = 0,
+    Page = 1,
+}
+
+/// The subnet of an address, or [`NO_SUBNET`].
+#[inline(always)]
+fn find(family: u16, addr: &Addr) -> u32 {
+    let found = if family == AF_INET {
+        SUBNETS_4.get(Key::new(32, addr[0]))
+    } else {
+        SUBNETS_6.get(Key::new(128, *addr))
+    };
+    found.copied().unwrap_or(NO_SUBNET)
+}
+
+/// Whether two addresses are the same. Without a loop, and without a call of memcmp.
+#[inline(always)]
+fn same(a: &Addr, b: &Addr) -> bool {
+    (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
+}
+
+/// How a socket's subnet is found.
+trait Find: Access {
+    /// That of `addr`, to which `sk` sends.
+    fn subnet(sk: Sock<Self>, family: u16, addr: &Addr) -> u32;
+}
+
+impl Find for Probed {
+    #[inline(always)]
+    fn subnet(_: Sock<Self>, family: u16, addr: &Addr) -> u32 {
+        find(family, addr)
+    }
+}
+
+impl Find for Typed {
+    #[inline(always)]
+    fn subnet(sk: Sock<Self>, family: u16, addr: &Addr) -> u32 {
+        match storage::get(&FOUND, sk) {
+            Some(found) if same(&found.addr, addr) && found.family == u32::from(family) => found.subnet,
+            // Connected to somewhere else since. What is kept stays as it is: nobody reads half of a change.
+            Some(_) => find(family, addr),
+            None => {
+                let subnet = find(family, addr);
+                storage::keep(&FOUND, sk, &Found { addr: *addr, family: family.into(), subnet });
+                subnet
+            }
+        }
+    }
+}
+
+/// A send of `sk` that answered `result`.
+#[inline(always)]
+fn sent<A: Find>(by: By, sk: Sock<A>, result: i64) {
+    if result <= 0 {
+        return;
+    }
+    let family = sk.family();
+    let asked = match family {
+        AF_INET => setting!(CONFIG.v4) != 0,
+        AF_INET6 => setting!(CONFIG.v6) != 0,
+        _ => false,
+    };
+    if !asked {
+        return;
+    }
+    let mut addr = [0; 4];
+    sk.raddr(family, &mut addr);
+    let subnet = A::subnet(sk, family, &addr);
+    if subnet == NO_SUBNET {
+        return;
+    }
+    let Some(sum) = storage::slot(&SUMS, subnet) else {
+        lost(Loss::MapFull);
+        return;
+    };
+    match by {
+        By::Message => sum.message_bytes += result as u64,
+        By::Page => sum.page_bytes += result as u64,
+    }
+}
+
+// match-proto: int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)
+#[fexit(function = "tcp_sendmsg")]
+fn send_fexit(ctx: FExitContext) -> i32 {
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
+        sent(By::Message, sk, (answer(&ctx) as i32).into());
+    }
+    0
+}
+
+// match-proto: int tcp_sendpage(struct sock *sk, struct page *page, int offset, size_t size, int flags) (up to 6.4)
+#[fexit(function = "tcp_sendpage")]
+fn page_fexit(ctx: FExitContext) -> i32 {
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
+        sent(By::Page, sk, (answer(&ctx) as i32).into());
+    }
+    0
+}
+
+/// The key of a call under way.
+#[inline(always)]
+fn call(by: By) -> u64 {
+    (task::pid_tid() & 0xffff_ffff) << 1 | by as u64
+}
+
+/// A call with `sk` begins.
+#[inline(always)]
+fn entered(by: By, sk: Option<Sock<Probed>>) {
+    if let Some(sk) = sk
+        && CALLS.insert(call(by), sk.id(), 0).is_err()
+    {
+        lost(Loss::MapFull);
+    }
+}
+
+/// A call ends; the socket with which it began.
+#[inline(always)]
+fn left(by: By) -> Option<Sock<Probed>> {
+    let sk = *storage::entry(&CALLS, call(by))?;
+    let _gone_already = CALLS.remove(call(by));
+    Sock::new(sk as *const u8)
+}
+
+// match-proto: int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)
+#[kprobe]
+fn send_kprobe(ctx: ProbeContext) -> u32 {
+    entered(By::Message, ctx.arg(0).and_then(Sock::new));
+    0
+}
+
+#[kretprobe]
+fn send_kretprobe(ctx: RetProbeContext) -> u32 {
+    if let Some(sk) = left(By::Message) {
+        sent(By::Message, sk, ctx.ret::<i32>().into());
+    }
+    0
+}
+
+// match-proto: int tcp_sendpage(struct sock *sk, struct page *page, int offset, size_t size, int flags) (up to 6.4)
+#[kprobe]
+fn page_kprobe(ctx: ProbeContext) -> u32 {
+    entered(By::Page, ctx.arg(0).and_then(Sock::new));
+    0
+}
+
+#[kretprobe]
+fn page_kretprobe(ctx: RetProbeContext) -> u32 {
+    if let Some(sk) = left(By::Page) {
+        sent(By::Page, sk, ctx.ret::<i32>().into());
+    }
+    0
+}
+
+// match-proto: void sock_send_length(struct sock *sk, int ret, int flags) (since 6.3)
+#[btf_tracepoint(function = "sock_send_length")]
+fn sent_tp(ctx: BtfTracePointContext) -> i32 {
+    let result: i32 = ctx.arg(1);
+    if result > 0
+        && let Some(sk) = Sock::<Typed>::new(ctx.arg(0))
+        && sk.is_tcp()
+        && sk.is_stream()
+    {
+        sent(By::Message, sk, result.into());
+    }
+    0
+}
+
+// match-proto: void sys_exit(struct pt_regs *regs, long ret)
+#[btf_tracepoint(function = "sys_exit")]
+fn call_tp(ctx: BtfTracePointContext) -> i32 {
+    if let Some((sk, bytes)) = syscall::sent(ctx.arg(0), ctx.arg(1), || setting!(CONFIG.sends)) {
+        sent(By::Message, sk, bytes);
+    }
+    0
+}
