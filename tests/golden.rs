@@ -18,6 +18,7 @@ use netbcc::tools::tcpconnect::{self, Tcpconnect};
 use netbcc::tools::tcpconnlat::{self, Tcpconnlat};
 use netbcc::tools::tcplife::{self, Tcplife};
 use netbcc::tools::tcpretrans::{self, Tcpretrans};
+use netbcc::tools::tcpsubnet::{self, Tcpsubnet};
 use netbcc::tools::tcptracer::{self, Tcptracer};
 use netbcc_common::Comm;
 use netbcc_common::addr::{AF_INET, AF_INET6, Addr, Tuple};
@@ -380,4 +381,35 @@ fn tcptracer_text() {
 #[test]
 fn tcptracer_json() {
     matches_fixture("tcptracer", "rows.json", &[("--json", tracer_block("--json"))]);
+}
+
+fn subnet_block(args: &str) -> String {
+    let options = options::<Tcpsubnet>(args);
+    let rows = [
+        ("127.0.0.1/32", 1),
+        ("10.0.0.7/8", 1023),
+        ("172.16/12", 1024),
+        ("0.0.0.0/0", 1_048_577),
+        ("255.255.255.255/32", u64::MAX),
+        ("2001:db8:1111:2222::/64", 99_999_999),
+        ("::/0", 1024),
+    ];
+    let rows = rows.map(|(label, bytes)| options.row(label, bytes));
+    let mut out = Out::memory(options.format(), clock());
+    tcpsubnet::block(&options, &mut out, rows.to_vec(), 1000 * SECOND);
+    tcpsubnet::block(&options, &mut out, Vec::new(), 1001 * SECOND);
+    out.take()
+}
+
+#[test]
+fn tcpsubnet_text() {
+    let blocks = ["", "-f b", "-f k", "-f m", "-f B", "-f K", "-f M"].map(|args| (args, subnet_block(args)));
+    matches_fixture("tcpsubnet", "rows.txt", &blocks);
+}
+
+#[test]
+fn tcpsubnet_json() {
+    let blocks = ["-J", "-J -fb", "-J -fk", "-J -fm", "-J -fK", "-J -fM", "--json", "--json -fM"]
+        .map(|args| (args, subnet_block(args)));
+    matches_fixture("tcpsubnet", "rows.json", &blocks);
 }

@@ -22,13 +22,13 @@ pub struct Sum {
 /// 64-bit words of a [`Sum`].
 pub const SUM_WORDS: usize = size_of::<Sum>() / size_of::<u64>();
 
-/// The subnet of the address that a socket sends to: kept with the socket.
+/// The subnet of an address: value of the per-CPU array `FOUND`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Found {
     /// The address.
     pub addr: Addr,
-    /// Its family.
+    /// Its family; 0: there is none yet.
     pub family: u32,
     /// Place in the list, or [`NO_SUBNET`].
     pub subnet: u32,

@@ -47,20 +47,6 @@ pub fn get_or_zero<T>(map: &'static SkStorage<T>, sk: Sock<Typed>) -> Option<&'s
     }
 }
 
-/// Keeps `value` in `map` for `sk`, unless there is one already. The kernel may have no memory for it.
-#[inline(always)]
-pub fn keep<T>(map: &'static SkStorage<T>, sk: Sock<Typed>, value: &T) {
-    // SAFETY: as above; the kernel copies the value.
-    unsafe {
-        bpf_sk_storage_get(
-            ptr::from_ref(map).cast_mut().cast(),
-            sk.as_ptr().cast_mut().cast(),
-            ptr::from_ref(value).cast_mut().cast(),
-            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
-        )
-    };
-}
-
 /// The entry of `key` in `map`, if any.
 #[inline(always)]
 #[expect(clippy::mut_from_ref, reason = "what the kernel keeps behind the map is shared by nature")]

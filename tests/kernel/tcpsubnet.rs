@@ -3,7 +3,7 @@
 //! The tool sees the whole machine, so the lists hold subnets that only this test's namespaces have.
 
 use std::fmt::Write as _;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use netbcc_tests::checks;
@@ -23,6 +23,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_socket_that_connects_elsewhere_counts_there: alone,
     a_fast_open_counts_where_it_goes: alone,
     one_of_thousands_of_subnets_counts: alone,
+    hundreds_of_addresses_are_kept_apart: alone,
     sums_over_intervals_lose_nothing: alone,
 ];
 
@@ -233,6 +234,33 @@ fn one_of_thousands_of_subnets_counts(case: &Case) {
         is(&ended, subnet, expected);
     }
     assert_eq!(ended.stdout.len(), 3, "{:?}", ended.stdout);
+}
+
+/// The kernel side keeps what it found for an address until another one takes its slot; some of these share one.
+fn hundreds_of_addresses_are_kept_apart(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let listener = server.listen((Ipv4Addr::UNSPECIFIED, net.port(0)).into());
+    // All of 127/8 is local; nobody else uses these.
+    let addresses: Vec<SocketAddr> = (0..200_u16)
+        .map(|nth| {
+            let [high, low] = nth.wrapping_mul(31_337).to_be_bytes();
+            (Ipv4Addr::new(127, 77, high, low), listener.address().port()).into()
+        })
+        .collect();
+    let list: Vec<String> = addresses.iter().map(|&address| host(address)).collect();
+    let run = case.launch(&format!("--json -i 3600 {}", list.join(","))).start(&net);
+    let conns: Vec<_> =
+        addresses.iter().map(|&address| (client.connect(address), listener.accept())).collect();
+    for _ in 0..2 {
+        for ((from, _), nth) in conns.iter().zip(1..) {
+            from.send(nth);
+        }
+    }
+    let ended = run.finish();
+    for (subnet, nth) in list.iter().zip(1..) {
+        is(&ended, subnet, 2 * nth);
+    }
 }
 
 fn sums_over_intervals_lose_nothing(case: &Case) {

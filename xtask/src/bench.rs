@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: what a tool costs. Start-up and memory on this machine's kernel; instructions per connection in
-//! a guest whose time counts instructions (QEMU's `-icount`), which noise on this machine cannot change.
+//! `cargo xtask bench`: what a tool costs. Start-up and memory on this machine's kernel; instructions per connection or
+//! send in a guest whose time counts instructions (QEMU's `-icount`), which noise on this machine cannot change.
 //!
 //! Beside each figure stands that of libbpf-tools, where Debian's package is installed, and the budget.
 
@@ -31,6 +31,38 @@ const SUBJECTS: [Subject; 3] = [
     Subject { tool: "tcpstates", peer_instructions: 100_600 },
 ];
 
+/// A tool that counts sends, its arguments, how it is hooked, and the budget of instructions per send.
+struct Sampler {
+    name: &'static str,
+    args: fn() -> String,
+    rung: &'static str,
+    budget: Option<i64>,
+}
+
+const SAMPLERS: [Sampler; 4] = [
+    Sampler {
+        name: "tcpsubnet/5",
+        args: || "tcpsubnet -i 3600".to_owned(),
+        rung: "fexit",
+        budget: Some(350),
+    },
+    Sampler { name: "tcpsubnet/5000", args: many_subnets, rung: "fexit", budget: Some(350) },
+    Sampler {
+        name: "tcpsubnet/5/kprobe",
+        args: || "tcpsubnet -i 3600".to_owned(),
+        rung: "kprobe",
+        budget: None,
+    },
+    Sampler { name: "tcpsubnet/5000/kprobe", args: many_subnets, rung: "kprobe", budget: None },
+];
+
+/// tcpsubnet with 5000 subnets, and that of the traffic at their end.
+fn many_subnets() -> String {
+    let subnet = |nth: u32| format!("127.{}.{}.0/24", 1 + nth % 200, nth / 200);
+    let others: Vec<String> = (0..5000).map(subnet).collect();
+    format!("tcpsubnet -i 3600 {},127.0.0.1/32", others.join(","))
+}
+
 /// Starts per tool; the median counts.
 const STARTS: usize = 9;
 /// Budgets of a start on this machine's kernel.
@@ -38,6 +70,16 @@ const START_MS: f64 = 10.0;
 const START_KIB: u64 = 8 << 10;
 /// Connections per measurement.
 const CONNECTIONS: u32 = 3001;
+/// Sends per measurement.
+const SENDS: u32 = 20_001;
+
+/// What is measured in the guest.
+struct Contender {
+    name: String,
+    command: String,
+    /// The traffic, and how much of it.
+    load: (&'static str, u32),
+}
 
 /// Measures and prints.
 ///
@@ -132,18 +174,20 @@ impl Drop for Stopped {
 /// The guest's script. For each contender: connections without it, then with it, then what it still does after them.
 /// The tool's own time comes from schedstat (ns on a processor); on one processor, where time is instructions, all
 /// that a connection costs is either in the loop's time or in that tail.
-fn script(contenders: &[(String, String)]) -> String {
-    let mut text = String::from("load() { /bin/load load $1; }\nload 301 >/dev/null\n");
-    for (name, command) in contenders {
+fn script(contenders: &[Contender]) -> String {
+    let mut text = String::from(
+        "load() { /bin/load load $1 $2; }\nload connects 301 >/dev/null; load sends 301 >/dev/null\n",
+    );
+    for Contender { name, command, load: (load, count) } in contenders {
         write!(
             text,
-            "base=$(load {CONNECTIONS})\n\
+            "base=$(load {load} {count})\n\
              {command} >/tmp/rows 2>/tmp/err &\n\
              pid=$!\n\
              tries=0\n\
              while [ ! -s /tmp/rows ] && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries+1)); done\n\
              sleep 0.3\n\
-             with=$(load {CONNECTIONS})\n\
+             with=$(load {load} {count})\n\
              read before rest </proc/$pid/schedstat\n\
              sleep 1\n\
              read after rest </proc/$pid/schedstat\n\
@@ -163,17 +207,26 @@ fn costs(binary: &Path, report: &mut String) -> Result<()> {
     ];
     let mut contenders = Vec::new();
     for Subject { tool, .. } in SUBJECTS {
-        contenders.push((tool.to_owned(), format!("netbcc {tool}")));
+        let load = ("connects", CONNECTIONS);
+        contenders.push(Contender { name: tool.to_owned(), command: format!("netbcc {tool}"), load });
         if let Some(peer) = find_peer(tool) {
             let at = format!("/peer/{tool}");
             files.push((peer, at.clone()));
-            contenders.push((format!("{tool}/libbpf-tools"), format!("stdbuf -oL {at}")));
+            contenders.push(Contender {
+                name: format!("{tool}/libbpf-tools"),
+                command: format!("stdbuf -oL {at}"),
+                load,
+            });
         }
     }
     if contenders.len() > SUBJECTS.len() {
         for (program, at) in [("/usr/bin/stdbuf", "/bin/stdbuf"), (LIBSTDBUF, LIBSTDBUF)] {
             files.push((program.into(), at.to_owned()));
         }
+    }
+    for Sampler { name, args, rung, .. } in SAMPLERS {
+        let command = format!("env NETBCC_ATTACH={rung} netbcc {}", args());
+        contenders.push(Contender { name: name.to_owned(), command, load: ("sends", SENDS) });
     }
     say("counting instructions in a guest (some minutes)");
     let guest = Guest {
@@ -188,20 +241,20 @@ fn costs(binary: &Path, report: &mut String) -> Result<()> {
     };
     let outcome = guest.run(say)?;
     fs::remove_dir_all(target().join("vm").join(&guest.name))?;
-    writeln!(report, "instructions added per loopback connection, {} under -icount", kernel.release)?;
+    writeln!(report, "instructions added per loopback connection or send, {} under -icount", kernel.release)?;
     for line in outcome.output.lines().filter_map(|line| line.strip_prefix("result ")) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [name, base, with, tail, rows, said @ ..] = &words[..] else { bail!("the guest said: {line}") };
         let [base, with, tail] = [base, with, tail].map(|word| word.parse::<i64>());
-        let (base, count) = (base?, i64::from(CONNECTIONS));
+        let contender = contenders.iter().find(|contender| contender.name == *name);
+        let (load, count) = contender.with_context(|| format!("the guest said: {line}"))?.load;
+        let (base, count) = (base?, i64::from(count));
         let added = (with? - base + tail?) / count;
-        write!(
-            report,
-            "  {name:<24} {added:7} on {:6}   {rows} rows of {CONNECTIONS} connections",
-            base / count
-        )?;
-        if let Some(subject) = SUBJECTS.iter().find(|subject| subject.tool == *name) {
-            write!(report, "   budget {}", subject.peer_instructions / 3)?;
+        write!(report, "  {name:<24} {added:7} on {:6}   {rows} rows of {count} {load}", base / count)?;
+        let budget = SUBJECTS.iter().find(|subject| subject.tool == *name).map(|s| s.peer_instructions / 3);
+        let sampler = SAMPLERS.iter().find(|sampler| sampler.name == *name);
+        if let Some(budget) = budget.or(sampler.and_then(|sampler| sampler.budget)) {
+            write!(report, "   budget {budget}")?;
         }
         writeln!(report, "   {}", said.join(" "))?;
     }

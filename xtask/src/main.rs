@@ -69,9 +69,10 @@ fn verb(mut args: Vec<OsString>) -> Result<ExitCode> {
         Some("bench") => bench::bench(&args),
         // Inside the benchmark's guest.
         Some("load") => {
-            let count =
-                args.first().and_then(|arg| arg.to_str()).and_then(|arg| arg.parse().ok()).unwrap_or(1);
-            println!("{}", load::connections(count)?);
+            let word = |nth: usize| args.get(nth).and_then(|arg| arg.to_str());
+            let count = word(1).and_then(|arg| arg.parse().ok()).unwrap_or(1);
+            let ns = if word(0) == Some("sends") { load::sends(count) } else { load::connections(count) };
+            println!("{}", ns?);
             Ok(ExitCode::SUCCESS)
         }
         Some("vm") => vm::vm(&vm::Options::parse(args)?),

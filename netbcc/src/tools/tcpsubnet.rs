@@ -12,6 +12,27 @@
 //!
 //! A socket of IPv6 that talks to an IPv4 address sends to `::ffff:a.b.c.d`: to a subnet of IPv6, if one has it, and to
 //! none of IPv4, as in BCC.
+//!
+//! Each subnet has its sum from the start, so there is no table that could be full.
+//!
+//! In a namespace with two more networks, on a 6.18 kernel that has neither kprobes nor fentry:
+//!
+//! ```text
+//! # netbcc tcpsubnet
+//! Tracing... Output every 1 secs. Hit Ctrl-C to end
+//! [11/24/26 11:34:05]
+//! 0.0.0.0/0               5000
+//! 10.0.0.0/8              1000
+//! 127.0.0.1/32               8
+//! [11/24/26 11:34:06]
+//! [11/24/26 11:34:07]
+//! 10.0.0.0/8                77
+//! ^C[11/24/26 11:34:08]
+//!
+//! # netbcc tcpsubnet -J -fk 2001:db8::/32,10.1.0.0/16,10.0.0.0/8
+//! {"date": "11/24/26", "time": "11:34:09", "entries": {"10.1.0.0/16": 7.8125, "2001:db8::/32": 2.34375}}
+//! {"date": "11/24/26", "time": "11:34:10", "entries": {}}
+//! ```
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -192,7 +213,7 @@ impl Tool for Tcpsubnet {
         let pace = Pace::from(Every { interval: Some(interval), count: None });
         probe.sample(cx, pace, |cx| {
             let now_ns = cx.out.clock().monotonic_ns();
-            let rows = taken(&mut sums, &subnets, args.format)?;
+            let rows = taken(&args, &mut sums, &subnets)?;
             block(&args, &mut cx.out, rows, now_ns);
             Ok(())
         })
@@ -200,7 +221,13 @@ impl Tool for Tcpsubnet {
 }
 
 impl Options {
-    fn format(&self) -> Format {
+    /// What was sent to a subnet, in the unit asked for.
+    pub fn row(&self, label: &str, bytes: u64) -> Row {
+        Row { label: label.to_owned(), bytes, unit: self.format }
+    }
+
+    /// Of rows.
+    pub fn format(&self) -> Format {
         if self.object { Format::Json } else { self.json.format() }
     }
 }
@@ -415,11 +442,11 @@ pub fn table(args: &Options) -> Table<Row> {
 }
 
 /// What was sent since the last time.
-fn taken(sums: &mut Counters, subnets: &[Subnet], unit: Unit) -> Result<Vec<Row>> {
+fn taken(args: &Options, sums: &mut Counters, subnets: &[Subnet]) -> Result<Vec<Row>> {
     let sent = sums.increments()?;
     let bytes = sent.chunks_exact(SUM_WORDS).map(|words| words.iter().fold(0_u64, |a, b| a.wrapping_add(*b)));
     let rows = subnets.iter().zip(bytes).filter(|(_, bytes)| *bytes > 0);
-    Ok(rows.map(|(subnet, bytes)| Row { label: subnet.label.clone(), bytes, unit }).collect())
+    Ok(rows.map(|(subnet, bytes)| args.row(&subnet.label, bytes)).collect())
 }
 
 /// One block. Most bytes come first; where there are as many, the order of the list stays.
@@ -456,11 +483,14 @@ fn object(to: &mut Vec<u8>, date: &str, time: &str, rows: &[Row]) {
 
 #[cfg(test)]
 mod tests {
+    use aya_obj::generated::{BPF_F_NO_PREALLOC, bpf_map_type};
     use clap::FromArgMatches as _;
     use proptest::prelude::*;
+    use zerocopy::IntoBytes as _;
 
     use super::*;
     use crate::out::Clock;
+    use crate::sys::bpf::{self, MapHandle};
 
     fn prefixes(list: &str) -> Vec<Prefix> {
         subnets(list).unwrap().into_iter().map(|subnet| subnet.prefix).collect()
@@ -597,6 +627,34 @@ mod tests {
         prefixes.iter().map(|&prefix| Subnet { label: String::new(), prefix }).collect()
     }
 
+    /// The tables of the kernel, or nothing where we may not make any.
+    fn kernel_tries(trie: &[(Prefix, usize)]) -> Option<[MapHandle; 2]> {
+        let map = |key: usize| {
+            let fd = bpf::map_create(&bpf::Map {
+                name: "test",
+                map_type: bpf_map_type::BPF_MAP_TYPE_LPM_TRIE as u32,
+                key_size: u32::try_from(key).unwrap(),
+                value_size: 4,
+                max_entries: 100,
+                flags: BPF_F_NO_PREALLOC,
+                btf: None,
+                inner: None,
+            });
+            fd.ok().map(|fd| MapHandle::new(fd, key, 4))
+        };
+        let (four, six) = (map(size_of::<Prefix4>())?, map(size_of::<Prefix6>())?);
+        for (prefix, place) in trie {
+            let place = u32::try_from(*place).unwrap().to_ne_bytes();
+            let set = if prefix.v6 {
+                six.update(prefix.key6().as_bytes(), &place)
+            } else {
+                four.update(prefix.key4().as_bytes(), &place)
+            };
+            set.unwrap();
+        }
+        Some([four, six])
+    }
+
     proptest! {
         #[test]
         fn the_longest_prefix_carries_the_first_subnet(
@@ -619,6 +677,27 @@ mod tests {
         }
 
         #[test]
+        fn the_kernels_trie_finds_it(
+            items in prop::collection::vec(some_prefix(), 1..40),
+            addresses in prop::collection::vec((any::<bool>(), 0_u128..8, 0_u128..8), 1..40),
+        ) {
+            let subnets = list(&items);
+            let Some([four, six]) = kernel_tries(&trie(&subnets)) else { return Ok(()) };
+            for (v6, high, low) in addresses {
+                let width = if v6 { 128 } else { 32 };
+                let address = Prefix::new(v6, high << 125 | low << (128 - width), width);
+                let mut place = [0; 4];
+                let found = if v6 {
+                    six.lookup(address.key6().as_bytes(), &mut place)
+                } else {
+                    four.lookup(address.key4().as_bytes(), &mut place)
+                };
+                let found = found.unwrap().then(|| u32::from_ne_bytes(place) as usize);
+                prop_assert_eq!(found, first(&subnets, &address));
+            }
+        }
+
+        #[test]
         fn fractions_and_whole_numbers_agree(bytes in 0_u64..1 << 50) {
             for unit in Unit::value_variants() {
                 if let Some(fraction) = unit.fraction(bytes) {
@@ -633,8 +712,7 @@ mod tests {
         let matches =
             crate::cli::command::<Tcpsubnet>().try_get_matches_from(words.split_whitespace()).unwrap();
         let args = Options::from_arg_matches(&matches).unwrap();
-        let rows =
-            rows.iter().map(|&(label, bytes)| Row { label: label.to_owned(), bytes, unit: args.format });
+        let rows = rows.iter().map(|&(label, bytes)| args.row(label, bytes));
         let mut out = Out::memory(args.format(), Clock::fixed(1_525_387_138_000_000_000, 0));
         block(&args, &mut out, rows.collect(), 0);
         out.take()

@@ -4,14 +4,13 @@
 //! before 6.5). Without fentry and kprobes, `sock:sock_send_length` (since 6.3) tells, or else the results of the
 //! system calls that send.
 //!
-//! The subnet is looked up in a trie, whose longest prefix user space has given the first subnet of the list. Typed
-//! programs keep what they found with the socket: the length of the list then costs nothing per send.
+//! The subnet is looked up in a trie, whose longest prefix user space has given the first subnet of the list. What was
+//! found is kept per address, so that the length of the list costs nothing for addresses that come again.
 #![no_std]
 #![no_main]
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::btf_maps::SkStorage;
-use aya_ebpf::macros::{btf_map, btf_tracepoint, fexit, kprobe, kretprobe, map};
+use aya_ebpf::macros::{btf_tracepoint, fexit, kprobe, kretprobe, map};
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{HashMap, PerCpuArray};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext};
@@ -40,9 +39,12 @@ static SUBNETS_4: LpmTrie<u32, u32> = LpmTrie::with_max_entries(1, 0);
 #[map]
 static SUBNETS_6: LpmTrie<Addr, u32> = LpmTrie::with_max_entries(1, 0);
 
-/// What was found for the address that a socket sends to.
-#[btf_map]
-static FOUND: SkStorage<Found> = SkStorage::new();
+/// So many bits have the numbers of a half's slots in [`FOUND`].
+const SLOT_BITS: u32 = 10;
+
+/// The last address of each slot, and what was found for it.
+#[map]
+static FOUND: PerCpuArray<Found> = PerCpuArray::with_max_entries(2 << SLOT_BITS, 0);
 
 /// Sockets of calls under way, for kretprobes: by thread, and by which function it is in.
 #[map]
@@ -66,44 +68,32 @@ fn find(family: u16, addr: &Addr) -> u32 {
     found.copied().unwrap_or(NO_SUBNET)
 }
 
-/// Whether two addresses are the same. Without a loop, and without a call of memcmp.
+/// The slot of an address in [`FOUND`]. Each way has its own half: where programs can be preempted, those of two
+/// functions may meet in the middle of a change.
 #[inline(always)]
-fn same(a: &Addr, b: &Addr) -> bool {
-    (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
+fn slot(by: By, addr: &Addr) -> u32 {
+    // The golden ratio spreads neighbours over all slots (Knuth's multiplicative hash).
+    let mixed = (addr[0] ^ addr[1] ^ addr[2] ^ addr[3]).wrapping_mul(0x9e37_79b1);
+    (by as u32) << SLOT_BITS | mixed >> (32 - SLOT_BITS)
 }
 
-/// How a socket's subnet is found.
-trait Find: Access {
-    /// That of `addr`, to which `sk` sends.
-    fn subnet(sk: Sock<Self>, family: u16, addr: &Addr) -> u32;
-}
-
-impl Find for Probed {
-    #[inline(always)]
-    fn subnet(_: Sock<Self>, family: u16, addr: &Addr) -> u32 {
-        find(family, addr)
+/// The same as [`find`], which is asked if another address was last in the slot.
+#[inline(always)]
+fn find_again(by: By, family: u16, addr: &Addr) -> u32 {
+    let Some(found) = storage::slot(&FOUND, slot(by, addr)) else { return find(family, addr) };
+    let same = found.family == u32::from(family)
+        && found.addr[0] == addr[0]
+        && (family == AF_INET
+            || (found.addr[1] ^ addr[1]) | (found.addr[2] ^ addr[2]) | (found.addr[3] ^ addr[3]) == 0);
+    if !same {
+        *found = Found { addr: *addr, family: family.into(), subnet: find(family, addr) };
     }
-}
-
-impl Find for Typed {
-    #[inline(always)]
-    fn subnet(sk: Sock<Self>, family: u16, addr: &Addr) -> u32 {
-        match storage::get(&FOUND, sk) {
-            Some(found) if same(&found.addr, addr) && found.family == u32::from(family) => found.subnet,
-            // Connected to somewhere else since. What is kept stays as it is: nobody reads half of a change.
-            Some(_) => find(family, addr),
-            None => {
-                let subnet = find(family, addr);
-                storage::keep(&FOUND, sk, &Found { addr: *addr, family: family.into(), subnet });
-                subnet
-            }
-        }
-    }
+    found.subnet
 }
 
 /// A send of `sk` that answered `result`.
 #[inline(always)]
-fn sent<A: Find>(by: By, sk: Sock<A>, result: i64) {
+fn sent<A: Access>(by: By, sk: Sock<A>, result: i64) {
     if result <= 0 {
         return;
     }
@@ -118,7 +108,7 @@ fn sent<A: Find>(by: By, sk: Sock<A>, result: i64) {
     }
     let mut addr = [0; 4];
     sk.raddr(family, &mut addr);
-    let subnet = A::subnet(sk, family, &addr);
+    let subnet = find_again(by, family, &addr);
     if subnet == NO_SUBNET {
         return;
     }
