@@ -633,3 +633,28 @@ fn tcpsubnet_has_the_options_of_bcc() {
         assert_eq!(refused(&output, 1, "tcpsubnet", sentence), format!("tcpsubnet: {sentence}\n"));
     }
 }
+
+#[test]
+fn netqtop_has_the_options_of_bcc() {
+    accepted("netqtop", &["-n", "eth0", "-i", "2", "-t", "-v", "--json"]);
+    accepted("netqtop", &["-tn", "lo", "-i.5"]);
+    accepted("netqtop", &["--na=lo", "--int", "1e1", "--through"]);
+    for args in [&["-i", "x"][..], &["-i", "nan"], &["-i", "inf"], &["-i"], &["-n"], &["lo"], &["-t", "1"]] {
+        wrong_use("netqtop", args);
+    }
+    // In BCC's order, and with its typing error.
+    for (args, sentence) in [
+        (&[][..], "Please specify a network interface."),
+        (&["-n", "", "-i", "0"], "Please specify a network interface."),
+        (&["-n", "abcdefghijklmnop", "-i", "0"], "NIC name too long"),
+        (&["-n", "abcdefghijklmno", "-i", "0"], "print interval must be non-zero"),
+        (&["-n", "lo", "-i", "-1"], "print interval must be non-zero"),
+        (&["-n", "abcdefghijklmno"], "Net interface abcdefghijklmno does not exits."),
+        (&["-n", "lo:1"], "Net interface lo:1 does not exits."),
+        (&["-n", "../lo"], "Net interface ../lo does not exits."),
+        (&["-n", "\x1b[2J"], "Net interface \\x1b[2J does not exits."),
+    ] {
+        let output = netbcc(&[&["netqtop"], args].concat());
+        assert_eq!(refused(&output, 1, "netqtop", &format!("{args:?}")), format!("netqtop: {sentence}\n"));
+    }
+}

@@ -13,6 +13,7 @@ use clap::FromArgMatches as _;
 use netbcc::cli;
 use netbcc::out::{Clock, Format, Out, Table};
 use netbcc::tool::Tool;
+use netbcc::tools::netqtop::{self, Netqtop};
 use netbcc::tools::tcpaccept::{self, Tcpaccept};
 use netbcc::tools::tcpconnect::{self, Tcpconnect};
 use netbcc::tools::tcpconnlat::{self, Tcpconnlat};
@@ -336,6 +337,45 @@ fn tcpretrans_count() {
         (args, printed(format, &tcpretrans::count_table(&options), &counts, |_| 1000 * SECOND))
     };
     matches_fixture("tcpretrans", "count.txt", &["-c", "-c --json"].map(block));
+}
+
+fn queues() -> Vec<netqtop::Row> {
+    use netqtop::Direction::{Rx, Tx};
+    // Every border of the number rule, what overflows its column, and ties that round to even.
+    let packets = [
+        [0, 0, 0, 0, 0, 0],
+        [1, 0, 0, 0, 0, 0],
+        [999, 1000, 1001, 1023, 1024, 1025],
+        [1_000_000, 1_000_001, 1_048_576, 1_500_000, 10_485_760, 0],
+        [0, 0, 0, 0, 0, 7],
+        [u64::MAX / 8, 1, 1, 1, 1, 1],
+        [8, 0, 0, 0, 0, 0],
+    ];
+    let bytes = [0, 38, 6_000_000, 20_000_000_000, 7 * 65_549, u64::MAX, 8 * 1000 + 1];
+    let row = |nth: usize| netqtop::Row {
+        direction: if nth % 2 == 0 { Tx } else { Rx },
+        queue: [Some(0), Some(1), Some(63), Some(1023), None, None, Some(7)][nth],
+        bytes: bytes[nth],
+        packets: packets[nth],
+        interval: 2.0,
+    };
+    (0..7).map(row).collect()
+}
+
+fn queue_block(args: &str) -> String {
+    let format = if args.contains("--json") { Format::Json } else { Format::Text };
+    printed(format, &netqtop::table(&options::<Netqtop>(args)), &queues(), |_| 1000 * SECOND)
+}
+
+#[test]
+fn netqtop_text() {
+    let blocks = ["-n lo", "-n lo -t -i 2"].map(|args| (args, queue_block(args)));
+    matches_fixture("netqtop", "rows.txt", &blocks);
+}
+
+#[test]
+fn netqtop_json() {
+    matches_fixture("netqtop", "rows.json", &[("-n lo --json", queue_block("-n lo --json"))]);
 }
 
 #[test]

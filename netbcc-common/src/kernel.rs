@@ -156,6 +156,14 @@ fields! {
     IcskPending = "inet_connection_sock"."icsk_pending": 1,
     /// When it is due, in jiffies; the timer itself may be early. Absent where the timer is never early.
     IcskTimeout = "inet_connection_sock"."icsk_timeout": 8,
+    /// The interface that a packet came in by.
+    SkbDev = "sk_buff"."dev": 8,
+    /// TX: the queue; RX: one more than the queue, 0 where the driver does not tell.
+    SkbQueueMapping = "sk_buff"."queue_mapping": 2,
+    /// Number of an interface in its namespace.
+    DevIfindex = "net_device"."ifindex": 4,
+    /// Network namespace of an interface.
+    DevNet = "net_device"."nd_net": 8,
 }
 
 /// How many fields there are; the length of the global `OFFSETS`.

@@ -1,6 +1,7 @@
 //! The one list of tools. Help, `--list`, links and tests are views of it.
 
 use crate::tool::{Entry, entry};
+use crate::tools::netqtop::Netqtop;
 use crate::tools::softirqs::Softirqs;
 use crate::tools::solisten::Solisten;
 use crate::tools::tcpaccept::Tcpaccept;
@@ -15,6 +16,7 @@ use crate::tools::tcptracer::Tcptracer;
 
 /// All tools, sorted by name.
 pub const TOOLS: &[Entry] = &[
+    entry::<Netqtop>(),
     entry::<Softirqs>(),
     entry::<Solisten>(),
     entry::<Tcpaccept>(),

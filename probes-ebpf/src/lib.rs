@@ -6,6 +6,7 @@
 #![no_std]
 
 pub mod answer;
+pub mod dev;
 pub mod emit;
 pub mod filter;
 pub mod mem;

@@ -6,6 +6,7 @@ use core::ptr::read_volatile;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use netbcc_common::kernel::Field;
 
+use crate::dev::Dev;
 use crate::mem::{Access, Probed, field, offset};
 use crate::sock::Sock;
 
@@ -29,6 +30,28 @@ impl<A: Access> Skb<A> {
         let offset = offset(Field::SkbSk)?;
         // SAFETY: `at` is an sk_buff. Loaded as a pointer, so that the verifier keeps its type.
         Sock::new(unsafe { A::load::<Pointer>(self.at.wrapping_add(offset)) }.0)
+    }
+
+    /// The interface that it came in by.
+    #[inline(always)]
+    pub fn dev(self) -> Option<Dev<A>> {
+        let offset = offset(Field::SkbDev)?;
+        // SAFETY: as above.
+        Dev::new(unsafe { A::load_ptr(self.at.wrapping_add(offset)) })
+    }
+
+    /// Its queue: on the way out; on the way in one more, and 0 where the driver does not tell.
+    #[inline(always)]
+    pub fn queue_mapping(self) -> u16 {
+        // SAFETY: as above.
+        unsafe { field::<A, u16>(self.at, Field::SkbQueueMapping) }
+    }
+
+    /// Bytes in all.
+    #[inline(always)]
+    pub fn bytes(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { field::<A, u32>(self.at, Field::SkbLen) }
     }
 
     /// Sequence number of the first byte, of a packet that TCP has.

@@ -20,12 +20,14 @@ pub enum Rung {
     Kprobe,
     /// tracepoints, raw or typed.
     Tracepoint,
+    /// tracepoints without types.
+    RawTp,
     /// Whatever the tool chooses by itself.
     Any,
 }
 
 impl Rung {
-    /// The rungs that a tool can be forced to.
+    /// The rungs that most tools can be forced to.
     pub const FORCED: [Self; 3] = [Self::Fexit, Self::Kprobe, Self::Tracepoint];
 
     /// The name in test names and in `NETBCC_ATTACH`.
@@ -34,6 +36,7 @@ impl Rung {
             Self::Fexit => "fexit",
             Self::Kprobe => "kprobe",
             Self::Tracepoint => "tracepoint",
+            Self::RawTp => "raw_tp",
             Self::Any => "any",
         }
     }

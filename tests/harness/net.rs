@@ -60,7 +60,7 @@ impl Space {
     }
 
     /// A path by which other programs find the namespace.
-    fn path(&self) -> String {
+    pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 
@@ -171,6 +171,43 @@ impl Net {
             space.ip(&lines);
         }
         net
+    }
+
+    /// Two namespaces joined by a cable whose ends have so many queues (TX and RX) and the same number, and on which
+    /// nothing moves by itself. Address 1 is here, address 2 there.
+    pub fn cable(near: (u8, u8), far: (u8, u8)) -> Self {
+        let net = Self { block: Self::block(), spaces: vec![Space::new(), Space::new()] };
+        let end = |host: u8, (tx, rx): (u8, u8)| {
+            format!("cable index 77 address 02:00:00:00:00:0{host} numtxqueues {tx} numrxqueues {rx}")
+        };
+        let cable = format!(
+            "link add {} type veth peer name {} netns {}",
+            end(1, near),
+            end(2, far),
+            net.far().path()
+        );
+        if let Err(error) = net.near().configure("ip", &["-batch", "-"], &cable) {
+            skip(format!("veth ({error})"));
+        }
+        for (space, host) in [(net.near(), 1), (net.far(), 2)] {
+            if has_ipv6() {
+                space.sysctl("ipv6/conf/all/disable_ipv6", "1");
+            }
+            space.ip(&format!(
+                "link set cable up\naddr add {}/24 dev cable\n{}",
+                net.host(host),
+                net.neighbour(3 - host, "cable")
+            ));
+        }
+        net
+    }
+
+    /// The `ip` command by which this address of a [`Net::cable`] is not asked for.
+    pub fn neighbour(&self, host: u8, device: &str) -> String {
+        format!(
+            "neigh replace {} lladdr 02:00:00:00:00:0{host} dev {device} nud permanent\n",
+            self.host(host)
+        )
     }
 
     /// The namespace where a test's processes are unless it says otherwise.

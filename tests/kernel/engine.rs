@@ -29,6 +29,11 @@ fn tools() -> impl Iterator<Item = &'static str> {
     netbcc::registry::TOOLS.iter().map(|entry| entry.spec.name)
 }
 
+/// The least that a tool must be told.
+fn least(tool: &str) -> &'static str {
+    if tool == "netqtop" { "-n lo" } else { "" }
+}
+
 fn copies_run_side_by_side(_: &Case) {
     let net = Net::new();
     let client = net.peer("client");
@@ -51,7 +56,7 @@ fn without_permission_there_is_one_clear_line(_: &Case) {
     let copy = place.path().join("netbcc");
     fs::copy(binary(), &copy).expect("room for a copy");
     for tool in tools() {
-        let ended = Launch::new(tool, "").program(copy.clone()).user(65_534).ends();
+        let ended = Launch::new(tool, least(tool)).program(copy.clone()).user(65_534).ends();
         ended.code(1).one_line(tool, &["root"]);
     }
 }
@@ -59,7 +64,7 @@ fn without_permission_there_is_one_clear_line(_: &Case) {
 fn kill_9_leaves_nothing_loaded(_: &Case) {
     for tool in tools() {
         let net = Net::new();
-        let run = Launch::new(tool, "").start(&net);
+        let run = Launch::new(tool, least(tool)).start(&net);
         let programs = programs_of(run.pid());
         assert!(!programs.is_empty(), "{tool} holds no program");
         for &id in &programs {
@@ -99,8 +104,8 @@ fn a_reader_that_goes_away_is_a_normal_end(_: &Case) {
 fn a_full_disk_is_one_clear_line(_: &Case) {
     for tool in tools() {
         let full = OpenOptions::new().write(true).open("/dev/full").expect("there is /dev/full");
-        let ended =
-            Launch::new(tool, "").stdout(full).ends().without(&Case { tool, rung: Rung::Any }.notes(""));
+        let notes = Case { tool, rung: Rung::Any }.notes(least(tool));
+        let ended = Launch::new(tool, least(tool)).stdout(full).ends().without(&notes);
         ended.code(1).one_line(tool, &["No space left on device"]);
     }
 }

@@ -1,7 +1,7 @@
 //! Real traffic on a real kernel: every check of every tool on every rung.
 //!
 //! Trials are made at run time and named `tool::rung::sentence`. What this kernel or machine lacks is skipped and
-//! said; `NETBCC_EXPECT_RUNGS=fexit,kprobe,tracepoint` makes the absence of a rung a failure instead.
+//! said; `NETBCC_EXPECT_RUNGS=fexit,kprobe,tracepoint,raw_tp` makes the absence of a rung a failure instead.
 
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ use netbcc_tests::kernel::{Rung, collect_panics, say, tell_notes, trials};
 use netbcc_tests::run::binary;
 
 mod engine;
+mod netqtop;
 mod softirqs;
 mod solisten;
 mod tcpaccept;
@@ -42,6 +43,8 @@ fn main() -> ExitCode {
     collect_panics();
     let all: Vec<Trial> = [
         trials("engine", &[Rung::Any], engine::CHECKS),
+        trials("netqtop", &[Rung::Any], netqtop::ANY),
+        trials("netqtop", &[Rung::Tracepoint, Rung::RawTp], netqtop::CHECKS),
         trials("softirqs", &[Rung::Tracepoint], softirqs::CHECKS),
         trials("softirqs", &[Rung::Any], softirqs::ANY),
         trials("solisten", &[Rung::Any], solisten::ANY),

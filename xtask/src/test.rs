@@ -21,7 +21,7 @@ use crate::vm::{Guest, quote};
 const HERE: usize = 0;
 
 /// What the attach ladder must offer on Debian's kernels: there a missing rung is a failure, not a skip.
-const GUEST_RUNGS: &str = "fexit,kprobe,tracepoint";
+const GUEST_RUNGS: &str = "fexit,kprobe,tracepoint,raw_tp";
 
 /// What the command line says.
 #[derive(Debug, Default, PartialEq, Eq)]

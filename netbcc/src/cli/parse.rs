@@ -7,6 +7,7 @@ use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::out::escaped;
+use crate::probe::hook::{Rung, RungName};
 use crate::tool::Spec;
 
 /// A list of ports without duplicates, in the order given. Empty means: no filter.
@@ -113,12 +114,23 @@ pub(super) fn after_help(spec: &Spec) -> String {
             fill(&mut text, difference, "  * ", "    ");
         }
     }
-    text.push_str(
-        "\nEnvironment:\n  \
-         NETBCC_ATTACH=fexit|kprobe|tracepoint  use this kind of hook only\n  \
-         NETBCC_LOG=debug                       say which hooks are used, and why",
+    text.push_str("\nEnvironment:\n");
+    let attach = format!("NETBCC_ATTACH={}", rungs(spec).join("|"));
+    let _ = write!(
+        text,
+        "  {attach}  use this kind of hook only\n  {:<width$}  say which hooks are used, and why",
+        "NETBCC_LOG=debug",
+        width = attach.len(),
     );
     text
+}
+
+/// The kinds of hooks that a tool has.
+fn rungs(spec: &Spec) -> Vec<&'static str> {
+    let has = |name: &RungName| {
+        spec.ladders.iter().flat_map(|ladder| ladder.rungs).any(|rung: &Rung| rung.name == *name)
+    };
+    RungName::ALL.into_iter().filter(has).map(RungName::as_str).collect()
 }
 
 /// Appends `words`, broken into lines of less than 80 columns.

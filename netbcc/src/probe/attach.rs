@@ -84,7 +84,7 @@ fn attach_rung(
         let target = match prog.kind {
             Kind::Fentry | Kind::Fexit => kernel.function(prog.target),
             Kind::TpBtf => kernel.tracepoint(prog.target),
-            Kind::Kprobe | Kind::Kretprobe => None,
+            Kind::Kprobe | Kind::Kretprobe | Kind::RawTp => None,
         };
         match object.attach(prog, target) {
             Ok(true) => attached.push(prog),

@@ -218,7 +218,7 @@ fn duplicate(ring: &RingBuf<MapData>) -> Result<OwnedFd> {
     deprecated,
     reason = "sound here, as an OwnedFd stays open while it is registered; its successor is unsafe"
 )]
-fn watch(fd: OwnedFd, interest: Interest) -> std::io::Result<AsyncFd<OwnedFd>> {
+pub(super) fn watch(fd: OwnedFd, interest: Interest) -> std::io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, interest)
 }
 

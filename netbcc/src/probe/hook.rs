@@ -17,6 +17,8 @@ pub enum Kind {
     Kretprobe,
     /// At a tracepoint, with typed arguments.
     TpBtf,
+    /// At a tracepoint, with arguments that are numbers.
+    RawTp,
 }
 
 /// When a program of a rung is needed.
@@ -94,6 +96,11 @@ pub const fn tp_btf(name: &'static str, target: &'static str) -> Prog {
     Prog::new(name, Kind::TpBtf, target)
 }
 
+/// A program at a tracepoint, untyped.
+pub const fn raw_tp(name: &'static str, target: &'static str) -> Prog {
+    Prog::new(name, Kind::RawTp, target)
+}
+
 /// The name of a rung, as `NETBCC_ATTACH` takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RungName {
@@ -103,11 +110,13 @@ pub enum RungName {
     Kprobe,
     /// Tracepoints only.
     Tracepoint,
+    /// The same without types, for tools that need nothing else.
+    RawTp,
 }
 
 impl RungName {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Fexit, Self::Kprobe, Self::Tracepoint];
+    pub const ALL: [Self; 4] = [Self::Fexit, Self::Kprobe, Self::Tracepoint, Self::RawTp];
 
     /// The rung called `name`.
     pub fn parse(name: &str) -> Option<Self> {
@@ -120,6 +129,7 @@ impl RungName {
             Self::Fexit => "fexit",
             Self::Kprobe => "kprobe",
             Self::Tracepoint => "tracepoint",
+            Self::RawTp => "raw_tp",
         }
     }
 }

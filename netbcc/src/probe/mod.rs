@@ -16,5 +16,5 @@ mod table;
 
 pub use drain::{Batch, Probe};
 pub use plan::{Plan, Rows};
-pub use sample::Pace;
+pub use sample::{Pace, Watched};
 pub use table::{Counters, Generations, Table};

@@ -121,6 +121,7 @@ impl Object {
             Kind::Fexit => (bpf_prog_type::BPF_PROG_TYPE_TRACING, Some(bpf_attach_type::BPF_TRACE_FEXIT)),
             Kind::TpBtf => (bpf_prog_type::BPF_PROG_TYPE_TRACING, Some(bpf_attach_type::BPF_TRACE_RAW_TP)),
             Kind::Kprobe | Kind::Kretprobe => (bpf_prog_type::BPF_PROG_TYPE_KPROBE, None),
+            Kind::RawTp => (bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT, None),
         };
         let fd = match &program.loaded {
             Some((fd, loaded_for)) if *loaded_for == target => fd,
@@ -140,6 +141,9 @@ impl Object {
         let link = match prog.kind {
             Kind::Fentry | Kind::Fexit | Kind::TpBtf => bpf::attach_typed(fd.as_fd()),
             Kind::Kprobe | Kind::Kretprobe => attach_kprobe(fd.as_fd(), prog),
+            Kind::RawTp => CString::new(prog.target)
+                .map_err(io::Error::from)
+                .and_then(|name| bpf::attach_raw(fd.as_fd(), &name)),
         };
         program.links.push((prog.target, link.map_err(Fault::Attach)?));
         Ok(true)
@@ -238,6 +242,7 @@ fn is(kind: Kind, section: &ProgramSection) -> bool {
         (Kind::Fentry, ProgramSection::FEntry { sleepable: false })
             | (Kind::Fexit, ProgramSection::FExit { sleepable: false })
             | (Kind::TpBtf, ProgramSection::BtfTracePoint)
+            | (Kind::RawTp, ProgramSection::RawTracePoint)
             | (Kind::Kprobe, ProgramSection::KProbe)
             | (Kind::Kretprobe, ProgramSection::KRetProbe)
     )

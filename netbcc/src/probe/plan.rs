@@ -286,7 +286,7 @@ impl Plan {
             match prog.kind {
                 Kind::Fentry | Kind::Fexit => wanted.functions.push(prog.target.to_owned()),
                 Kind::TpBtf => wanted.tracepoints.push(prog.target.to_owned()),
-                Kind::Kprobe | Kind::Kretprobe => {}
+                Kind::Kprobe | Kind::Kretprobe | Kind::RawTp => {}
             }
         }
         if !Path::new(btf::VMLINUX).exists() {
@@ -320,7 +320,7 @@ fn forced_rung() -> Result<Option<RungName>> {
     let value = value.to_string_lossy();
     match RungName::parse(&value) {
         Some(rung) => Ok(Some(rung)),
-        None => Err(usage(format!("NETBCC_ATTACH={value}: fexit, kprobe or tracepoint is meant"))),
+        None => Err(usage(format!("NETBCC_ATTACH={value}: fexit, kprobe, tracepoint or raw_tp is meant"))),
     }
 }
 

@@ -487,6 +487,16 @@ pub fn attach_typed(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     unsafe { open(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &attr) }
 }
 
+/// Attaches an untyped program to the tracepoint `name`, until the answer is closed.
+///
+/// # Errors
+/// There is no such tracepoint, or the kernel does not allow it there.
+pub fn attach_raw(program: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+    let attr = RawTracepointOpen { name: address(name.as_ptr()), prog_fd: number(program), zero: 0 };
+    // SAFETY: the kernel reads `name` up to its NUL; the command answers a new descriptor.
+    unsafe { open(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &attr) }
+}
+
 #[repr(C)]
 #[derive(IntoBytes, Immutable)]
 struct LinkCreate {
