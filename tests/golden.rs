@@ -353,7 +353,7 @@ fn queues() -> Vec<netqtop::Row> {
     ];
     let bytes = [0, 38, 6_000_000, 20_000_000_000, 7 * 65_549, u64::MAX, 8 * 1000 + 1];
     let row = |nth: usize| netqtop::Row {
-        direction: if nth % 2 == 0 { Tx } else { Rx },
+        direction: [Tx, Rx, Tx, Rx, Tx, Rx, Tx][nth],
         queue: [Some(0), Some(1), Some(63), Some(1023), None, None, Some(7)][nth],
         bytes: bytes[nth],
         packets: packets[nth],

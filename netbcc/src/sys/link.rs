@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
-use nix::net::if_::if_nameindex;
+use nix::net::if_::{Interface, if_nameindex};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
@@ -51,7 +51,7 @@ pub fn find(name: &str) -> Result<Option<Link>> {
 /// Neither other names of the interface (`altname`) nor labels (`eth0:1`), which the kernel takes for it.
 fn index_of(name: &str) -> Result<Option<u32>> {
     let links = if_nameindex().context("list the network interfaces")?;
-    Ok(links.iter().find(|link| link.name().to_bytes() == name.as_bytes()).map(|link| link.index()))
+    Ok(links.iter().find(|link| link.name().to_bytes() == name.as_bytes()).map(Interface::index))
 }
 
 /// `/sys` shows the interfaces of the network namespace in which it was mounted, which need not be ours (`nsenter
@@ -121,7 +121,7 @@ impl Departures {
     /// # Errors
     /// The kernel does not answer.
     pub fn has_left(&self, index: u32) -> Result<bool> {
-        let mut buffer = [0; 32 << 10];
+        let mut buffer = [0; 8 << 10];
         let mut left = false;
         loop {
             match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {

@@ -364,7 +364,7 @@ mod tests {
         );
         let text = block("", &[[0; QUEUE_WORDS]; 5]);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 11);
+        assert_eq!(lines.len(), 12);
         assert_eq!(
             lines[2],
             " QueueID    avg_size   [0, 64)    [64, 512)  [512, 2K)  [2K, 16K)  [16K, 64K) "
@@ -373,7 +373,7 @@ mod tests {
             lines[5],
             " Total      0          0          0          0          0          0          "
         );
-        assert_eq!(lines[10], "-".repeat(77));
+        assert_eq!(lines[11], "-".repeat(77));
     }
 
     #[test]
