@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -88,6 +89,18 @@ impl Space {
         self.configure("ip", &["-batch", "-"], lines).unwrap_or_else(|e| panic!("{e}\n{lines}"));
     }
 
+    /// Makes a cable by this `ip` command; skips the test where the kernel has none.
+    fn plug(&self, cable: &str) {
+        // The first one loads the module. A second one that asks for it meanwhile would be told that there is none.
+        static MODULE: Mutex<()> = Mutex::new(());
+        let one = MODULE.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = self.configure("ip", &["-batch", "-"], cable);
+        drop(one);
+        if let Err(error) = made {
+            skip(format!("veth ({error})"));
+        }
+    }
+
     /// nft commands; skips the test where the kernel has no `nf_tables`.
     pub fn nft(&self, lines: &str) {
         if let Err(error) = self.configure("nft", &["add", "table", "inet", "probe"], "") {
@@ -159,9 +172,7 @@ impl Net {
     pub fn pair() -> Self {
         let net = Self { block: Self::block(), spaces: vec![Space::new(), Space::new()] };
         let cable = format!("link add cable type veth peer name cable netns {}", net.far().path());
-        if let Err(error) = net.near().configure("ip", &["-batch", "-"], &cable) {
-            skip(format!("veth ({error})"));
-        }
+        net.near().plug(&cable);
         for (space, host) in [(net.near(), 1), (net.far(), 2)] {
             let mut lines = String::from("link set lo up\nlink set cable up\n");
             let _infallible = writeln!(lines, "addr add {}/24 dev cable", net.host(host));
@@ -186,9 +197,7 @@ impl Net {
             end(2, far),
             net.far().path()
         );
-        if let Err(error) = net.near().configure("ip", &["-batch", "-"], &cable) {
-            skip(format!("veth ({error})"));
-        }
+        net.near().plug(&cable);
         for (space, host) in [(net.near(), 1), (net.far(), 2)] {
             if has_ipv6() {
                 space.sysctl("ipv6/conf/all/disable_ipv6", "1");

@@ -151,7 +151,9 @@ fn sizes_fall_on_the_documented_sides(case: &Case) {
             payloads.extend([size - UDP - LINK, size - UDP].iter().filter(|&&payload| payload <= 65_507));
         }
     }
-    payloads.iter().for_each(|&payload| send(&from, payload));
+    for &payload in &payloads {
+        send(&from, payload);
+    }
     let count = payloads.len() as u64;
     let told = all(run, "rx", count, 4);
     let names =

@@ -10,9 +10,23 @@
 //! The interface is the one that has the name at the start, in this network namespace; BCC goes on by name, in all
 //! namespaces, and loses what arrives while it reads its table.
 //!
-//! A veth pair with two queues each, on a 6.18 kernel:
+//! Requests of 20000 bytes by TCP and short answers, over a veth pair with two queues each, on a 6.18 kernel:
 //!
 //! ```text
+//! # netbcc netqtop -n eth0 -t
+//! Tue Nov 24 11:22:33 2026
+//! TX
+//!  QueueID    avg_size   [0, 64)    [64, 512)  [512, 2K)  [2K, 16K)  [16K, 64K) BPS        PPS
+//!  0          19.3K      0          9          0          12         1.12K      22.07M     1.14K
+//!  1          19.28K     1          9          0          12         1.13K      22.18M     1.15K
+//!  Total      19.29K     1          18         0          24         2.25K      44.25M     2.29K
+//!
+//! RX
+//!  QueueID    avg_size   [0, 64)    [64, 512)  [512, 2K)  [2K, 16K)  [16K, 64K) BPS        PPS
+//!  0          201.3      2.28K      2.26K      0          0          0          914.48K    4.54K
+//!  1          0          0          0          0          0          0          0.0        0.0
+//!  Total      201.3      2.28K      2.26K      0          0          0          914.48K    4.54K
+//! -----------------------------------------------------------------------------------------------
 //! ```
 
 use std::time::Duration;
