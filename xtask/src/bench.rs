@@ -31,30 +31,46 @@ const SUBJECTS: [Subject; 3] = [
     Subject { tool: "tcpstates", peer_instructions: 100_600 },
 ];
 
-/// A tool that counts sends, its arguments, how it is hooked, and the budget of instructions per send.
+/// A tool that counts sends or packets, its arguments, how it is hooked, and the budget of instructions per send.
 struct Sampler {
     name: &'static str,
     args: fn() -> String,
     rung: &'static str,
+    load: &'static str,
     budget: Option<i64>,
 }
 
-const SAMPLERS: [Sampler; 4] = [
+const SAMPLERS: [Sampler; 6] = [
     Sampler {
         name: "tcpsubnet/5",
         args: || "tcpsubnet -i 3600".to_owned(),
         rung: "fexit",
+        load: "sends",
         budget: Some(350),
     },
-    Sampler { name: "tcpsubnet/5000", args: many_subnets, rung: "fexit", budget: Some(350) },
+    Sampler { name: "tcpsubnet/5000", args: many_subnets, rung: "fexit", load: "sends", budget: Some(350) },
     Sampler {
         name: "tcpsubnet/5/kprobe",
         args: || "tcpsubnet -i 3600".to_owned(),
         rung: "kprobe",
+        load: "sends",
         budget: None,
     },
-    Sampler { name: "tcpsubnet/5000/kprobe", args: many_subnets, rung: "kprobe", budget: None },
+    Sampler {
+        name: "tcpsubnet/5000/kprobe",
+        args: many_subnets,
+        rung: "kprobe",
+        load: "sends",
+        budget: None,
+    },
+    // One packet out and one in.
+    Sampler { name: "netqtop", args: queues_of_lo, rung: "tracepoint", load: "datagrams", budget: Some(400) },
+    Sampler { name: "netqtop/raw_tp", args: queues_of_lo, rung: "raw_tp", load: "datagrams", budget: None },
 ];
+
+fn queues_of_lo() -> String {
+    "netqtop -n lo -i 3600".to_owned()
+}
 
 /// tcpsubnet with 5000 subnets, and that of the traffic at their end.
 fn many_subnets() -> String {
@@ -70,7 +86,7 @@ const START_MS: f64 = 10.0;
 const START_KIB: u64 = 8 << 10;
 /// Connections per measurement.
 const CONNECTIONS: u32 = 3001;
-/// Sends per measurement.
+/// Sends or datagrams per measurement.
 const SENDS: u32 = 20_001;
 
 /// What is measured in the guest.
@@ -176,7 +192,7 @@ impl Drop for Stopped {
 /// that a connection costs is either in the loop's time or in that tail.
 fn script(contenders: &[Contender]) -> String {
     let mut text = String::from(
-        "load() { /bin/load load $1 $2; }\nload connects 301 >/dev/null; load sends 301 >/dev/null\n",
+        "load() { /bin/load load $1 $2; }\nload connects 301 >/dev/null; load sends 301 >/dev/null; load datagrams 301 >/dev/null\n",
     );
     for Contender { name, command, load: (load, count) } in contenders {
         write!(
@@ -224,9 +240,9 @@ fn costs(binary: &Path, report: &mut String) -> Result<()> {
             files.push((program.into(), at.to_owned()));
         }
     }
-    for Sampler { name, args, rung, .. } in SAMPLERS {
+    for Sampler { name, args, rung, load, .. } in SAMPLERS {
         let command = format!("env NETBCC_ATTACH={rung} netbcc {}", args());
-        contenders.push(Contender { name: name.to_owned(), command, load: ("sends", SENDS) });
+        contenders.push(Contender { name: name.to_owned(), command, load: (load, SENDS) });
     }
     say("counting instructions in a guest (some minutes)");
     let guest = Guest {
@@ -241,7 +257,11 @@ fn costs(binary: &Path, report: &mut String) -> Result<()> {
     };
     let outcome = guest.run(say)?;
     fs::remove_dir_all(target().join("vm").join(&guest.name))?;
-    writeln!(report, "instructions added per loopback connection or send, {} under -icount", kernel.release)?;
+    writeln!(
+        report,
+        "instructions added per loopback connection, send or datagram, {} under -icount",
+        kernel.release
+    )?;
     for line in outcome.output.lines().filter_map(|line| line.strip_prefix("result ")) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [name, base, with, tail, rows, said @ ..] = &words[..] else { bail!("the guest said: {line}") };

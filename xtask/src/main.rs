@@ -71,7 +71,11 @@ fn verb(mut args: Vec<OsString>) -> Result<ExitCode> {
         Some("load") => {
             let word = |nth: usize| args.get(nth).and_then(|arg| arg.to_str());
             let count = word(1).and_then(|arg| arg.parse().ok()).unwrap_or(1);
-            let ns = if word(0) == Some("sends") { load::sends(count) } else { load::connections(count) };
+            let ns = match word(0) {
+                Some("sends") => load::sends(count),
+                Some("datagrams") => load::datagrams(count),
+                _ => load::connections(count),
+            };
             println!("{}", ns?);
             Ok(ExitCode::SUCCESS)
         }
