@@ -55,7 +55,8 @@ fn index_of(name: &str) -> Result<Option<u32>> {
 }
 
 /// `/sys` shows the interfaces of the network namespace in which it was mounted, which need not be ours (`nsenter
-/// --net`). A fresh one, which only this thread sees, shows ours. Who may not mount takes what there is, if it is right.
+/// --net`). A fresh one, which only this thread sees, shows ours. Who may not mount takes what there is, if it is
+/// right.
 fn queues_in_own_sysfs(name: &str, index: u32) -> Result<(usize, usize)> {
     // EBUSY: it is mounted there already, and is ours.
     let _ours_or_not = unshare(CloneFlags::CLONE_NEWNS).and_then(|()| {
