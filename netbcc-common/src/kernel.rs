@@ -140,6 +140,10 @@ fields! {
     SkbNetworkHeader = "sk_buff"."network_header": 2,
     /// EtherType in network order.
     SkbProtocol = "sk_buff"."protocol": 2,
+    /// The device that it arrived by, or leaves by.
+    SkbDev = "sk_buff"."dev": 8,
+    /// The network namespace of a device.
+    DevNet = "net_device"."nd_net": 0,
     /// Fragments that are packets of their own (a reassembled datagram).
     ShinfoFragList = "skb_shared_info"."frag_list": 8,
     /// What the protocol that has the packet keeps in it.
@@ -191,6 +195,8 @@ funcs! {
     TcpRetransmitSkb = "btf_trace_tcp_retransmit_skb",
     /// The function: 3 since 4.7.
     TcpRetransmitSkbFunction = "tcp_retransmit_skb",
+    /// The tracepoint: (skb, location) up to 5.16, then the reason as well, since 6.11 the receiving socket as well.
+    KfreeSkb = "btf_trace_kfree_skb",
     /// 3.
     TcpV4Connect = "tcp_v4_connect",
     /// 3.

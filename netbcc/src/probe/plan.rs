@@ -56,6 +56,9 @@ pub struct Plan {
     pinned: Vec<(&'static str, OwnedFd)>,
     sizes: Vec<(&'static str, u32)>,
     contents: Vec<(&'static str, Vec<u8>, Vec<u8>)>,
+    enums: Vec<&'static str>,
+    /// What the kernel's BTF says, once it was asked.
+    kernel: Option<Kernel>,
 }
 
 impl Plan {
@@ -73,6 +76,8 @@ impl Plan {
             pinned: Vec::new(),
             sizes: Vec::new(),
             contents: Vec::new(),
+            enums: Vec::new(),
+            kernel: None,
         }
     }
 
@@ -98,6 +103,25 @@ impl Plan {
     pub fn ask(mut self, need: &'static str) -> Self {
         self.asked.push(need);
         self
+    }
+
+    /// Asks for the members of this enum of the kernel, which [`Plan::known`] then tells.
+    pub fn enumeration(mut self, name: &'static str) -> Self {
+        self.enums.push(name);
+        self
+    }
+
+    /// What the kernel's BTF says of what was asked for so far; ladders and fields that come later are unknown.
+    ///
+    /// # Errors
+    /// One sentence that names what this kernel or this user lacks.
+    pub fn known(&mut self) -> Result<&Kernel> {
+        if self.kernel.is_none() {
+            forced_rung()?;
+            capability::require()?;
+            self.kernel = Some(self.ask_kernel(has_ipv6())?);
+        }
+        self.kernel.as_ref().context("the kernel was just asked")
     }
 
     /// Sets a configuration global of the tool's object.
@@ -233,9 +257,11 @@ impl Plan {
     pub fn attach(mut self, cx: &Ctx) -> Result<Probe> {
         let forced = forced_rung()?;
         capability::require()?;
-        // A module that is not loaded, or a kernel without it: there is nothing to see then.
-        let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
-        let kernel = self.ask_kernel(has_ipv6)?;
+        let has_ipv6 = has_ipv6();
+        let kernel = match self.kernel.take() {
+            Some(kernel) => kernel,
+            None => self.ask_kernel(has_ipv6)?,
+        };
         for field in &self.fields {
             kernel.require(*field)?;
         }
@@ -282,6 +308,7 @@ impl Plan {
     /// One pass over the kernel's BTF for everything that this run may attach to.
     fn ask_kernel(&self, has_ipv6: bool) -> Result<Kernel> {
         let mut wanted = Wanted::default();
+        wanted.enums.extend(self.enums.iter().map(|&name| name.to_owned()));
         for prog in self.programs().filter(|prog| self.needs(prog, has_ipv6)) {
             match prog.kind {
                 Kind::Fentry | Kind::Fexit => wanted.functions.push(prog.target.to_owned()),
@@ -310,6 +337,11 @@ impl Plan {
         self.sizes.push(("EVENTS", RING_BYTES));
         Object::parse(self.object, globals, &self.sizes, std::mem::take(&mut self.pinned))
     }
+}
+
+/// A module that is not loaded, or a kernel without it: there is nothing to see then.
+fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
 }
 
 /// `NETBCC_ATTACH`.

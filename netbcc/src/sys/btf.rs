@@ -27,6 +27,8 @@ pub struct Wanted {
     pub functions: Vec<String>,
     /// Names of tracepoints (without the `btf_trace_` of their typedefs).
     pub tracepoints: Vec<String>,
+    /// Names of enums whose members are asked for.
+    pub enums: Vec<String>,
 }
 
 /// What the kernel's BTF says.
@@ -38,6 +40,7 @@ pub struct Kernel {
     arities: [u8; FUNC_COUNT],
     functions: HashMap<String, u32>,
     tracepoints: HashMap<String, u32>,
+    enums: HashMap<String, Vec<(u32, String)>>,
 }
 
 impl Kernel {
@@ -59,6 +62,11 @@ impl Kernel {
     /// BTF id of the typedef `btf_trace_<name>` of a wanted tracepoint.
     pub fn tracepoint(&self, name: &str) -> Option<u32> {
         self.tracepoints.get(name).copied()
+    }
+
+    /// Values and names of a wanted enum's members, in the kernel's order; empty if it has no such enum.
+    pub fn members_of(&self, name: &str) -> &[(u32, String)] {
+        self.enums.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// Fails with the field's name unless the kernel has `field` as the probes read it.
@@ -84,14 +92,16 @@ pub fn read(wanted: &Wanted) -> Result<Kernel> {
     let mut pass = Pass::new(Names::new(wanted));
     match KernelBtf::map(&file) {
         // Nothing is copied, and nothing counts as ours.
-        Ok(mapped) => whole(&mapped, &mut pass)?,
-        Err(_) => streamed(&file, &mut pass)?,
+        Ok(mapped) => whole(&mapped, pass, wanted),
+        Err(_) => {
+            let header = streamed(&file, &mut pass)?;
+            pass.finish(wanted, |at| header.string_of(&file, at))
+        }
     }
-    Ok(pass.finish(wanted))
 }
 
 /// Over bytes that are all there.
-fn whole(bytes: &[u8], pass: &mut Pass) -> Result<()> {
+fn whole(bytes: &[u8], mut pass: Pass, wanted: &Wanted) -> Result<Kernel> {
     let header = Header::parse(bytes)?;
     let section = |at: u64, len: u64| {
         let (start, end) = (usize::try_from(at).ok()?, usize::try_from(at + len).ok()?);
@@ -101,18 +111,28 @@ fn whole(bytes: &[u8], pass: &mut Pass) -> Result<()> {
     see_strings(strings, 0, &mut pass.names);
     pass.names.seal();
     let types = section(header.types_at, header.types_len).context("BTF is cut short")?;
-    ensure!(see_types(types, pass)? == types.len(), "BTF types end in the middle of one");
-    Ok(())
+    ensure!(see_types(types, &mut pass)? == types.len(), "BTF types end in the middle of one");
+    pass.finish(wanted, |at| {
+        let string = strings.get(at as usize..).context("a BTF name lies outside of the strings")?;
+        Ok(string_at_start(string))
+    })
+}
+
+/// The string at the start of `bytes`, up to its NUL.
+fn string_at_start(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
 /// Over a file, a buffer at a time.
-fn streamed(file: &File, pass: &mut Pass) -> Result<()> {
+fn streamed(file: &File, pass: &mut Pass) -> Result<Header> {
     let mut bytes = [0_u8; HEADER];
     file.read_exact_at(&mut bytes, 0).context("BTF header")?;
     let header = Header::parse(&bytes)?;
     header.stream_strings(file, &mut pass.names)?;
     pass.names.seal();
-    header.stream_types(file, pass)
+    header.stream_types(file, pass)?;
+    Ok(header)
 }
 
 /// The strings in `bytes`, which start at `at` in their section; answers how many bytes whole ones have.
@@ -217,6 +237,14 @@ impl Header {
         Ok(())
     }
 
+    /// The string at this offset of the section; the kernel has no names of 512 bytes (KSYM_NAME_LEN).
+    fn string_of(&self, file: &File, at: u32) -> Result<String> {
+        let mut bytes = [0; 512];
+        let left = usize::try_from(self.strings_len.saturating_sub(at.into()))?.min(bytes.len());
+        file.read_exact_at(&mut bytes[..left], self.strings_at + u64::from(at)).context("a BTF name")?;
+        Ok(string_at_start(&bytes[..left]))
+    }
+
     /// Streams the types.
     fn stream_types(&self, file: &File, pass: &mut Pass) -> Result<()> {
         // Almost all types fit.
@@ -312,7 +340,7 @@ const SHAPES: [Shape; 32] = {
     shapes[kind::ARRAY] = Shape { fixed: 12, ..unsized_ };
     shapes[kind::STRUCT] = Shape { member: 12, named: true, ..sized };
     shapes[kind::UNION] = Shape { member: 12, named: true, ..sized };
-    shapes[kind::ENUM] = Shape { member: 8, ..sized };
+    shapes[kind::ENUM] = Shape { member: 8, named: true, ..sized };
     shapes[kind::TYPEDEF] = Shape { named: true, ..refers };
     shapes[kind::FUNC] = Shape { named: true, ..refers };
     shapes[kind::FUNC_PROTO] = Shape { known: true, member: 8, keep_info: 0xffff, ..none };
@@ -320,7 +348,7 @@ const SHAPES: [Shape; 32] = {
     shapes[kind::DATASEC] = Shape { member: 12, ..unsized_ };
     shapes[kind::FLOAT] = sized;
     shapes[kind::DECL_TAG] = Shape { fixed: 4, ..refers };
-    shapes[kind::ENUM64] = Shape { member: 12, ..sized };
+    shapes[kind::ENUM64] = Shape { member: 12, named: true, ..sized };
     shapes
 };
 
@@ -382,6 +410,9 @@ impl Names {
         }
         for name in &wanted.tracepoints {
             names.want(&typedef_name(name));
+        }
+        for name in &wanted.enums {
+            names.want(name);
         }
         names.left = names.at.len();
         names
@@ -498,6 +529,8 @@ struct Pass {
     structs: Vec<(Name, u32)>,
     funcs: Vec<(Name, u32)>,
     typedefs: Vec<(Name, u32)>,
+    /// The first enum of a wanted name: values, and where their names are.
+    enums: HashMap<Name, Vec<(u32, u32)>>,
 }
 
 impl Pass {
@@ -512,6 +545,7 @@ impl Pass {
             structs: Vec::new(),
             funcs: Vec::new(),
             typedefs: Vec::new(),
+            enums: HashMap::new(),
         }
     }
 
@@ -528,6 +562,12 @@ impl Pass {
             }
             (kind::FUNC, Some(name)) => self.funcs.push((name, id)),
             (kind::TYPEDEF, Some(name)) => self.typedefs.push((name, id)),
+            (kind @ (kind::ENUM | kind::ENUM64), Some(name)) => {
+                // A name and a value; the upper half of a long value is beyond what probes are told.
+                let size = if kind == kind::ENUM { 8 } else { 12 };
+                let members = members.chunks_exact(size).map(|member| (u32_at(member, 4), u32_at(member, 0)));
+                self.enums.entry(name).or_insert_with(|| members.collect());
+            }
             _ => {}
         }
     }
@@ -545,7 +585,8 @@ impl Pass {
         }
     }
 
-    fn finish(mut self, wanted: &Wanted) -> Kernel {
+    /// `string` is asked for the names of enum members.
+    fn finish(mut self, wanted: &Wanted, string: impl Fn(u32) -> Result<String>) -> Result<Kernel> {
         self.members.sort_by_key(|member| member.owner);
         self.nested.sort_by_key(|nested| nested.owner);
         let mut kernel = Kernel {
@@ -554,6 +595,7 @@ impl Pass {
             arities: [0; FUNC_COUNT],
             functions: HashMap::new(),
             tracepoints: HashMap::new(),
+            enums: HashMap::new(),
         };
         for (index, (_, spec)) in FIELDS.iter().enumerate() {
             match self.field_offset(spec.of, spec.member, u32::from(spec.bytes)) {
@@ -577,7 +619,12 @@ impl Pass {
                 kernel.tracepoints.insert(name.clone(), id);
             }
         }
-        kernel
+        for name in &wanted.enums {
+            let Some(members) = self.names.of(name).and_then(|name| self.enums.get(&name)) else { continue };
+            let members: Result<_> = members.iter().map(|&(value, at)| Ok((value, string(at)?))).collect();
+            kernel.enums.insert(name.clone(), members?);
+        }
+        Ok(kernel)
     }
 
     /// Offset in bytes; `None` if no struct of this name has such a member.
@@ -723,6 +770,8 @@ mod tests {
         blob.add("btf_trace_tcp_retransmit_skb", info(kind::TYPEDEF, 0), &[11]); // 13
         let pointer = blob.name("sk_socket");
         blob.add("sock", info(kind::STRUCT, 1), &[8, pointer, 4, 64]); // 14
+        let reasons = [blob.name("SKB_NOT_DROPPED_YET"), 0, blob.name("SKB_DROP_REASON_NO_SOCKET"), 3];
+        blob.add("skb_drop_reason", info(kind::ENUM, 2), &[&[4], &reasons[..]].concat()); // 15
         blob.bytes()
     }
 
@@ -731,13 +780,12 @@ mod tests {
         Wanted {
             functions: owned(&["tcp_v4_connect", "twice", "missing"]),
             tracepoints: owned(&["net_dev_queue"]),
+            enums: owned(&["skb_drop_reason", "no_such_enum"]),
         }
     }
 
     fn read_whole(bytes: &[u8]) -> Result<Kernel> {
-        let mut pass = Pass::new(Names::new(&wanted()));
-        whole(bytes, &mut pass)?;
-        Ok(pass.finish(&wanted()))
+        whole(bytes, Pass::new(Names::new(&wanted())), &wanted())
     }
 
     #[test]
@@ -750,6 +798,9 @@ mod tests {
         assert_eq!(kernel.function("twice"), None);
         assert_eq!(kernel.function("missing"), None);
         assert_eq!(kernel.tracepoint("net_dev_queue"), Some(10));
+        let reasons = [(0, "SKB_NOT_DROPPED_YET".to_owned()), (3, "SKB_DROP_REASON_NO_SOCKET".to_owned())];
+        assert_eq!(kernel.members_of("skb_drop_reason"), reasons);
+        assert!(kernel.members_of("no_such_enum").is_empty() && kernel.members_of("sock").is_empty());
         assert!(kernel.fits(Some((Func::TcpRetransmitSkb, 2))));
         assert!(!kernel.fits(Some((Func::TcpRetransmitSkb, 3))));
     }
@@ -787,12 +838,15 @@ mod tests {
         // Needs BTF in the running kernel.
         let Ok(bytes) = std::fs::read(VMLINUX) else { return };
         let mut pass = Pass::new(Names::new(&wanted()));
-        streamed(&File::open(VMLINUX).unwrap(), &mut pass).unwrap();
-        let (pieces, whole) = (pass.finish(&wanted()), read_whole(&bytes).unwrap());
+        let file = File::open(VMLINUX).unwrap();
+        let header = streamed(&file, &mut pass).unwrap();
+        let pieces = pass.finish(&wanted(), |at| header.string_of(&file, at)).unwrap();
+        let whole = read_whole(&bytes).unwrap();
         assert_eq!(format!("{:?}", pieces.offsets), format!("{:?}", whole.offsets));
         assert_eq!(pieces.arities, whole.arities);
         assert_eq!(pieces.functions, whole.functions);
         assert_eq!(pieces.tracepoints, whole.tracepoints);
+        assert_eq!(pieces.enums, whole.enums);
         assert!(whole.function("tcp_v4_connect").is_some());
     }
 }
