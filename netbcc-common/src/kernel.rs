@@ -140,10 +140,6 @@ fields! {
     SkbNetworkHeader = "sk_buff"."network_header": 2,
     /// EtherType in network order.
     SkbProtocol = "sk_buff"."protocol": 2,
-    /// The device that it arrived by, or leaves by.
-    SkbDev = "sk_buff"."dev": 8,
-    /// The network namespace of a device.
-    DevNet = "net_device"."nd_net": 0,
     /// Fragments that are packets of their own (a reassembled datagram).
     ShinfoFragList = "skb_shared_info"."frag_list": 8,
     /// What the protocol that has the packet keeps in it.

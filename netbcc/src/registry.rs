@@ -7,6 +7,7 @@ use crate::tools::solisten::Solisten;
 use crate::tools::tcpaccept::Tcpaccept;
 use crate::tools::tcpconnect::Tcpconnect;
 use crate::tools::tcpconnlat::Tcpconnlat;
+use crate::tools::tcpdrop::Tcpdrop;
 use crate::tools::tcplife::Tcplife;
 use crate::tools::tcpretrans::Tcpretrans;
 use crate::tools::tcpstates::Tcpstates;
@@ -22,6 +23,7 @@ pub const TOOLS: &[Entry] = &[
     entry::<Tcpaccept>(),
     entry::<Tcpconnect>(),
     entry::<Tcpconnlat>(),
+    entry::<Tcpdrop>(),
     entry::<Tcplife>(),
     entry::<Tcpretrans>(),
     entry::<Tcpstates>(),

@@ -103,7 +103,7 @@ impl PortSet {
 
     /// Whether `port` is in the set.
     #[inline(always)]
-    fn has(&self, port: u16) -> bool {
+    pub fn has(&self, port: u16) -> bool {
         // The verifier of 6.1 takes a number whose bytes were swapped for any number: read again, it has 16 bits.
         // SAFETY: a local.
         let port = unsafe { read_volatile(&raw const port) };

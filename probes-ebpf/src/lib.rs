@@ -12,6 +12,7 @@ pub mod filter;
 pub mod mem;
 pub mod skb;
 pub mod sock;
+pub mod stack;
 pub mod storage;
 pub mod syscall;
 pub mod task;

@@ -24,6 +24,22 @@ impl<A: Access> Skb<A> {
         (!at.is_null()).then_some(Self { at, how: PhantomData })
     }
 
+    /// Its address: identifies the packet while it lives.
+    #[inline(always)]
+    pub fn id(self) -> u64 {
+        self.at as u64
+    }
+
+    /// Its network header.
+    #[inline(always)]
+    pub fn network(self) -> Packet {
+        // SAFETY: `at` is an sk_buff.
+        unsafe {
+            let head = field::<A, u64>(self.at, Field::SkbHead);
+            Packet(head.wrapping_add(u64::from(field::<A, u16>(self.at, Field::SkbNetworkHeader))))
+        }
+    }
+
     /// The socket that sends it, if any.
     #[inline(always)]
     pub fn sk(self) -> Option<Sock<A>> {

@@ -16,6 +16,7 @@ mod solisten;
 mod tcpaccept;
 mod tcpconnect;
 mod tcpconnlat;
+mod tcpdrop;
 mod tcplife;
 mod tcpretrans;
 mod tcpstates;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         trials("tcpconnect", &Rung::FORCED, tcpconnect::CHECKS),
         trials("tcpconnlat", &[Rung::Any], tcpconnlat::ANY),
         trials("tcpconnlat", &Rung::FORCED, tcpconnlat::CHECKS),
+        trials("tcpdrop", &[Rung::Any], tcpdrop::CHECKS),
         trials("tcplife", &Rung::FORCED, tcplife::CHECKS),
         trials("tcpretrans", &[Rung::Any], tcpretrans::ANY),
         trials("tcpretrans", &Rung::FORCED, tcpretrans::CHECKS),

@@ -20,7 +20,7 @@ pub use self::groups::{
     Containers, Every, FILTERS, Family, FlowPorts, Json, OUTPUT, Pid, PidOrAll, Timestamp, Verbose,
     WallClock, WideCsv,
 };
-pub use self::parse::{ALL_PORTS, Ports, netns, ports, positive, uid};
+pub use self::parse::{ALL_PORTS, Ports, netns, pid_or_all, ports, positive, uid};
 use crate::error::{self, usage};
 use crate::out::{self, Out};
 use crate::tool::{Ctx, Entry, Tool};

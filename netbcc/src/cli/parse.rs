@@ -59,7 +59,7 @@ pub(super) fn pid(text: &str) -> Result<NonZeroU32, String> {
 }
 
 /// Parses a process id, or 0 for all.
-pub(super) fn pid_or_all(text: &str) -> Result<u32, String> {
+pub fn pid_or_all(text: &str) -> Result<u32, String> {
     if text == "0" { Ok(0) } else { pid(text).map(NonZeroU32::get) }
 }
 

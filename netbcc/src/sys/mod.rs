@@ -3,4 +3,5 @@
 
 pub mod bpf;
 pub mod btf;
+pub mod kallsyms;
 pub mod link;

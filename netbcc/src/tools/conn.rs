@@ -33,8 +33,8 @@ pub(super) fn version(family: u16) -> u64 {
     if family == AF_INET { 4 } else { 6 }
 }
 
-/// A TCP state's name (include/net/tcp_states.h), or its number if it has none.
-pub(super) fn state(number: i32) -> Cell<'static> {
+/// A TCP state's name (include/net/tcp_states.h), if it has one.
+pub(super) fn state_name(number: i32) -> Option<&'static str> {
     const NAMES: [&str; 12] = [
         "ESTABLISHED",
         "SYN_SENT",
@@ -49,6 +49,10 @@ pub(super) fn state(number: i32) -> Cell<'static> {
         "CLOSING",
         "NEW_SYN_RECV",
     ];
-    let name = usize::try_from(number).ok().and_then(|number| NAMES.get(number.checked_sub(1)?));
-    name.map_or(Cell::Signed(number.into()), |name| Cell::Label(name))
+    NAMES.get(usize::try_from(number).ok()?.checked_sub(1)?).copied()
+}
+
+/// A TCP state's name, or its number if it has none.
+pub(super) fn state(number: i32) -> Cell<'static> {
+    state_name(number).map_or(Cell::Signed(number.into()), Cell::Label)
 }

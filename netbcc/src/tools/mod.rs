@@ -9,6 +9,7 @@ pub mod solisten;
 pub mod tcpaccept;
 pub mod tcpconnect;
 pub mod tcpconnlat;
+pub mod tcpdrop;
 pub mod tcplife;
 pub mod tcpretrans;
 pub mod tcpstates;

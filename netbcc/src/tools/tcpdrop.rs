@@ -1,0 +1,530 @@
+//! tcpdrop: one row per TCP packet that the kernel drops, with the reason that it gives and its stack.
+//!
+//! Events: `probes-ebpf/src/bin/tcpdrop.rs`, from `skb:kfree_skb`. Addresses and ports are the packet's own, so the
+//! source is where it came from. STATE is that of its socket: the one that receives, else the one that sends. Names
+//! and numbers of reasons are those of the running kernel. PID is the task on the CPU, which on the way in has nothing
+//! to do with the packet.
+//!
+//! A stack's functions are looked up when it comes for the first time, which delays its row (and those after it) by
+//! 0.1 s at most; after that nothing is looked up.
+//!
+//! BCC: since 5.19 it sees packets only that hold their sender, misses what TCP drops on the way in, takes UDP for TCP,
+//! swaps IPv6 addresses on the way out, and names reasons by the table of Linux 6.14. It prints functions as Python
+//! objects (`b'name+0x1'`).
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt::{self, Display, Write as _};
+use std::fs;
+use std::num::NonZeroU32;
+use std::os::unix::fs::MetadataExt as _;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::Args;
+use netbcc_common::filter::PORT_SET_BYTES;
+use netbcc_common::kernel::{Field, Func};
+use netbcc_common::tcpdrop::{Config, Event, WithStack};
+use zerocopy::FromBytes as _;
+
+use super::{conn, object};
+use crate::cli::{Family, Json, Verbose, pid_or_all};
+use crate::error::usage;
+use crate::out::{Cell, Format, Table, data, left, wall};
+use crate::probe::hook::{Ladder, Rung, RungName, fentry, kprobe, tp_btf};
+use crate::probe::{Batch, Plan};
+use crate::sys::btf::Kernel;
+use crate::sys::kallsyms::Names;
+use crate::tool::{Ctx, Spec, Tool};
+
+/// The tool.
+pub struct Tcpdrop;
+
+/// Its options.
+#[derive(Args, Debug)]
+pub struct Options {
+    #[command(flatten)]
+    family: Family,
+    /// This network namespace only (inode number); 0 means all
+    #[arg(
+        long,
+        value_name = "NETNS_ID",
+        default_value_t = 0,
+        hide_default_value = true,
+        help_heading = "Filters"
+    )]
+    netns_id: u32,
+    /// The network namespace of this process only; 0 means all
+    #[arg(
+        long, value_name = "PID", value_parser = pid_or_all, default_value_t = 0, hide_default_value = true,
+        help_heading = "Filters"
+    )]
+    pid_netns: u32,
+    /// These reasons only: names or numbers, comma-separated
+    #[arg(long, value_name = "REASONS", value_delimiter = ',', help_heading = "Filters")]
+    reason: Vec<String>,
+    /// All reasons but these
+    #[arg(
+        long,
+        value_name = "REASONS",
+        value_delimiter = ',',
+        conflicts_with = "reason",
+        help_heading = "Filters"
+    )]
+    not_reason: Vec<String>,
+    /// Also packets without a socket (closed ports, routing)
+    #[arg(long, help_heading = "Filters")]
+    all: bool,
+    /// Leave out the stacks
+    #[arg(long, help_heading = "Output")]
+    no_stack: bool,
+    #[command(flatten)]
+    json: Json,
+    #[command(flatten)]
+    verbose: Verbose,
+}
+
+impl Tool for Tcpdrop {
+    const SPEC: Spec = Spec {
+        name: "tcpdrop",
+        about: "Trace TCP packets that the kernel drops, and why",
+        examples: &[
+            ("tcpdrop", "all drops of packets that have a socket"),
+            ("tcpdrop --no-stack", "one line per drop"),
+            ("tcpdrop -4", "IPv4 sockets only"),
+            ("tcpdrop --netns-id 4026531840", "this network namespace only"),
+            ("tcpdrop --pid-netns 181", "the network namespace of process 181 only"),
+            ("tcpdrop --all", "also packets for closed ports, and the like"),
+            ("tcpdrop --reason NETFILTER_DROP,QDISC_DROP", "these reasons only"),
+            ("tcpdrop --not-reason QUEUE_PURGE", "all reasons but this"),
+            ("tcpdrop --json", "JSON Lines"),
+        ],
+        overhead: "Runs a short program per packet that the kernel drops, none per packet that gets through. A stack \
+                   costs some microseconds per drop; --no-stack saves them.",
+        differences: &[
+            "Packets that TCP itself drops are seen, and UDP packets are not.",
+            "Source and destination are the packet's, in IPv6 as well.",
+            "Reasons have the names and numbers of the running kernel.",
+            "Functions are written as name+0x1, not b'name+0x1', and begin where the packet is freed.",
+            "No warning that tcp_drop() is not there: it is not needed.",
+            "--all, --reason, --not-reason and --no-stack are additions.",
+        ],
+        object: object!("tcpdrop"),
+        ladders: &[DROPS],
+    };
+    type Args = Options;
+
+    fn run(args: Options, cx: &mut Ctx) -> Result<()> {
+        cx.verbose |= args.verbose.verbose;
+        let netns = namespace(&args)?;
+        let table = table(&args);
+        cx.out.set_format(args.json.format());
+        let mut plan =
+            Plan::new(cx).ladder(&DROPS).fields(FIELDS).family(args.family).netns(netns).enumeration(REASONS);
+        let reasons = Reasons::of(plan.known()?)?;
+        let kept = reasons.kept(&args)?;
+        let config = Config {
+            all: args.all.into(),
+            stacks: (!args.no_stack).into(),
+            subsystems: args.reason.is_empty().into(),
+            zero: 0,
+        };
+        let mut probe = plan.global("CONFIG", &config).global("REASONS", &*kept).attach(cx)?;
+        cx.out.header(&table);
+        let mut drops =
+            Drops { reasons, stacks: HashMap::new(), names: Names::new(), waiting: VecDeque::new() };
+        probe.stream(cx, |cx: &mut Ctx, batch: &Batch| Ok(drops.print(cx, &table, batch)))
+    }
+}
+
+const FIELDS: &[Field] = &[
+    Field::SkFamily,
+    Field::SkState,
+    Field::SkNet,
+    Field::NetCommon,
+    Field::NsInum,
+    Field::SkbSk,
+    Field::SkbDev,
+    Field::SkbHead,
+    Field::SkbNetworkHeader,
+    Field::SkbProtocol,
+    Field::DevNet,
+];
+
+const DROPS: Ladder = Ladder {
+    name: "drops",
+    rungs: &[
+        // First: it tells the receiving socket of every drop, and nothing else is needed.
+        Rung {
+            name: RungName::Tracepoint,
+            programs: &[tp_btf("drop4_tp", "kfree_skb").arity(Func::KfreeSkb, 4)],
+            less_exact: None,
+        },
+        Rung {
+            name: RungName::Fexit,
+            programs: &[
+                fentry("receiver_fentry", "tcp_drop_reason"),
+                tp_btf("drop3_tp", "kfree_skb").arity(Func::KfreeSkb, 3),
+            ],
+            less_exact: Some(NOT_BEFORE_TCP),
+        },
+        Rung {
+            name: RungName::Kprobe,
+            programs: &[
+                kprobe("receiver_kprobe", "tcp_drop_reason"),
+                tp_btf("drop3_tp", "kfree_skb").arity(Func::KfreeSkb, 3),
+            ],
+            less_exact: Some(NOT_BEFORE_TCP),
+        },
+        Rung {
+            name: RungName::Tracepoint,
+            programs: &[tp_btf("drop3_tp", "kfree_skb").arity(Func::KfreeSkb, 3)],
+            less_exact: Some(
+                "this kernel does not tell which socket receives a packet: those that TCP drops on the way in are \
+                 rows with --all only",
+            ),
+        },
+    ],
+};
+
+/// What kernels before 6.11 do not tell even by `tcp_drop_reason`.
+const NOT_BEFORE_TCP: &str = "this kernel does not tell which socket receives a packet that is dropped before TCP \
+                              looks at it (by a socket's filter): such a drop is a row with --all only";
+
+/// The kernel's enum of reasons.
+const REASONS: &str = "skb_drop_reason";
+
+/// What its names begin with, apart from the first two.
+const PREFIX: &str = "SKB_DROP_REASON_";
+
+/// The reasons of the running kernel.
+pub struct Reasons {
+    names: HashMap<u32, Rc<str>>,
+    unknown: Rc<str>,
+}
+
+impl Reasons {
+    /// From pairs of value and name, as the kernel has them.
+    pub fn new(members: &[(u32, String)]) -> Self {
+        let mut names: HashMap<u32, Rc<str>> = HashMap::new();
+        for (code, name) in members {
+            // What only marks an end has a value that another one may have, too.
+            names.entry(*code).or_insert_with(|| name.strip_prefix(PREFIX).unwrap_or(name).into());
+        }
+        Self { names, unknown: "UNKNOWN".into() }
+    }
+
+    fn of(kernel: &Kernel) -> Result<Self> {
+        let members = kernel.members_of(REASONS);
+        if members.is_empty() {
+            bail!("this kernel does not tell why it drops a packet: it has no enum {REASONS} (Linux 5.17)");
+        }
+        Ok(Self::new(members))
+    }
+
+    /// The name of a reason.
+    pub fn name(&self, code: u32) -> Rc<str> {
+        Rc::clone(self.names.get(&code).unwrap_or(&self.unknown))
+    }
+
+    /// The number of what a user typed.
+    fn code(&self, typed: &str) -> Result<u16> {
+        let typed = typed.trim();
+        let wanted = typed.strip_prefix(PREFIX).unwrap_or(typed);
+        let by_name = self.names.iter().find(|(_, name)| name.eq_ignore_ascii_case(wanted));
+        let code = by_name.map(|(code, _)| *code).or_else(|| wanted.parse().ok());
+        code.and_then(|code| u16::try_from(code).ok())
+            .ok_or_else(|| usage(format!("'{typed}' is no reason of this kernel, nor the number of one")))
+    }
+
+    /// One bit per reason that the options ask for.
+    fn kept(&self, args: &Options) -> Result<Box<[u8; PORT_SET_BYTES]>> {
+        let mut bits = Box::new([if args.reason.is_empty() { 0xff } else { 0 }; PORT_SET_BYTES]);
+        let mut set = |code: u16, on: bool| {
+            let (byte, bit) = (usize::from(code >> 3), 1 << (code & 7));
+            bits[byte] = if on { bits[byte] | bit } else { bits[byte] & !bit };
+        };
+        if args.reason.is_empty() {
+            // Not dropped at all, or nobody says why.
+            for quiet in ["SKB_NOT_DROPPED_YET", "SKB_CONSUMED", "CONSUMED", "NOT_SPECIFIED"] {
+                for (code, _) in self.names.iter().filter(|(_, name)| &***name == quiet) {
+                    set(u16::try_from(*code)?, false);
+                }
+            }
+        }
+        for typed in &args.reason {
+            set(self.code(typed)?, true);
+        }
+        for typed in &args.not_reason {
+            set(self.code(typed)?, false);
+        }
+        Ok(bits)
+    }
+}
+
+/// The namespace that the options name; 0: all.
+fn namespace(args: &Options) -> Result<u32> {
+    let Some(pid) = NonZeroU32::new(args.pid_netns) else { return Ok(args.netns_id) };
+    if args.netns_id != 0 {
+        // BCC's words.
+        return Err(anyhow!("ERROR: --pid_netns and --netns-id not allowed together"));
+    }
+    let path = format!("/proc/{pid}/ns/net");
+    let inode = fs::metadata(&path).with_context(|| format!("--pid-netns {pid}: {path}"))?.ino();
+    u32::try_from(inode).context("the inode number of a namespace")
+}
+
+/// A packet that was dropped, with what user space adds to it.
+pub struct Row {
+    /// As the kernel sent it.
+    pub event: Event,
+    /// Why, in words.
+    pub reason: Rc<str>,
+    /// The functions that led there, innermost first.
+    pub stack: Rc<[String]>,
+    state_flags: StateFlags,
+    reason_code: ReasonCode,
+}
+
+impl Row {
+    /// The event with its words.
+    pub fn new(event: Event, reason: Rc<str>, stack: Rc<[String]>) -> Self {
+        let state_flags = StateFlags { state: event.state, flags: Flags(event.flags) };
+        let reason_code = ReasonCode(Rc::clone(&reason), event.reason);
+        Self { event, reason, stack, state_flags, reason_code }
+    }
+}
+
+/// `FIN|ACK`.
+struct Flags(u16);
+
+impl Display for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut between = "";
+        for (bit, name) in ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"].into_iter().enumerate() {
+            if self.0 >> bit & 1 != 0 {
+                f.write_str(between)?;
+                f.write_str(name)?;
+                between = "|";
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `ESTABLISHED (FIN|ACK)`.
+struct StateFlags {
+    state: u16,
+    flags: Flags,
+}
+
+impl Display for StateFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.state, conn::state_name(self.state.into())) {
+            (0, _) => f.write_char('-')?,
+            (_, Some(name)) => f.write_str(name)?,
+            (number, None) => write!(f, "{number}")?,
+        }
+        write!(f, " ({})", self.flags)
+    }
+}
+
+/// `NETFILTER_DROP (12)`.
+struct ReasonCode(Rc<str>, u32);
+
+impl Display for ReasonCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.0, self.1)
+    }
+}
+
+/// Drops on their way from the ring to the output.
+struct Drops {
+    reasons: Reasons,
+    /// By the number that the kernel side gave them.
+    stacks: HashMap<u64, Stack>,
+    names: Names,
+    /// Those whose stacks have no names yet, and those behind them.
+    waiting: VecDeque<Event>,
+}
+
+enum Stack {
+    Addresses(Vec<u64>),
+    Functions(Rc<[String]>),
+}
+
+/// How often names are looked for while somebody waits for them.
+const PATIENCE: Duration = Duration::from_millis(5);
+
+/// More rows than this do not wait in memory: then we wait for the names.
+const WAITING: usize = 65_536;
+
+impl Drops {
+    /// Prints what can be printed of the batch and of earlier ones, in order.
+    fn print(&mut self, cx: &mut Ctx, table: &Table<Row>, batch: &Batch) -> Option<Duration> {
+        for record in batch.records() {
+            if let Ok(event) = Event::ref_from_bytes(record) {
+                self.waiting.push_back(*event);
+            } else if let Ok(new) = WithStack::ref_from_bytes(record) {
+                let depth = (new.event.depth as usize).min(new.frames.len());
+                let frames = new.frames[..depth].to_vec();
+                self.names.ask(&frames);
+                self.stacks.insert(new.event.stack, Stack::Addresses(frames));
+                self.waiting.push_back(new.event);
+            }
+        }
+        self.names.take(batch.is_last() || self.waiting.len() > WAITING);
+        if let Some(why) = self.names.trouble() {
+            cx.warn(format_args!("no names of functions: {why}"));
+        }
+        while let Some(&event) = self.waiting.front() {
+            let Some(stack) = self.stack_of(event.stack) else { return Some(PATIENCE) };
+            self.waiting.pop_front();
+            let row = Row::new(event, self.reasons.name(event.reason), stack);
+            print_row(cx, table, &row);
+        }
+        None
+    }
+
+    /// The functions of a stack; `None`: not yet known.
+    fn stack_of(&mut self, number: u64) -> Option<Rc<[String]>> {
+        match self.stacks.get(&number) {
+            Some(Stack::Functions(functions)) => Some(Rc::clone(functions)),
+            Some(Stack::Addresses(frames)) => {
+                let names: Option<Vec<Option<&str>>> =
+                    frames.iter().map(|&frame| self.names.of(frame)).collect();
+                let functions: Rc<[String]> = functions(&names?);
+                self.stacks.insert(number, Stack::Functions(Rc::clone(&functions)));
+                Some(functions)
+            }
+            None => Some(Rc::new([])),
+        }
+    }
+}
+
+/// The functions of a stack without those that trace it.
+fn functions(names: &[Option<&str>]) -> Rc<[String]> {
+    let is = |name: &Option<&str>, what: &str| name.is_some_and(|name| name.starts_with(what));
+    // Where the kernel calls its tracepoints; on some kernels there are two such frames.
+    let called = names.iter().rposition(|name| is(name, "__traceiter_kfree_skb+"));
+    let own = match called {
+        Some(at) => at + 1,
+        // A kernel that calls ours without a function of its own in between.
+        None => names.iter().take_while(|name| is(name, "bpf_") || is(name, "__bpf_")).count(),
+    };
+    names[own..].iter().map(|name| name.unwrap_or("[unknown]").to_owned()).collect()
+}
+
+/// The row, and below it the stack and an empty line.
+fn print_row(cx: &mut Ctx, table: &Table<Row>, row: &Row) {
+    cx.out.row(table, row.event.ts_ns, row);
+    if row.event.stack != 0 && cx.out.format() == Format::Text {
+        for function in &*row.stack {
+            cx.out.line(format_args!("\t{function}"));
+        }
+        cx.out.line("");
+    }
+}
+
+/// BCC's columns.
+pub fn table(args: &Options) -> Table<Row> {
+    let json = args.json.format() == Format::Json;
+    Table::new(args.json.format())
+        .col(wall(8))
+        .col(left("PID", 7, |r: &Row| r.event.pid.into()))
+        .col(left("IP", 2, |r: &Row| Cell::Unsigned(conn::version(r.event.tuple.family))))
+        .col(
+            left("SADDR:SPORT", 20, |r: &Row| {
+                Cell::Endpoint(conn::laddr(&r.event.tuple), r.event.tuple.lport)
+            })
+            .gap(" > ")
+            .except(Format::Json),
+        )
+        .col(
+            left("DADDR:DPORT", 20, |r: &Row| {
+                Cell::Endpoint(conn::raddr(&r.event.tuple), r.event.tuple.rport)
+            })
+            .except(Format::Json),
+        )
+        .col(left("STATE (FLAGS)", 20, |r: &Row| Cell::Shown(&r.state_flags)).except(Format::Json))
+        .col(left("REASON (CODE)", 0, |r: &Row| Cell::Shown(&r.reason_code)).except(Format::Json))
+        .col(data("saddr", |r: &Row| conn::laddr(&r.event.tuple).into()))
+        .col(data("sport", |r: &Row| r.event.tuple.lport.into()))
+        .col(data("daddr", |r: &Row| conn::raddr(&r.event.tuple).into()))
+        .col(data("dport", |r: &Row| r.event.tuple.rport.into()))
+        .col(data("state", |r: &Row| match r.event.state {
+            0 => Cell::Empty,
+            state => conn::state(state.into()),
+        }))
+        .col(data("flags", |r: &Row| Cell::Shown(&r.state_flags.flags)))
+        .col(data("reason", |r: &Row| Cell::Shown(&r.reason)))
+        .col(data("reason_code", |r: &Row| r.event.reason.into()))
+        .col(data("netns", |r: &Row| r.event.netns.into()))
+        .col_if(json && !args.no_stack, data("stack", |r: &Row| Cell::List(&r.stack)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trimmed(names: &[Option<&str>]) -> Vec<String> {
+        functions(names).to_vec()
+    }
+
+    #[test]
+    fn stacks_begin_where_the_packet_is_freed() {
+        let kernel = ["kfree_skb_reason+0x94", "tcp_v4_rcv+0x1"];
+        let tail: Vec<Option<&str>> = kernel.iter().copied().map(Some).chain([None]).collect();
+        let expected = ["kfree_skb_reason+0x94", "tcp_v4_rcv+0x1", "[unknown]"];
+        for head in [
+            &["bpf_prog_1_x+0x10", "bpf_trace_run3+0x2", "__traceiter_kfree_skb+0x4"][..],
+            &["bpf_prog_1_x+0x10", "__traceiter_kfree_skb+0x4", "__traceiter_kfree_skb+0x4"],
+            &["bpf_prog_1_x+0x10", "bpf_trace_run4+0x2"],
+            &[],
+        ] {
+            let names: Vec<Option<&str>> = head.iter().copied().map(Some).chain(tail.clone()).collect();
+            assert_eq!(trimmed(&names), expected, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn flags_are_in_the_order_of_their_bits() {
+        for (flags, text) in
+            [(0, ""), (2, "SYN"), (0x12, "SYN|ACK"), (0xff, "FIN|SYN|RST|PSH|ACK|URG|ECE|CWR")]
+        {
+            assert_eq!(Flags(flags).to_string(), text);
+        }
+        assert_eq!(StateFlags { state: 1, flags: Flags(0) }.to_string(), "ESTABLISHED ()");
+        assert_eq!(StateFlags { state: 0, flags: Flags(2) }.to_string(), "- (SYN)");
+        assert_eq!(StateFlags { state: 13, flags: Flags(4) }.to_string(), "13 (RST)");
+    }
+
+    fn reasons() -> Reasons {
+        let members = [
+            (0, "SKB_NOT_DROPPED_YET"),
+            (1, "SKB_CONSUMED"),
+            (2, "SKB_DROP_REASON_NOT_SPECIFIED"),
+            (3, "SKB_DROP_REASON_NO_SOCKET"),
+            (12, "SKB_DROP_REASON_NETFILTER_DROP"),
+        ];
+        Reasons::new(&members.map(|(code, name)| (code, name.to_owned())))
+    }
+
+    #[test]
+    fn reasons_go_by_the_kernels_names() {
+        let reasons = reasons();
+        for (code, name) in
+            [(0, "SKB_NOT_DROPPED_YET"), (3, "NO_SOCKET"), (4, "UNKNOWN"), (65_536, "UNKNOWN")]
+        {
+            assert_eq!(&*reasons.name(code), name);
+        }
+        for (typed, code) in
+            [("NO_SOCKET", 3), (" netfilter_drop", 12), ("SKB_DROP_REASON_NO_SOCKET", 3), ("77", 77)]
+        {
+            assert_eq!(reasons.code(typed).unwrap(), code, "{typed}");
+        }
+        for typed in ["", "NO_SUCH_REASON", "65536", "-1"] {
+            assert_eq!(crate::error::exit_code(&reasons.code(typed).unwrap_err()), 2, "{typed}");
+        }
+    }
+}

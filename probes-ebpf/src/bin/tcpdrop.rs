@@ -1,0 +1,258 @@
+//! tcpdrop: one event per TCP packet that the kernel frees as dropped (`skb:kfree_skb` with a reason).
+//!
+//! What is TCP, and between which ends, is said by the packet's own headers: a socket may be a request or a TIME_WAIT
+//! one, of which only the common part can be read, or one that sends other protocols.
+//!
+//! Its socket is the one that receives (told by the tracepoint since 6.11), else the one that sends. Before 6.11,
+//! `tcp_drop_reason` tells which socket receives the packet that is freed next.
+//!
+//! A stack is named by a hash of its addresses and sent once.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::macros::{btf_tracepoint, fentry, kprobe, map};
+use aya_ebpf::maps::{LruHashMap, PerCpuArray};
+use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
+use netbcc_common::addr::{AF_INET, AF_INET6, MAPPED_WORD, Tuple};
+use netbcc_common::tcpdrop::{Config, Event, FRAMES, Holder, WithStack};
+use probes_ebpf::emit::reserve;
+use probes_ebpf::filter::{self, PortSet};
+use probes_ebpf::mem::{Access, Probed, Typed};
+use probes_ebpf::skb::{Packet, Skb};
+use probes_ebpf::sock::{Sock, is_inet};
+use probes_ebpf::{setting, stack, storage, task};
+
+#[unsafe(no_mangle)]
+static CONFIG: Config = Config { all: 0, stacks: 0, subsystems: 0, zero: 0 };
+
+/// The reasons to keep, of those below 65,536.
+#[unsafe(no_mangle)]
+static REASONS: PortSet = PortSet::new();
+
+/// Where a stack is taken.
+#[map]
+static ROOM: PerCpuArray<[u64; FRAMES]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Names of the stacks that were sent. What falls out of it is sent again.
+#[map]
+static SENT: LruHashMap<u64, u8> = LruHashMap::with_max_entries(8192, 0);
+
+/// The socket that is about to drop a packet, by the packet's address. For kernels before 6.11.
+#[map]
+static RECEIVERS: LruHashMap<u64, Holder> = LruHashMap::with_max_entries(1024, 0);
+
+/// From `tcp_drop_reason` to the packet's end it takes no longer than this.
+const RECEIVER_NS: u64 = 1_000_000;
+
+#[inline(always)]
+fn keeps_reason(reason: u32) -> bool {
+    match u16::try_from(reason) {
+        Ok(reason) => REASONS.has(reason),
+        Err(_) => setting!(CONFIG.subsystems) != 0,
+    }
+}
+
+/// What there is to say of `sk`, which may be a small one: only the common part is read.
+#[inline(always)]
+fn holder<A: Access>(sk: Sock<A>) -> Holder {
+    Holder { ts_ns: task::now_ns(), netns: sk.netns(), family: sk.family(), state: sk.state() as u16 }
+}
+
+/// Protocol numbers (IANA).
+const TCP: u8 = 6;
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION: u8 = 60;
+
+/// EtherTypes (RFC 7042 appendix B).
+const ETH_P_IP: u16 = 0x0800;
+const ETH_P_IPV6: u16 = 0x86dd;
+
+/// Reads the packet's ends; answers its TCP flags, or `None` if it is no TCP packet.
+#[inline(always)]
+fn headers(skb: Skb<Typed>, tuple: &mut Tuple) -> Option<u8> {
+    let ip = skb.network();
+    let tcp = match skb.protocol() {
+        ETH_P_IP => {
+            let header = ip.read::<20>();
+            // The offset bits of a fragment that is not the first (RFC 791 section 3.1): no TCP header there.
+            if header[0] >> 4 != 4 || header[9] != TCP || header[6] & 0x1f != 0 || header[7] != 0 {
+                return None;
+            }
+            tuple.family = AF_INET;
+            tuple.laddr[0] = word(&header, 12);
+            tuple.raddr[0] = word(&header, 16);
+            ip.skip(u64::from(header[0] & 0xf) * 4)
+        }
+        ETH_P_IPV6 => {
+            let header = ip.read::<40>();
+            if header[0] >> 4 != 6 {
+                return None;
+            }
+            tuple.family = AF_INET6;
+            tuple.laddr = [word(&header, 8), word(&header, 12), word(&header, 16), word(&header, 20)];
+            tuple.raddr = [word(&header, 24), word(&header, 28), word(&header, 32), word(&header, 36)];
+            behind_extensions(ip.skip(40), header[6])?
+        }
+        _ => return None,
+    };
+    let header = tcp.read::<14>();
+    tuple.lport = u16::from_be_bytes([header[0], header[1]]);
+    tuple.rport = u16::from_be_bytes([header[2], header[3]]);
+    Some(header[13])
+}
+
+/// Four bytes of a header, as they lie there.
+#[inline(always)]
+fn word<const N: usize>(header: &[u8; N], at: usize) -> u32 {
+    u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+}
+
+/// The TCP header behind IPv6 extension headers (RFC 8200 section 4), of which `next` is the first.
+#[inline(always)]
+fn behind_extensions(mut at: Packet, mut next: u8) -> Option<Packet> {
+    for _ in 0..6 {
+        if next == TCP {
+            return Some(at);
+        }
+        let [following, len, offset_hi, offset_lo] = at.read::<4>();
+        let bytes = match next {
+            HOP_BY_HOP | ROUTING | DESTINATION => (u64::from(len) + 1) * 8,
+            AUTHENTICATION => (u64::from(len) + 2) * 4,
+            FRAGMENT if u16::from_be_bytes([offset_hi, offset_lo]) >> 3 == 0 => 8,
+            _ => return None,
+        };
+        at = at.skip(bytes);
+        next = following;
+    }
+    None
+}
+
+/// `skb` is dropped for a reason that is asked for.
+#[inline(always)]
+fn dropped(ctx: &BtfTracePointContext, skb: Skb<Typed>, mut holder: Holder, reason: u32) {
+    if !is_inet(holder.family) {
+        // None, or one that sends whole packets.
+        if setting!(CONFIG.all) == 0 {
+            return;
+        }
+        holder = Holder { ts_ns: 0, netns: skb.dev().map_or(0, |dev| dev.netns()), family: 0, state: 0 };
+    } else if !filter::keeps_family(holder.family) {
+        return;
+    }
+    if !filter::keeps_netns(|| holder.netns) {
+        return;
+    }
+    let mut tuple = Tuple { laddr: [0; 4], raddr: [0; 4], lport: 0, rport: 0, family: 0, zero: 0 };
+    let Some(flags) = headers(skb, &mut tuple) else { return };
+    if holder.family == 0 {
+        if !filter::keeps_family(tuple.family) {
+            return;
+        }
+    } else if holder.family == AF_INET6 && tuple.family == AF_INET {
+        tuple.laddr = [0, 0, MAPPED_WORD, tuple.laddr[0]];
+        tuple.raddr = [0, 0, MAPPED_WORD, tuple.raddr[0]];
+        tuple.family = AF_INET6;
+    }
+    let fill = |event: &mut Event, stack: u64, depth: u32| {
+        event.ts_ns = task::now_ns();
+        event.stack = stack;
+        event.tuple = tuple;
+        event.pid = task::pid();
+        event.netns = holder.netns;
+        event.reason = reason;
+        event.state = holder.state;
+        event.flags = u16::from(flags);
+        event.depth = depth;
+        event.zero = 0;
+    };
+    let (mut name, mut depth) = (0, 0);
+    if setting!(CONFIG.stacks) != 0
+        && let Some(frames) = storage::slot(&ROOM, 0)
+    {
+        depth = stack::take(ctx, frames);
+        if depth != 0 {
+            name = stack::name(frames, depth);
+            if SENT.get_ptr(name).is_none() {
+                let Some(mut event) = reserve::<WithStack>() else { return };
+                fill(&mut event.event, name, depth);
+                stack::copy(frames, &mut event.frames);
+                let _another_cpu_was_faster = SENT.insert(name, 1, 0);
+                return;
+            }
+        }
+    }
+    let Some(mut event) = reserve::<Event>() else { return };
+    fill(&mut event, name, depth);
+}
+
+// match-proto: void kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason, struct sock *rx_sk) (since 6.11)
+#[btf_tracepoint(function = "kfree_skb")]
+fn drop4_tp(ctx: BtfTracePointContext) -> i32 {
+    let reason: u32 = ctx.arg(2);
+    if keeps_reason(reason)
+        && let Some(skb) = Skb::<Typed>::new(ctx.arg(0))
+    {
+        let holder = match Sock::<Typed>::new(ctx.arg(3)) {
+            Some(sk) => holder(sk),
+            None => skb.sk().map_or(NOBODY, holder),
+        };
+        dropped(&ctx, skb, holder, reason);
+    }
+    0
+}
+
+const NOBODY: Holder = Holder { ts_ns: 0, netns: 0, family: 0, state: 0 };
+
+// match-proto: void kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason) (5.17 to 6.10)
+#[btf_tracepoint(function = "kfree_skb")]
+fn drop3_tp(ctx: BtfTracePointContext) -> i32 {
+    let reason: u32 = ctx.arg(2);
+    if keeps_reason(reason)
+        && let Some(skb) = Skb::<Typed>::new(ctx.arg(0))
+    {
+        let holder = match receiver(skb.id()) {
+            Some(receiver) => receiver,
+            None => skb.sk().map_or(NOBODY, holder),
+        };
+        dropped(&ctx, skb, holder, reason);
+    }
+    0
+}
+
+/// The socket that drops the packet at this address right now.
+#[inline(always)]
+fn receiver(skb: u64) -> Option<Holder> {
+    let found = RECEIVERS.get_ptr(skb)?;
+    // SAFETY: the kernel frees a map's memory after the programs that run.
+    let holder = unsafe { *found };
+    let _gone_already = RECEIVERS.remove(skb);
+    (task::now_ns().wrapping_sub(holder.ts_ns) < RECEIVER_NS).then_some(holder)
+}
+
+/// `sk` is about to drop the packet at this address.
+#[inline(always)]
+fn drops<A: Access>(sk: Sock<A>, skb: u64) {
+    // A packet that others hold, too, is not freed now; the next that lies there replaces it.
+    let _no_socket_then = RECEIVERS.insert(skb, holder(sk), 0);
+}
+
+// match-proto: void tcp_drop_reason(struct sock *sk, struct sk_buff *skb, enum skb_drop_reason reason) (since 5.18)
+#[fentry(function = "tcp_drop_reason")]
+fn receiver_fentry(ctx: FEntryContext) -> i32 {
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
+        drops(sk, ctx.arg(1));
+    }
+    0
+}
+
+// match-proto: void tcp_drop_reason(struct sock *sk, struct sk_buff *skb, enum skb_drop_reason reason) (since 5.18)
+#[kprobe]
+fn receiver_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(sk), Some(skb)) = (ctx.arg(0).and_then(Sock::<Probed>::new), ctx.arg(1)) {
+        drops(sk, skb);
+    }
+    0
+}

@@ -1,0 +1,1 @@
+pub(crate) const CHECKS: &[netbcc_tests::kernel::Check] = &[];
