@@ -10,6 +10,8 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use clap::FromArgMatches as _;
+use std::rc::Rc;
+
 use netbcc::cli;
 use netbcc::out::{Clock, Format, Out, Table};
 use netbcc::tool::Tool;
@@ -17,6 +19,7 @@ use netbcc::tools::netqtop::{self, Netqtop};
 use netbcc::tools::tcpaccept::{self, Tcpaccept};
 use netbcc::tools::tcpconnect::{self, Tcpconnect};
 use netbcc::tools::tcpconnlat::{self, Tcpconnlat};
+use netbcc::tools::tcpdrop::{self, Tcpdrop};
 use netbcc::tools::tcplife::{self, Tcplife};
 use netbcc::tools::tcpretrans::{self, Tcpretrans};
 use netbcc::tools::tcpsubnet::{self, Tcpsubnet};
@@ -452,4 +455,46 @@ fn tcpsubnet_json() {
     let blocks = ["-J", "-J -fb", "-J -fk", "-J -fm", "-J -fK", "-J -fM", "--json", "--json -fM"]
         .map(|args| (args, subnet_block(args)));
     matches_fixture("tcpsubnet", "rows.json", &blocks);
+}
+
+fn drop_block(args: &str) -> String {
+    let reasons = [
+        "NO_SOCKET",
+        "NETFILTER_DROP",
+        "QDISC_DROP",
+        "TCP_OLD_DATA",
+        "UNKNOWN",
+        "SKB_CONSUMED",
+        "TAP_TXFILTER",
+    ];
+    let drop = |nth: usize| {
+        let event = netbcc_common::tcpdrop::Event {
+            ts_ns: 1000 * SECOND + TIMES[nth],
+            stack: 1,
+            tuple: tuples()[nth],
+            pid: [1701, 1, 4_194_304, 2_147_483_647, 31_337, 77, 0][nth],
+            netns: [4_026_531_840, 1, 0, 4_294_967_295, 4_026_531_969, 7, 8][nth],
+            reason: [3, 12, 64, 41, 65_537, 1, 4_294_967_295][nth],
+            state: [0, 1, 12, 6, 13, 10, 65_535][nth],
+            flags: [2, 18, 0, 255, 4, 17, 16][nth],
+            depth: 2,
+            zero: 0,
+        };
+        let stack = ["kfree_skb_reason+0x94".to_owned(), "[unknown]".to_owned()];
+        tcpdrop::Row::new(event, reasons[nth].into(), Rc::new(stack))
+    };
+    let drops: Vec<_> = (0..7).map(drop).collect();
+    let format = if args.contains("--json") { Format::Json } else { Format::Text };
+    printed(format, &tcpdrop::table(&options::<Tcpdrop>(args)), &drops, |drop| drop.event.ts_ns)
+}
+
+#[test]
+fn tcpdrop_text() {
+    matches_fixture("tcpdrop", "rows.txt", &[("", drop_block(""))]);
+}
+
+#[test]
+fn tcpdrop_json() {
+    let blocks = ["--json", "--json --no-stack"].map(|args| (args, drop_block(args)));
+    matches_fixture("tcpdrop", "rows.json", &blocks);
 }

@@ -44,11 +44,8 @@ pub struct WithStack {
 }
 
 /// What a row tells of the socket.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Holder {
-    /// When that was, `CLOCK_MONOTONIC`, ns.
-    pub ts_ns: u64,
     /// Network namespace (inode number).
     pub netns: u32,
     /// Family; 0: there is no socket.

@@ -132,6 +132,16 @@ impl Actor {
                 let (acked, received) = raw::tcp_counts(self.socket(number(id))?.as_raw_fd())?;
                 Ok(format!("{acked} {received}"))
             }
+            ["reject-all", id] => {
+                raw::reject_all(self.socket(number(id))?.as_raw_fd())?;
+                done()
+            }
+            ["udp-send", to] => {
+                let to = address(to);
+                // What a firewall drops on its way out may be an error or not.
+                let _sent = udp(to)?.send_to(b"x", to);
+                done()
+            }
             ["readable", id] => wait_for(self.socket(number(id))?, PollFlags::POLLIN),
             ["writable", id] => wait_for(self.socket(number(id))?, PollFlags::POLLOUT),
             ["eof", id] => self.end_of(number(id)),

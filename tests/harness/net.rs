@@ -101,9 +101,23 @@ impl Space {
         }
     }
 
+    /// One `tc` command; skips the test where the kernel refuses it.
+    pub fn tc(&self, command: &str) {
+        let words: Vec<&str> = command.split(' ').collect();
+        if let Err(error) = self.configure("tc", &words, "") {
+            skip(format!("this queueing discipline ({error})"));
+        }
+    }
+
     /// nft commands; skips the test where the kernel has no `nf_tables`.
     pub fn nft(&self, lines: &str) {
-        if let Err(error) = self.configure("nft", &["add", "table", "inet", "probe"], "") {
+        // One after the other: while the kernel loads the module for one, it refuses another.
+        static LOADING: Mutex<()> = Mutex::new(());
+        let added = {
+            let _turn = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
+            self.configure("nft", &["add", "table", "inet", "probe"], "")
+        };
+        if let Err(error) = added {
             skip(format!("nf_tables ({error})"));
         }
         self.configure("nft", &["-f", "-"], lines).unwrap_or_else(|e| panic!("{e}\n{lines}"));

@@ -470,6 +470,11 @@ impl Conn<'_> {
         (acked.parse().expect("a number"), received.parse().expect("a number"))
     }
 
+    /// Attaches a filter that lets nothing in.
+    pub fn reject_all(&self) {
+        self.peer.order(&format!("reject-all {}", self.id));
+    }
+
     /// Waits until there is something to read, and leaves it there.
     pub fn await_data(&self) {
         self.peer.order(&format!("readable {}", self.id));

@@ -114,6 +114,19 @@ pub fn listen(socket: RawFd, backlog: i32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Attaches a filter to a socket that lets nothing in.
+pub fn reject_all(socket: RawFd) -> io::Result<()> {
+    // BPF_RET with 0 bytes to keep.
+    let mut code = [libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 }];
+    let program = libc::sock_fprog { len: 1, filter: code.as_mut_ptr() };
+    let size = size_of::<libc::sock_fprog>() as libc::socklen_t;
+    // SAFETY: the kernel reads `size` bytes of `program`, and the one instruction that it points to.
+    let result = unsafe {
+        libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, (&raw const program).cast(), size)
+    };
+    answer(result as isize).map(drop)
+}
+
 /// What a call answered: a number, or an error.
 fn answer(result: isize) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())

@@ -490,6 +490,10 @@ impl<'n> Run<'n> {
                 }
                 continue;
             };
+            // The stack below a row, and the empty line below that.
+            if *format != Format::Json && (line.is_empty() || line.starts_with('\t')) {
+                continue;
+            }
             match format.parse(line) {
                 Err(why) => parsed.odd = parsed.odd.take().or(Some(format!("{why}: {line:?}"))),
                 Ok(cells) => {
@@ -566,6 +570,29 @@ impl<'n> Run<'n> {
     pub fn arrival(&self, count: usize) -> Instant {
         self.wait_until(&format!("row {count}"), |parsed| parsed.ours.len() >= count);
         self.parsed.borrow().ours[count - 1].0
+    }
+
+    /// Waits until one of this test's rows is as asked for.
+    pub fn wait_for_row(&self, what: &str, wanted: impl Fn(&Row) -> bool) {
+        let mut known = 0;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let rows = self.so_far();
+            if rows.iter().skip(known).any(&wanted) {
+                return;
+            }
+            known = rows.len();
+            let lines = self.lines().len();
+            if Instant::now() >= deadline {
+                self.fail(&format!("{what} did not come"));
+            }
+            self.started.out.grow(lines, deadline);
+        }
+    }
+
+    /// What it said on stderr so far. What it says at its start is there once it is ready.
+    pub fn said(&self) -> String {
+        self.started.err.texts().join("\n")
     }
 
     /// The rows of this test until now.

@@ -90,14 +90,12 @@ impl Kernel {
 pub fn read(wanted: &Wanted) -> Result<Kernel> {
     let file = File::open(VMLINUX).with_context(|| format!("open {VMLINUX}"))?;
     let mut pass = Pass::new(Names::new(wanted));
-    match KernelBtf::map(&file) {
+    if let Ok(mapped) = KernelBtf::map(&file) {
         // Nothing is copied, and nothing counts as ours.
-        Ok(mapped) => whole(&mapped, pass, wanted),
-        Err(_) => {
-            let header = streamed(&file, &mut pass)?;
-            pass.finish(wanted, |at| header.string_of(&file, at))
-        }
+        return whole(&mapped, pass, wanted);
     }
+    let header = streamed(&file, &mut pass)?;
+    pass.finish(wanted, |at| header.string_of(&file, at))
 }
 
 /// Over bytes that are all there.

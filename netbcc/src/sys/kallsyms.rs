@@ -111,7 +111,6 @@ impl Names {
     }
 
     /// `name+0x12` of an address: `None` while it is not known, `Some(None)` if it has no name.
-    #[expect(clippy::option_option, reason = "not yet known is not the same as known to have none")]
     pub fn of(&self, address: u64) -> Option<Option<&str>> {
         self.known.get(&address).map(Option::as_deref)
     }

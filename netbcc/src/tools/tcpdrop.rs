@@ -11,6 +11,30 @@
 //! BCC: since 5.19 it sees packets only that hold their sender, misses what TCP drops on the way in, takes UDP for TCP,
 //! swaps IPv6 addresses on the way out, and names reasons by the table of Linux 6.14. It prints functions as Python
 //! objects (`b'name+0x1'`).
+//!
+//! A SYN that a firewall drops on its way out, on a 6.18 kernel that has neither kprobes nor fentry:
+//!
+//! ```text
+//! # netbcc tcpdrop
+//! TIME     PID     IP SADDR:SPORT          > DADDR:DPORT          STATE (FLAGS)        REASON (CODE)
+//! 11:36:07 11651   4  127.0.0.1:41910      > 127.0.0.1:9          SYN_SENT (SYN)       NETFILTER_DROP (12)
+//!     sk_skb_reason_drop+0x90
+//!     nft_do_chain+0x3e8
+//!     nft_do_chain_inet+0x43
+//!     nf_hook_slow+0x43
+//!     __ip_local_out+0x11c
+//!     ip_local_out+0x1c
+//!     __ip_queue_xmit+0x16b
+//!     __tcp_transmit_skb+0xa10
+//!     tcp_connect+0xb23
+//!     tcp_v4_connect+0x474
+//!     __inet_stream_connect+0x11a
+//!     inet_stream_connect+0x38
+//!     __sys_connect+0x89
+//!     __x64_sys_connect+0x14
+//!     do_syscall_64+0x71
+//!     entry_SYSCALL_64_after_hwframe+0x76
+//! ```
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::{self, Display, Write as _};
@@ -31,7 +55,7 @@ use super::{conn, object};
 use crate::cli::{Family, Json, Verbose, pid_or_all};
 use crate::error::usage;
 use crate::out::{Cell, Format, Table, data, left, wall};
-use crate::probe::hook::{Ladder, Rung, RungName, fentry, kprobe, tp_btf};
+use crate::probe::hook::{Ladder, Need, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::sys::btf::Kernel;
 use crate::sys::kallsyms::Names;
@@ -99,8 +123,9 @@ impl Tool for Tcpdrop {
             ("tcpdrop --not-reason QUEUE_PURGE", "all reasons but this"),
             ("tcpdrop --json", "JSON Lines"),
         ],
-        overhead: "Runs a short program per packet that the kernel drops, none per packet that gets through. A stack \
-                   costs some microseconds per drop; --no-stack saves them.",
+        overhead: "Runs a short program per packet that the kernel drops, none per packet that gets through, except \
+                   on kernels before 6.11: there a few instructions per TCP packet that arrives. A stack costs some \
+                   microseconds per drop; --no-stack saves them.",
         differences: &[
             "Packets that TCP itself drops are seen, and UDP packets are not.",
             "Source and destination are the packet's, in IPv6 as well.",
@@ -140,6 +165,8 @@ impl Tool for Tcpdrop {
 const FIELDS: &[Field] = &[
     Field::SkFamily,
     Field::SkState,
+    Field::SkNum,
+    Field::SkDport,
     Field::SkNet,
     Field::NetCommon,
     Field::NsInum,
@@ -163,7 +190,8 @@ const DROPS: Ladder = Ladder {
         Rung {
             name: RungName::Fexit,
             programs: &[
-                fentry("receiver_fentry", "tcp_drop_reason"),
+                fentry("receive4_fentry", "tcp_v4_do_rcv"),
+                fentry("receive6_fentry", "tcp_v6_do_rcv").when(Need::V6Kernel),
                 tp_btf("drop3_tp", "kfree_skb").arity(Func::KfreeSkb, 3),
             ],
             less_exact: Some(NOT_BEFORE_TCP),
@@ -171,23 +199,27 @@ const DROPS: Ladder = Ladder {
         Rung {
             name: RungName::Kprobe,
             programs: &[
-                kprobe("receiver_kprobe", "tcp_drop_reason"),
+                kprobe("receive4_kprobe", "tcp_v4_do_rcv"),
+                kprobe("receive6_kprobe", "tcp_v6_do_rcv").when(Need::V6Kernel),
                 tp_btf("drop3_tp", "kfree_skb").arity(Func::KfreeSkb, 3),
             ],
             less_exact: Some(NOT_BEFORE_TCP),
         },
         Rung {
             name: RungName::Tracepoint,
-            programs: &[tp_btf("drop3_tp", "kfree_skb").arity(Func::KfreeSkb, 3)],
+            programs: &[
+                tp_btf("receive_tp", "tcp_probe"),
+                tp_btf("drop3_tp", "kfree_skb").arity(Func::KfreeSkb, 3),
+            ],
             less_exact: Some(
-                "this kernel does not tell which socket receives a packet: those that TCP drops on the way in are \
-                 rows with --all only",
+                "this kernel does not tell which socket receives a packet: of those that TCP drops on the way in, the \
+                 ones of connections that are not (or no longer) established are rows with --all only",
             ),
         },
     ],
 };
 
-/// What kernels before 6.11 do not tell even by `tcp_drop_reason`.
+/// What kernels before 6.11 do not tell.
 const NOT_BEFORE_TCP: &str = "this kernel does not tell which socket receives a packet that is dropped before TCP \
                               looks at it (by a socket's filter): such a drop is a row with --all only";
 
@@ -404,13 +436,13 @@ impl Drops {
 
 /// The functions of a stack without those that trace it.
 fn functions(names: &[Option<&str>]) -> Rc<[String]> {
-    let is = |name: &Option<&str>, what: &str| name.is_some_and(|name| name.starts_with(what));
+    let is = |name: Option<&str>, what: &str| name.is_some_and(|name| name.starts_with(what));
     // Where the kernel calls its tracepoints; on some kernels there are two such frames.
-    let called = names.iter().rposition(|name| is(name, "__traceiter_kfree_skb+"));
+    let called = names.iter().rposition(|name| is(*name, "__traceiter_kfree_skb+"));
     let own = match called {
         Some(at) => at + 1,
         // A kernel that calls ours without a function of its own in between.
-        None => names.iter().take_while(|name| is(name, "bpf_") || is(name, "__bpf_")).count(),
+        None => names.iter().take_while(|name| is(**name, "bpf_") || is(**name, "__bpf_")).count(),
     };
     names[own..].iter().map(|name| name.unwrap_or("[unknown]").to_owned()).collect()
 }

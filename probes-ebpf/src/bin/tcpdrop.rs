@@ -3,8 +3,9 @@
 //! What is TCP, and between which ends, is said by the packet's own headers: a socket may be a request or a TIME_WAIT
 //! one, of which only the common part can be read, or one that sends other protocols.
 //!
-//! Its socket is the one that receives (told by the tracepoint since 6.11), else the one that sends. Before 6.11,
-//! `tcp_drop_reason` tells which socket receives the packet that is freed next.
+//! Its socket is the one that receives (told by the tracepoint since 6.11), else the one that sends or was found for it
+//! early. Before 6.11 that is not enough for what TCP drops: there `tcp_v4_do_rcv` and `tcp_v6_do_rcv` tell, per packet
+//! that arrives, which socket is about to look at it.
 //!
 //! A stack is named by a hash of its addresses and sent once.
 #![no_std]
@@ -19,7 +20,7 @@ use probes_ebpf::emit::reserve;
 use probes_ebpf::filter::{self, PortSet};
 use probes_ebpf::mem::{Access, Probed, Typed};
 use probes_ebpf::skb::{Packet, Skb};
-use probes_ebpf::sock::{Sock, is_inet};
+use probes_ebpf::sock::{Sock, is_inet, state};
 use probes_ebpf::{setting, stack, storage, task};
 
 #[unsafe(no_mangle)]
@@ -37,12 +38,20 @@ static ROOM: PerCpuArray<[u64; FRAMES]> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static SENT: LruHashMap<u64, u8> = LruHashMap::with_max_entries(8192, 0);
 
-/// The socket that is about to drop a packet, by the packet's address. For kernels before 6.11.
+/// The packets that sockets look at or looked at last on this CPU, for kernels before 6.11. Several, as one may
+/// interrupt another.
 #[map]
-static RECEIVERS: LruHashMap<u64, Holder> = LruHashMap::with_max_entries(1024, 0);
+static RECEIVERS: PerCpuArray<Receiver> = PerCpuArray::with_max_entries(RECEIVER_SLOTS, 0);
 
-/// From `tcp_drop_reason` to the packet's end it takes no longer than this.
-const RECEIVER_NS: u64 = 1_000_000;
+const RECEIVER_SLOTS: u32 = 16;
+
+/// A packet and the socket that receives it, by their addresses.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Receiver {
+    skb: u64,
+    sk: u64,
+}
 
 #[inline(always)]
 fn keeps_reason(reason: u32) -> bool {
@@ -55,7 +64,7 @@ fn keeps_reason(reason: u32) -> bool {
 /// What there is to say of `sk`, which may be a small one: only the common part is read.
 #[inline(always)]
 fn holder<A: Access>(sk: Sock<A>) -> Holder {
-    Holder { ts_ns: task::now_ns(), netns: sk.netns(), family: sk.family(), state: sk.state() as u16 }
+    Holder { netns: sk.netns(), family: sk.family(), state: sk.state() as u16 }
 }
 
 /// Protocol numbers (IANA).
@@ -138,7 +147,7 @@ fn dropped(ctx: &BtfTracePointContext, skb: Skb<Typed>, mut holder: Holder, reas
         if setting!(CONFIG.all) == 0 {
             return;
         }
-        holder = Holder { ts_ns: 0, netns: skb.dev().map_or(0, |dev| dev.netns()), family: 0, state: 0 };
+        holder = Holder { netns: skb.dev().map_or(0, |dev| dev.netns()), family: 0, state: 0 };
     } else if !filter::keeps_family(holder.family) {
         return;
     }
@@ -204,7 +213,7 @@ fn drop4_tp(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-const NOBODY: Holder = Holder { ts_ns: 0, netns: 0, family: 0, state: 0 };
+const NOBODY: Holder = Holder { netns: 0, family: 0, state: 0 };
 
 // match-proto: void kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason) (5.17 to 6.10)
 #[btf_tracepoint(function = "kfree_skb")]
@@ -213,46 +222,81 @@ fn drop3_tp(ctx: BtfTracePointContext) -> i32 {
     if keeps_reason(reason)
         && let Some(skb) = Skb::<Typed>::new(ctx.arg(0))
     {
-        let holder = match receiver(skb.id()) {
-            Some(receiver) => receiver,
-            None => skb.sk().map_or(NOBODY, holder),
+        let holder = match skb.sk() {
+            Some(sk) => holder(sk),
+            None => receiver(skb).map_or(NOBODY, holder),
         };
         dropped(&ctx, skb, holder, reason);
     }
     0
 }
 
-/// The socket that drops the packet at this address right now.
+/// Where a packet is remembered.
 #[inline(always)]
-fn receiver(skb: u64) -> Option<Holder> {
-    let found = RECEIVERS.get_ptr(skb)?;
-    // SAFETY: the kernel frees a map's memory after the programs that run.
-    let holder = unsafe { *found };
-    let _gone_already = RECEIVERS.remove(skb);
-    (task::now_ns().wrapping_sub(holder.ts_ns) < RECEIVER_NS).then_some(holder)
+fn slot(skb: u64) -> Option<&'static mut Receiver> {
+    // Packets lie 256 bytes apart.
+    storage::slot(&RECEIVERS, (skb >> 8) as u32 % RECEIVER_SLOTS)
 }
 
-/// `sk` is about to drop the packet at this address.
+/// The socket that looks at `skb`. What is remembered may be of an earlier packet at the same address: then it is
+/// this one's socket only if their ports agree.
 #[inline(always)]
-fn drops<A: Access>(sk: Sock<A>, skb: u64) {
-    // A packet that others hold, too, is not freed now; the next that lies there replaces it.
-    let _no_socket_then = RECEIVERS.insert(skb, holder(sk), 0);
+fn receiver(skb: Skb<Typed>) -> Option<Sock<Probed>> {
+    let found = slot(skb.id())?;
+    if found.skb != skb.id() {
+        return None;
+    }
+    let sk = Sock::<Probed>::new(found.sk as *const u8)?;
+    found.skb = 0;
+    let mut tuple = Tuple { laddr: [0; 4], raddr: [0; 4], lport: 0, rport: 0, family: 0, zero: 0 };
+    headers(skb, &mut tuple)?;
+    let connected = sk.rport() == tuple.lport || sk.state() == state::LISTEN;
+    (connected && (sk.num() == tuple.rport || sk.num() == 0)).then_some(sk)
 }
 
-// match-proto: void tcp_drop_reason(struct sock *sk, struct sk_buff *skb, enum skb_drop_reason reason) (since 5.18)
-#[fentry(function = "tcp_drop_reason")]
-fn receiver_fentry(ctx: FEntryContext) -> i32 {
-    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
-        drops(sk, ctx.arg(1));
+/// `sk` is about to look at the packet at this address.
+#[inline(always)]
+fn looks(sk: u64, skb: u64) {
+    if let Some(slot) = slot(skb) {
+        *slot = Receiver { skb, sk };
+    }
+}
+
+// match-proto: int tcp_v4_do_rcv(struct sock *sk, struct sk_buff *skb)
+#[fentry(function = "tcp_v4_do_rcv")]
+fn receive4_fentry(ctx: FEntryContext) -> i32 {
+    looks(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+// match-proto: int tcp_v6_do_rcv(struct sock *sk, struct sk_buff *skb)
+#[fentry(function = "tcp_v6_do_rcv")]
+fn receive6_fentry(ctx: FEntryContext) -> i32 {
+    looks(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+// match-proto: int tcp_v4_do_rcv(struct sock *sk, struct sk_buff *skb)
+#[kprobe]
+fn receive4_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
+        looks(sk, skb);
     }
     0
 }
 
-// match-proto: void tcp_drop_reason(struct sock *sk, struct sk_buff *skb, enum skb_drop_reason reason) (since 5.18)
+// match-proto: int tcp_v6_do_rcv(struct sock *sk, struct sk_buff *skb)
 #[kprobe]
-fn receiver_kprobe(ctx: ProbeContext) -> u32 {
-    if let (Some(sk), Some(skb)) = (ctx.arg(0).and_then(Sock::<Probed>::new), ctx.arg(1)) {
-        drops(sk, skb);
+fn receive6_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
+        looks(sk, skb);
     }
+    0
+}
+
+// match-proto: void tcp_probe(struct sock *sk, struct sk_buff *skb)
+#[btf_tracepoint(function = "tcp_probe")]
+fn receive_tp(ctx: BtfTracePointContext) -> i32 {
+    looks(ctx.arg(0), ctx.arg(1));
     0
 }
