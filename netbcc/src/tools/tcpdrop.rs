@@ -220,8 +220,8 @@ const DROPS: Ladder = Ladder {
 };
 
 /// What kernels before 6.11 do not tell.
-const NOT_BEFORE_TCP: &str = "this kernel does not tell which socket receives a packet that is dropped before TCP \
-                              looks at it (by a socket's filter): such a drop is a row with --all only";
+const NOT_BEFORE_TCP: &str = "this kernel does not tell which socket receives a packet that never gets to TCP, as when \
+                              a socket's filter rejects it: such a packet is a row with --all only";
 
 /// The kernel's enum of reasons.
 const REASONS: &str = "skb_drop_reason";

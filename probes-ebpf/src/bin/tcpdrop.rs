@@ -41,9 +41,17 @@ static SENT: LruHashMap<u64, u8> = LruHashMap::with_max_entries(8192, 0);
 /// The packets that sockets look at or looked at last on this CPU, for kernels before 6.11. Several, as one may
 /// interrupt another.
 #[map]
-static RECEIVERS: PerCpuArray<Receiver> = PerCpuArray::with_max_entries(RECEIVER_SLOTS, 0);
+static RECEIVERS: PerCpuArray<Receivers> = PerCpuArray::with_max_entries(1, 0);
 
-const RECEIVER_SLOTS: u32 = 16;
+const SLOTS: usize = 8;
+
+/// A ring of the last ones.
+#[repr(C)]
+struct Receivers {
+    /// How many there were.
+    count: usize,
+    last: [Receiver; SLOTS],
+}
 
 /// A packet and the socket that receives it, by their addresses.
 #[repr(C)]
@@ -231,23 +239,20 @@ fn drop3_tp(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Where a packet is remembered.
-#[inline(always)]
-fn slot(skb: u64) -> Option<&'static mut Receiver> {
-    // Packets lie 256 bytes apart.
-    storage::slot(&RECEIVERS, (skb >> 8) as u32 % RECEIVER_SLOTS)
-}
-
 /// The socket that looks at `skb`. What is remembered may be of an earlier packet at the same address: then it is
 /// this one's socket only if their ports agree.
 #[inline(always)]
 fn receiver(skb: Skb<Typed>) -> Option<Sock<Probed>> {
-    let found = slot(skb.id())?;
-    if found.skb != skb.id() {
-        return None;
+    let receivers = storage::slot(&RECEIVERS, 0)?;
+    let mut sk = 0;
+    // The newest comes last.
+    for back in (1..=SLOTS).rev() {
+        let slot = &receivers.last[receivers.count.wrapping_sub(back) % SLOTS];
+        if slot.skb == skb.id() {
+            sk = slot.sk;
+        }
     }
-    let sk = Sock::<Probed>::new(found.sk as *const u8)?;
-    found.skb = 0;
+    let sk = Sock::<Probed>::new(sk as *const u8)?;
     let mut tuple = Tuple { laddr: [0; 4], raddr: [0; 4], lport: 0, rport: 0, family: 0, zero: 0 };
     headers(skb, &mut tuple)?;
     let connected = sk.rport() == tuple.lport || sk.state() == state::LISTEN;
@@ -257,8 +262,9 @@ fn receiver(skb: Skb<Typed>) -> Option<Sock<Probed>> {
 /// `sk` is about to look at the packet at this address.
 #[inline(always)]
 fn looks(sk: u64, skb: u64) {
-    if let Some(slot) = slot(skb) {
-        *slot = Receiver { skb, sk };
+    if let Some(receivers) = storage::slot(&RECEIVERS, 0) {
+        receivers.last[receivers.count % SLOTS] = Receiver { skb, sk };
+        receivers.count = receivers.count.wrapping_add(1);
     }
 }
 
