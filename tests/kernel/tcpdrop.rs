@@ -264,13 +264,17 @@ fn data_after_the_end_is_a_row(case: &Case) {
     let web = server.listen(net.v4_of(2, 80));
     let near = client.connect(web.address());
     let far = web.accept();
-    let run = start(case, "", &net, &client);
+    // Older kernels give no reason; such drops are rows only if asked for.
+    let reasons = ["TCP_ABORT_ON_DATA", "NOT_SPECIFIED"].into_iter().filter(|name| code(name).is_some());
+    let reasons: Vec<_> = reasons.collect();
+    let run = start(case, &format!("--reason NETFILTER_DROP,{}", reasons.join(",")), &net, &client);
     far.finish();
     near.await_end();
     near.send(10);
     let (rows, _) = first(&run);
     rows[0].is("SPORT", near.local().port()).is("DPORT", 80);
-    rows[0].must(rows[0].line.ends_with(&reason("TCP_ABORT_ON_DATA")), "the reason");
+    let given = |name: &&str| rows[0].line.ends_with(&reason(name));
+    rows[0].must(reasons.iter().any(given), "one of these reasons");
     run.finish();
 }
 
