@@ -572,6 +572,18 @@ impl<'n> Run<'n> {
         self.parsed.borrow().ours[count - 1].0
     }
 
+    /// Waits until there are this many rows, or until nothing came for a while; answers how many there are. A machine
+    /// that is busy drops packets even on loopback, and what follows from them comes when they are sent again.
+    pub fn rows_at_last(&self, count: usize) -> Rows {
+        loop {
+            let rows = self.so_far();
+            let lines = self.lines().len();
+            if rows.len() >= count || !self.started.out.grow(lines, Instant::now() + Duration::from_secs(3)) {
+                return rows;
+            }
+        }
+    }
+
     /// Waits until one of this test's rows is as asked for.
     pub fn wait_for_row(&self, what: &str, wanted: impl Fn(&Row) -> bool) {
         let mut known = 0;

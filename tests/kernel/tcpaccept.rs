@@ -267,7 +267,7 @@ fn accepts_are_all_seen_or_told(case: &Case) {
     assert_eq!(client.churn(web.address(), all, 2), (all, 0));
     web.served(all);
     run.settle();
-    let rows = run.so_far();
+    let rows = run.rows_at_last(all);
     let seen = rows.len();
     for row in &rows {
         row.is("PID", server.pid()).is("LPORT", 80);

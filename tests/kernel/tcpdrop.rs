@@ -504,7 +504,7 @@ fn every_row_of_a_flood_has_its_stack(case: &Case) {
     let all = 2003;
     assert_eq!(client.churn(net.v4_of(2, 80), all, 2), (0, all));
     run.settle();
-    let rows = run.so_far();
+    let rows = run.rows_at_last(all);
     let syn_sent = reason("NETFILTER_DROP");
     for row in &rows {
         row.is("DPORT", 80).must(row.line.ends_with(&syn_sent), "the reason");

@@ -864,7 +864,7 @@ fn short_connections_are_all_seen_or_told_as_lost(case: &Case) {
     let web = net.v4(443);
     talk(&server, &client, web, web, 2000);
     run.settle();
-    let rows = run.so_far();
+    let rows = run.rows_at_last(2 * done + 2);
     let ours = |row: &&Row| row.get("LPORT") == "443" || row.get("RPORT") == "443";
     let after = rows.iter().filter(ours).count();
     assert_eq!(after, 2, "rows of the last connection");
