@@ -8,21 +8,23 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
-
-use clap::FromArgMatches as _;
 use std::rc::Rc;
 
+use clap::FromArgMatches as _;
 use netbcc::cli;
 use netbcc::out::{Clock, Format, Out, Table};
 use netbcc::tool::Tool;
 use netbcc::tools::netqtop::{self, Netqtop};
+use netbcc::tools::solisten::{self, Solisten};
 use netbcc::tools::tcpaccept::{self, Tcpaccept};
 use netbcc::tools::tcpconnect::{self, Tcpconnect};
 use netbcc::tools::tcpconnlat::{self, Tcpconnlat};
 use netbcc::tools::tcpdrop::{self, Tcpdrop};
 use netbcc::tools::tcplife::{self, Tcplife};
 use netbcc::tools::tcpretrans::{self, Tcpretrans};
+use netbcc::tools::tcpstates::{self, Tcpstates};
 use netbcc::tools::tcpsubnet::{self, Tcpsubnet};
+use netbcc::tools::tcptop::{self, Tcptop};
 use netbcc::tools::tcptracer::{self, Tcptracer};
 use netbcc_common::Comm;
 use netbcc_common::addr::{AF_INET, AF_INET6, Addr, Tuple};
@@ -497,4 +499,105 @@ fn tcpdrop_text() {
 fn tcpdrop_json() {
     let blocks = ["--json", "--json --no-stack"].map(|args| (args, drop_block(args)));
     matches_fixture("tcpdrop", "rows.json", &blocks);
+}
+
+fn listen_block(args: &str) -> String {
+    let listen = |nth: usize| netbcc_common::solisten::Event {
+        ts_ns: 1000 * SECOND + TIMES[nth],
+        laddr: tuples()[nth].laddr,
+        pid: [1701, 1, 4_194_304, 2_147_483_647, 31_337, 77, 0][nth],
+        netns: [4_026_531_840, 1, 0, 4_294_967_295, 4_026_531_969, 7, 8][nth],
+        backlog: [5, 0, 4096, 2_147_483_647, -1, 128, 1][nth],
+        lport: tuples()[nth].lport,
+        // The last has a family without a form of address.
+        family: if nth == 6 { 0 } else { tuples()[nth].family },
+        comm: comm(COMMS[nth]),
+    };
+    let listens: Vec<_> = (0..7).map(listen).collect();
+    let format = if args.contains("--json") { Format::Json } else { Format::Text };
+    printed(format, &solisten::table(&options::<Solisten>(args)), &listens, |event| event.ts_ns)
+}
+
+#[test]
+fn solisten_text() {
+    let blocks = ["", "-t", "--show-netns", "-t --show-netns"].map(|args| (args, listen_block(args)));
+    matches_fixture("solisten", "rows.txt", &blocks);
+}
+
+#[test]
+fn solisten_json() {
+    matches_fixture("solisten", "rows.json", &[("--json", listen_block("--json"))]);
+}
+
+fn transition_block(args: &str) -> String {
+    let spans = [0, 999, 1_999_999, 86_400 * SECOND, 1_000, 123_456_789, SECOND];
+    let transition = |nth: usize| netbcc_common::tcpstates::Event {
+        ts_ns: 1000 * SECOND + TIMES[nth],
+        span_ns: spans[nth],
+        sk: [0xffff_9fd7_e8ac_0000, 0xffff_ffff_ffff_ffff, 1, 0, 0xdead_beef, 0xffff_8881_0000_0001, 16][nth],
+        tuple: tuples()[nth],
+        pid: [1701, 1, 4_194_304, 2_147_483_647, 31_337, 77, 0][nth],
+        old: [7, 2, 1, 4, 8, 10, 13][nth],
+        new: [2, 1, 4, 5, 9, 3, 0][nth],
+        zero: 0,
+        comm: comm(COMMS[nth]),
+    };
+    let transitions: Vec<_> = (0..7).map(transition).collect();
+    let words: Vec<&str> = args.split(' ').collect();
+    let format = match words[..] {
+        ["--json", ..] => Format::Json,
+        ["-s", ..] => Format::Csv,
+        _ => Format::Text,
+    };
+    printed(format, &tcpstates::table(&options::<Tcpstates>(args)), &transitions, |event| event.ts_ns)
+}
+
+#[test]
+fn tcpstates_text() {
+    let blocks = ["", "-t", "-T", "-w", "-w -tT"].map(|args| (args, transition_block(args)));
+    matches_fixture("tcpstates", "rows.txt", &blocks);
+}
+
+#[test]
+fn tcpstates_csv() {
+    let blocks = ["-s", "-s -tT", "-s -w"].map(|args| (args, transition_block(args)));
+    matches_fixture("tcpstates", "rows.csv", &blocks);
+}
+
+#[test]
+fn tcpstates_json() {
+    matches_fixture("tcpstates", "rows.json", &[("--json", transition_block("--json"))]);
+}
+
+fn transfer_block(args: &str) -> String {
+    use netbcc_common::tcptop::{Key, Sum};
+    let sums = [(0, 1023), (1024, 0), (1, 1), (u64::MAX, 1 << 40), (999_999 << 10, 0), (0, 0), (2048, 4096)];
+    let transfer = |nth: usize| tcptop::Row {
+        key: Key {
+            tuple: tuples()[nth],
+            pid: [1701, 1, 4_194_304, 2_147_483_647, 31_337, 77, 0][nth],
+            zero: 0,
+            comm: comm(COMMS[nth]),
+        },
+        sum: Sum { rx_bytes: sums[nth].0, tx_bytes: sums[nth].1 },
+    };
+    let json = args.contains("--json");
+    let format = if json { Format::Json } else { Format::Text };
+    let mut text = String::new();
+    for v6 in [false, true] {
+        let family = if v6 { AF_INET6 } else { AF_INET };
+        let rows: Vec<_> = (0..7).map(transfer).filter(|row| row.key.tuple.family == family).collect();
+        text += &printed(format, &tcptop::table(&options::<Tcptop>(args), v6), &rows, |_| 1000 * SECOND);
+    }
+    text
+}
+
+#[test]
+fn tcptop_text() {
+    matches_fixture("tcptop", "rows.txt", &[("", transfer_block(""))]);
+}
+
+#[test]
+fn tcptop_json() {
+    matches_fixture("tcptop", "rows.json", &[("--json", transfer_block("--json"))]);
 }
