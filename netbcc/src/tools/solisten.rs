@@ -5,6 +5,14 @@
 //! net.core.somaxconn. A socket that was not bound shows port 0, because the kernel chooses one only afterwards.
 //!
 //! BCC: it does not see MPTCP listeners since Linux 6.6.
+//!
+//! A socket that is made to listen, on a 6.18 kernel that has neither kprobes nor fentry:
+//!
+//! ```text
+//! # netbcc solisten
+//! PID     COMM         PROTO  BACKLOG  PORT  ADDR
+//! 31536   python3      TCPv4  9        37671 127.0.0.1
+//! ```
 
 use anyhow::Result;
 use clap::Args;

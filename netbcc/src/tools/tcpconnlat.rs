@@ -5,6 +5,15 @@
 //!
 //! BCC: it keeps an entry for every open that is not answered or too fast for its threshold, and falls silent after
 //! 10,240 of them. Here nothing stays.
+//!
+//! Two connections over loopback, on a 6.18 kernel that has neither kprobes nor fentry:
+//!
+//! ```text
+//! # netbcc tcpconnlat -L
+//! PID     COMM         IP SADDR            LPORT  DADDR            DPORT LAT(ms)
+//! 31536   python3      4  127.0.0.1        52546  127.0.0.1        37671 0.06
+//! 31536   python3      4  127.0.0.1        52560  127.0.0.1        37671 0.01
+//! ```
 
 use std::num::NonZeroU32;
 use std::time::Duration;

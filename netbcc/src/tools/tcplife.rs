@@ -7,6 +7,17 @@
 //! BCC: its owner of a server socket that closes first is whatever task the last ACK interrupts. Here it is the
 //! acceptor or the closer; where BCC is right, both agree. `-p` and `-L` test the finished row, so that an ephemeral
 //! port or a foreign task does not hide or show the wrong one.
+//!
+//! Two connections over loopback, both ends in one process, on a 6.18 kernel that has neither kprobes nor fentry:
+//!
+//! ```text
+//! # netbcc tcplife
+//! PID   COMM       LADDR           LPORT RADDR           RPORT TX_KB RX_KB MS
+//! 31536 python3    127.0.0.1       52546 127.0.0.1       37671     0     0 0.08
+//! 31536 python3    127.0.0.1       37671 127.0.0.1       52546     0     0 0.10
+//! 31536 python3    127.0.0.1       52560 127.0.0.1       37671     0     0 0.04
+//! 31536 python3    127.0.0.1       37671 127.0.0.1       52560     0     0 0.05
+//! ```
 
 use std::num::NonZeroU32;
 
