@@ -302,6 +302,16 @@ fn install_links_needs_a_directory() {
 }
 
 #[test]
+fn doctor_knows_its_words() {
+    let help = prints(&["doctor", "--help"]);
+    assert!(help.contains("Usage: netbcc doctor [OPTIONS] [TOOL]"), "{help}");
+    assert!(prints(&[]).contains("netbcc doctor [TOOL] [--json]"));
+    for args in [&["doctor", "tcplive"][..], &["doctor", "tcplife", "x"], &["doctor", "--jsn2"]] {
+        refused(&netbcc(args), 2, "netbcc", &format!("{args:?}"));
+    }
+}
+
+#[test]
 fn a_process_id_is_a_positive_number() {
     for tool in ["tcpconnect", "tcplife"] {
         for pid in

@@ -49,9 +49,27 @@ pub struct Ctx {
     pub verbose: bool,
     /// Where rows go.
     pub out: Out,
+    /// What becomes of the tool's plan.
+    pub purpose: Purpose,
+}
+
+/// What becomes of a tool's plan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// It is attached.
+    #[default]
+    Trace,
+    /// Every way to attach it is tried, and taken back at once: `Plan::attach` ends the tool with a
+    /// [`Diagnosis`](crate::probe::Diagnosis) as its error.
+    Diagnose,
 }
 
 impl Ctx {
+    /// A quiet run of `spec`.
+    pub fn new(spec: &'static Spec, out: Out) -> Self {
+        Self { spec, verbose: false, out, purpose: Purpose::Trace }
+    }
+
     /// One line on stderr that every user should see: a degraded hook, lost events.
     pub fn warn(&self, what: impl fmt::Display) {
         out::warn(self.spec.name, what);
@@ -187,7 +205,7 @@ pub(crate) mod demo {
         let matches = (entry.command)().try_get_matches_from(["tcpflows", "-s"]).unwrap();
         let clock = out::Clock::fixed(0, 0);
         let out = Out::memory(out::Format::Text, clock);
-        let mut cx = Ctx { spec: entry.spec, verbose: false, out };
+        let mut cx = Ctx::new(entry.spec, out);
         (entry.run)(&matches, &mut cx).unwrap();
         assert_eq!(cx.out.format(), out::Format::Csv);
     }

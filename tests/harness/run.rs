@@ -1,10 +1,11 @@
 //! A running tool: started, ready, giving rows, ended.
 
 use std::cell::{Cell, RefCell};
-use std::fs::File;
+use std::fs::{self, File, Permissions};
 use std::io::{self, BufRead as _, BufReader, Read};
 use std::net::TcpStream;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -17,6 +18,7 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pipe2};
+use tempfile::TempDir;
 
 use crate::kernel::{Rung, lacks_rung};
 use crate::net::{END_PORT, Net};
@@ -34,6 +36,26 @@ pub fn binary() -> PathBuf {
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/dist/netbcc")),
         PathBuf::from,
     )
+}
+
+/// A copy of the binary under test that every user may run; the original may lie where only root can look.
+#[derive(Debug)]
+pub struct Copy(TempDir);
+
+impl Copy {
+    /// Makes it.
+    #[expect(clippy::new_without_default, reason = "there is nothing usual about it")]
+    pub fn new() -> Self {
+        let place = tempfile::tempdir().expect("a directory");
+        fs::set_permissions(place.path(), Permissions::from_mode(0o755)).expect("it is ours");
+        fs::copy(binary(), place.path().join("netbcc")).expect("room for a copy");
+        Self(place)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> PathBuf {
+        self.0.path().join("netbcc")
+    }
 }
 
 /// Starts a process. Descriptors that one child is to inherit are inheritable for a moment; the lock keeps other
@@ -657,7 +679,7 @@ impl std::fmt::Debug for Run<'_> {
 
 /// The programs that a process holds, by kernel id.
 pub fn programs_of(pid: u32) -> Vec<u32> {
-    let Ok(infos) = std::fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return vec![] };
+    let Ok(infos) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return vec![] };
     let mut ids: Vec<u32> = infos
         .filter_map(|info| File::open(info.ok()?.path()).ok())
         .flat_map(|info| BufReader::new(info).lines().map_while(Result::ok))

@@ -1,15 +1,14 @@
 //! What every tool gets from the engine: manners, pipes, permissions, and that nothing stays behind.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check, Rung};
 use netbcc_tests::net::Net;
 use netbcc_tests::raw::program_exists;
-use netbcc_tests::run::{Launch, PATIENCE, binary, programs_of};
+use netbcc_tests::run::{Copy, Launch, PATIENCE, programs_of};
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::unistd::pipe2;
@@ -25,12 +24,12 @@ pub(crate) const CHECKS: &[Check] = checks![
 ];
 
 /// The tools that there are.
-fn tools() -> impl Iterator<Item = &'static str> {
+pub(crate) fn tools() -> impl Iterator<Item = &'static str> {
     netbcc::registry::TOOLS.iter().map(|entry| entry.spec.name)
 }
 
 /// The least that a tool must be told.
-fn least(tool: &str) -> &'static str {
+pub(crate) fn least(tool: &str) -> &'static str {
     if tool == "netqtop" { "-n lo" } else { "" }
 }
 
@@ -51,12 +50,9 @@ fn copies_run_side_by_side(_: &Case) {
 }
 
 fn without_permission_there_is_one_clear_line(_: &Case) {
-    let place = tempfile::tempdir().expect("a directory");
-    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
-    let copy = place.path().join("netbcc");
-    fs::copy(binary(), &copy).expect("room for a copy");
+    let copy = Copy::new();
     for tool in tools() {
-        let ended = Launch::new(tool, least(tool)).program(copy.clone()).user(65_534).ends();
+        let ended = Launch::new(tool, least(tool)).program(copy.path()).user(65_534).ends();
         ended.code(1).one_line(tool, &["root"]);
     }
 }

@@ -9,6 +9,7 @@ use libtest_mimic::{Arguments, ColorSetting, Trial};
 use netbcc_tests::kernel::{Rung, collect_panics, say, tell_notes, trials};
 use netbcc_tests::run::binary;
 
+mod doctor;
 mod engine;
 mod netqtop;
 mod softirqs;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     }
     collect_panics();
     let all: Vec<Trial> = [
+        trials("doctor", &[Rung::Any], doctor::CHECKS),
         trials("engine", &[Rung::Any], engine::CHECKS),
         trials("netqtop", &[Rung::Any], netqtop::ANY),
         trials("netqtop", &[Rung::Tracepoint, Rung::RawTp], netqtop::CHECKS),

@@ -4,6 +4,7 @@
 //! never live here: what an option does to a probe, or an option of one tool only.
 //! Doc comments on the structs would replace the commands' descriptions, hence `//`.
 
+mod doctor;
 mod groups;
 mod links;
 pub mod multicall;
@@ -50,6 +51,7 @@ fn dispatch(call: Call, tools: &'static [Entry]) -> Result<()> {
     match call {
         Call::Tool(entry, args) => run_tool(entry, args),
         Call::InstallLinks(args) => links::install(args, tools),
+        Call::Doctor(args) => doctor::examine(args, tools),
         Call::Help => print(multicall::help(tools)),
         Call::HelpOf(entry) => print((entry.command)().render_help()),
         Call::List => print(multicall::list(tools)),
@@ -73,7 +75,7 @@ fn run_tool(entry: &'static Entry, args: Vec<OsString>) -> Result<()> {
         ));
     }
     let verbose = std::env::var_os("NETBCC_LOG").is_some_and(|level| level == "debug");
-    let mut cx = Ctx { spec: entry.spec, verbose, out: Out::stdout()? };
+    let mut cx = Ctx { verbose, ..Ctx::new(entry.spec, Out::stdout()?) };
     let ran = (entry.run)(&matches, &mut cx);
     // Rows that were printed before an error are as good as any.
     ran.and(cx.out.flush())

@@ -14,6 +14,8 @@ pub enum Call {
     Tool(&'static Entry, Vec<OsString>),
     /// Make links; the arguments of `install-links`.
     InstallLinks(Vec<OsString>),
+    /// Say what runs here; the arguments of `doctor`.
+    Doctor(Vec<OsString>),
     /// Say what netbcc is.
     Help,
     /// Say what a tool is.
@@ -53,6 +55,7 @@ pub fn pick(argv0: &OsStr, args: &[OsString], tools: &'static [Entry]) -> Call {
         "--list" => alone(Call::List),
         "--version" | "-V" => alone(Call::Version),
         "install-links" => Call::InstallLinks(rest.to_vec()),
+        "doctor" => Call::Doctor(rest.to_vec()),
         "help" => match rest {
             [] => Call::Help,
             [name] => find(&name.to_string_lossy(), tools).map_or_else(|| unknown(name, tools), Call::HelpOf),
@@ -72,7 +75,7 @@ pub(super) fn called(base: &str, tools: &'static [Entry]) -> Option<&'static Ent
     find(name.strip_suffix("-bpfcc").unwrap_or(name), tools)
 }
 
-fn find(name: &str, tools: &'static [Entry]) -> Option<&'static Entry> {
+pub(super) fn find(name: &str, tools: &'static [Entry]) -> Option<&'static Entry> {
     tools.iter().find(|entry| entry.spec.name == name)
 }
 
@@ -125,7 +128,9 @@ Usage: netbcc TOOL [OPTIONS]
        netbcc help TOOL
        netbcc --list
        netbcc install-links DIR [--prefix netbcc-] [--suffix=-bpfcc]
+       netbcc doctor [TOOL] [--json]
 
+doctor says which tools run on this machine, and in which way.
 A link to this binary, named after a tool, is that tool: see install-links.
 
 Options:
@@ -151,6 +156,7 @@ mod tests {
                 format!("{} {}", entry.spec.name, args.join(OsStr::new(" ")).display())
             }
             Call::InstallLinks(args) => format!("links {}", args.join(OsStr::new(" ")).display()),
+            Call::Doctor(args) => format!("doctor {}", args.join(OsStr::new(" ")).display()),
             Call::Help => "help".into(),
             Call::HelpOf(entry) => format!("help of {}", entry.spec.name),
             Call::List => "list".into(),
@@ -187,6 +193,7 @@ mod tests {
         assert_eq!(chosen("netbcc --list"), "list");
         assert_eq!(chosen("netbcc --version"), "version");
         assert_eq!(chosen("netbcc install-links /x --prefix y"), "links /x --prefix y");
+        assert_eq!(chosen("netbcc doctor tcpload --json"), "doctor tcpload --json");
         assert_eq!(chosen("netbcc --list x"), "unexpected argument 'x' after '--list'");
         assert_eq!(chosen("netbcc -x"), "unknown option '-x'");
     }

@@ -11,10 +11,12 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use nix::errno::Errno;
 
+use super::diagnosis::Verdict;
 use super::hook::{Kind, Ladder, Prog, Rung, RungName};
 use super::object::{Fault, KPROBE, Object};
 use crate::error::hinted;
 use crate::sys::btf::Kernel;
+use crate::sys::machine;
 
 /// The rung that holds, and why those above it do not.
 pub(super) struct Chosen {
@@ -56,6 +58,33 @@ pub(super) fn ladder(
     ))
 }
 
+/// Tries one rung and takes it back at once. `object` is new, so that what it holds afterwards is this rung's. Without
+/// the `power` to load, only what can be seen without it is looked at.
+pub(super) fn examine(
+    object: &mut Object,
+    kernel: &Kernel,
+    rung: &Rung,
+    power: bool,
+    needed: impl Fn(&Prog) -> bool,
+) -> Verdict {
+    let tried = if power {
+        attach_rung(object, kernel, rung, &needed)
+    } else {
+        offered(kernel, rung, &needed).map(drop)
+    };
+    match tried {
+        Ok(()) if power => {
+            for prog in rung.programs {
+                object.detach(prog);
+            }
+            Verdict::Works
+        }
+        Ok(()) => Verdict::Unseen,
+        Err(Refusal::Lacking(why)) => Verdict::Lacks(why),
+        Err(Refusal::Ours(why)) => Verdict::Lacks(format!("{why} (a defect of netbcc: please report it)")),
+    }
+}
+
 /// Why a program cannot be attached.
 enum Refusal {
     /// The kernel lacks it or forbids it: try the next rung.
@@ -64,23 +93,34 @@ enum Refusal {
     Ours(String),
 }
 
+/// The programs of a rung that this kernel needs, if it has everything that they hang on.
+fn offered<'r>(
+    kernel: &Kernel,
+    rung: &'r Rung,
+    needed: &impl Fn(&Prog) -> bool,
+) -> Result<Vec<&'r Prog>, Refusal> {
+    let programs: Vec<&Prog> =
+        rung.programs.iter().filter(|prog| needed(prog) && kernel.fits(prog.arity)).collect();
+    for prog in rung.programs.iter().filter(|prog| needed(prog)) {
+        if !programs.iter().any(|other| other.target == prog.target && other.kind == prog.kind) {
+            return Err(Refusal::Lacking(format!("{}: its arguments are not the known ones", prog.target)));
+        }
+    }
+    for prog in &programs {
+        lacks_target(kernel, prog)?;
+    }
+    Ok(programs)
+}
+
 fn attach_rung(
     object: &mut Object,
     kernel: &Kernel,
     rung: &Rung,
     needed: &impl Fn(&Prog) -> bool,
 ) -> Result<(), Refusal> {
-    let programs = || rung.programs.iter().filter(|prog| needed(prog) && kernel.fits(prog.arity));
-    for prog in rung.programs.iter().filter(|prog| needed(prog)) {
-        if !programs().any(|other| other.target == prog.target && other.kind == prog.kind) {
-            return Err(Refusal::Lacking(format!("{}: its arguments are not the known ones", prog.target)));
-        }
-    }
-    for prog in programs() {
-        lacks_target(kernel, prog)?;
-    }
+    let programs = offered(kernel, rung, needed)?;
     let mut attached = Vec::new();
-    for prog in programs() {
+    for prog in programs {
         let target = match prog.kind {
             Kind::Fentry | Kind::Fexit => kernel.function(prog.target),
             Kind::TpBtf => kernel.tracepoint(prog.target),
@@ -119,8 +159,8 @@ fn lacks_target(kernel: &Kernel, prog: &Prog) -> Result<(), Refusal> {
     }
 }
 
-/// Asked first, because a load in vain costs a millisecond.
-fn has_kprobes() -> bool {
+/// Whether the kernel has kprobes. Asked first, because a load in vain costs a millisecond.
+pub fn has_kprobes() -> bool {
     Path::new(KPROBE).exists()
 }
 
@@ -156,7 +196,12 @@ fn is_rejection(io_error: &io::Error, log: &str) -> bool {
 /// `Operation not permitted (os error 1)` says little where the capabilities are there.
 fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
-        Some(libc_eperm) if libc_eperm == Errno::EPERM as i32 => "the kernel forbids it (EPERM)".to_owned(),
+        Some(errno) if errno == Errno::EPERM as i32 => match machine::lockdown().as_deref() {
+            Some(mode @ ("integrity" | "confidentiality")) => {
+                format!("the kernel forbids it (EPERM; its lockdown is {mode})")
+            }
+            _ => "the kernel forbids it (EPERM)".to_owned(),
+        },
         // ENOTSUPP, which has no text in user space.
         Some(524) => "the kernel does not support it (ENOTSUPP)".to_owned(),
         _ => error.to_string(),

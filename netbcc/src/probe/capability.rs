@@ -14,19 +14,34 @@ const CAP_BPF: u32 = 39;
 
 /// Fails unless this process may load and attach tracing programs.
 pub(super) fn require() -> Result<()> {
+    match missing()? {
+        None => Ok(()),
+        Some(names) => Err(hinted(
+            anyhow!("no permission to load BPF programs: {}", lacks(names)),
+            "run it as root (sudo), or give the binary the file capabilities cap_bpf,cap_perfmon=ep (setcap)",
+        )),
+    }
+}
+
+/// What this process would need and does not have.
+pub(super) fn missing() -> Result<Option<&'static [&'static str]>> {
     let mut status = String::with_capacity(4096); // it says that it is empty, and would be read in tiny pieces
     File::open("/proc/self/status")
         .and_then(|mut file| file.read_to_string(&mut status))
         .context("read /proc/self/status")?;
     let effective = effective(&status).context("/proc/self/status shows no capabilities")?;
     let has = |bit: u32| effective >> bit & 1 != 0;
-    if has(CAP_SYS_ADMIN) || has(CAP_BPF) && has(CAP_PERFMON) {
-        return Ok(());
-    }
-    Err(hinted(
-        anyhow!("no permission to load BPF programs: CAP_BPF and CAP_PERFMON are missing"),
-        "run it as root (sudo), or give the binary those two file capabilities (setcap)",
-    ))
+    Ok(match (has(CAP_SYS_ADMIN), has(CAP_BPF), has(CAP_PERFMON)) {
+        (true, ..) | (_, true, true) => None,
+        (_, true, false) => Some(&["CAP_PERFMON"]),
+        (_, false, true) => Some(&["CAP_BPF"]),
+        (_, false, false) => Some(&["CAP_BPF", "CAP_PERFMON"]),
+    })
+}
+
+/// The same as a sentence.
+pub(super) fn lacks(names: &[&str]) -> String {
+    format!("{} {} missing", names.join(" and "), if names.len() == 1 { "is" } else { "are" })
 }
 
 fn effective(status: &str) -> Option<u64> {

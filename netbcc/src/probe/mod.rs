@@ -6,6 +6,7 @@
 
 mod attach;
 mod capability;
+pub mod diagnosis;
 pub mod drain;
 pub mod hook;
 mod ledger;
@@ -14,6 +15,8 @@ pub mod plan;
 mod sample;
 mod table;
 
+pub use attach::has_kprobes;
+pub use diagnosis::{Diagnosis, Hooks, Verdict, Way};
 pub use drain::{Batch, Probe};
 pub use plan::{Plan, Rows};
 pub use sample::{Pace, Watched};

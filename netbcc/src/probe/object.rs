@@ -193,11 +193,15 @@ impl Object {
     /// (since 5.12; for kprobes since 6.7), and of kprobes that were not even asked.
     pub(super) fn missed(&self) -> u64 {
         let loaded = self.programs.values().filter_map(|program| program.loaded.as_ref());
-        let skipped = loaded.filter_map(|(fd, _)| {
-            let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
-            info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse::<u64>().ok()
-        });
+        let skipped = loaded.filter_map(|(fd, _)| told(fd, "recursion_misses:"));
         skipped.sum::<u64>() + self.kprobes().flatten().sum::<u64>()
+    }
+
+    /// Bytes of the kernel's memory that its programs and maps take, as the kernel counts them.
+    pub(super) fn kernel_bytes(&self) -> u64 {
+        let programs = self.programs.values().filter_map(|program| program.loaded.as_ref()).map(|(fd, _)| fd);
+        let maps = self.maps.iter().filter_map(|map| map.fd.as_ref());
+        programs.chain(maps).filter_map(|fd| told(fd, "memlock:")).sum()
     }
 
     /// Whether there are kprobes of which the kernel does not tell how often it skipped them (before 6.6).
@@ -229,6 +233,12 @@ impl Entry {
         }
         fd.as_ref().map(|fd| fd.as_fd()).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
+}
+
+/// A number that the kernel tells of a descriptor.
+fn told(fd: &OwnedFd, name: &str) -> Option<u64> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
+    info.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
 }
 
 fn find<'a>(maps: &'a mut [Entry], name: &str) -> Result<&'a mut Entry> {

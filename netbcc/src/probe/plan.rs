@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ffi::CString;
 use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Error, Result, anyhow, bail};
 use aya::maps::{MapData, MapType};
 use netbcc_common::addr::{AF_INET, AF_INET6};
 use netbcc_common::filter::{Filter, PORT_SET_BYTES};
@@ -17,6 +18,7 @@ use zerocopy::{Immutable, IntoBytes};
 
 use super::attach::{self, Chosen};
 use super::capability;
+use super::diagnosis::{Diagnosis, Hooks, Verdict, Way};
 use super::drain::Probe;
 use super::hook::{Kind, Ladder, Need, Prog, RungName};
 use super::object::Object;
@@ -24,7 +26,7 @@ use crate::cli::{Containers, Family, Ports};
 use crate::error::{hinted, usage};
 use crate::sys::bpf;
 use crate::sys::btf::{self, Kernel, Wanted};
-use crate::tool::Ctx;
+use crate::tool::{Ctx, Purpose};
 
 /// Which families the rows have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +47,7 @@ const RING_BYTES: u32 = 1 << 20;
 /// What one run of a tool asks of the kernel. Built by the tool, then [`Plan::attach`]ed.
 #[must_use]
 pub struct Plan {
+    purpose: Purpose,
     object: &'static [u8],
     ladders: Vec<&'static Ladder>,
     fields: Vec<Field>,
@@ -65,6 +68,7 @@ impl Plan {
     /// A plan that attaches nothing yet.
     pub fn new(cx: &Ctx) -> Self {
         Self {
+            purpose: cx.purpose,
             object: cx.spec.object,
             ladders: Vec::new(),
             fields: Vec::new(),
@@ -118,8 +122,10 @@ impl Plan {
     pub fn known(&mut self) -> Result<&Kernel> {
         if self.kernel.is_none() {
             forced_rung()?;
-            capability::require()?;
-            self.kernel = Some(self.ask_kernel(has_ipv6())?);
+            if self.purpose == Purpose::Trace {
+                capability::require()?;
+            }
+            self.kernel = Some(self.ask_kernel(kernel_has_ipv6())?);
         }
         self.kernel.as_ref().context("the kernel was just asked")
     }
@@ -256,32 +262,18 @@ impl Plan {
     /// One sentence that names what this kernel or this user lacks.
     pub fn attach(mut self, cx: &Ctx) -> Result<Probe> {
         let forced = forced_rung()?;
+        if self.purpose == Purpose::Diagnose {
+            return Err(self.diagnose(cx)?.into());
+        }
         capability::require()?;
-        let has_ipv6 = has_ipv6();
+        let has_ipv6 = kernel_has_ipv6();
         let kernel = match self.kernel.take() {
             Some(kernel) => kernel,
             None => self.ask_kernel(has_ipv6)?,
         };
-        for field in &self.fields {
-            kernel.require(*field)?;
-        }
-        for fields in &self.alternatives {
-            if let Some((last, others)) = fields.split_last()
-                && others.iter().all(|field| kernel.require(*field).is_err())
-            {
-                kernel.require(*last)?;
-            }
-        }
-        let mut object = self.parse_object(&kernel).context("its BPF object")?;
-        // Programs rely on it from their first run on.
-        let mut tables = HashMap::new();
-        for (name, key, value) in &self.contents {
-            let table = match tables.entry(*name) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(new) => new.insert(object.table(name)?),
-            };
-            table.set(key, value)?;
-        }
+        self.lacking_fields(&kernel).next().map_or(Ok(()), Err)?;
+        let mut object = self.parse_object(&kernel)?;
+        self.fill(&mut object)?;
         let mut chosen = Vec::new();
         for ladder in &self.ladders {
             let needed = |prog: &Prog| self.needs(prog, has_ipv6);
@@ -303,6 +295,68 @@ impl Plan {
             ));
         }
         Probe::new(object, &chosen)
+    }
+
+    /// What this kernel does not have of the fields that the plan wants.
+    fn lacking_fields(&self, kernel: &Kernel) -> impl Iterator<Item = Error> {
+        let lacks = |field: &Field| kernel.require(*field).err();
+        let alternatives = self.alternatives.iter().filter_map(move |fields| {
+            let (last, others) = fields.split_last()?;
+            if others.iter().all(|field| lacks(field).is_some()) { lacks(last) } else { None }
+        });
+        self.fields.iter().filter_map(lacks).chain(alternatives)
+    }
+
+    /// Fills the tables: programs rely on it from their first run on.
+    fn fill(&self, object: &mut Object) -> Result<()> {
+        let mut tables = HashMap::new();
+        for (name, key, value) in &self.contents {
+            let table = match tables.entry(*name) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(object.table(name)?),
+            };
+            table.set(key, value)?;
+        }
+        Ok(())
+    }
+
+    /// Tries every rung of every ladder, those that only options ask for last, and leaves nothing behind.
+    fn diagnose(&mut self, cx: &Ctx) -> Result<Diagnosis> {
+        let ladders = self.ladders.len();
+        let options =
+            cx.spec.ladders.iter().filter(|other| self.ladders.iter().all(|l| l.name != other.name));
+        self.ladders.extend(options.collect::<Vec<_>>());
+        let missing = capability::missing()?;
+        let mut lacks: Vec<String> = missing.iter().map(|names| capability::lacks(names)).collect();
+        let has_ipv6 = kernel_has_ipv6();
+        let kernel = match self.ask_kernel(has_ipv6) {
+            Ok(kernel) => kernel,
+            Err(error) => {
+                lacks.push(format!("{error:#}"));
+                return Ok(Diagnosis { lacks, hooks: Vec::new() });
+            }
+        };
+        lacks.extend(self.lacking_fields(&kernel).map(|error| error.to_string()));
+        let mut hooks = Vec::new();
+        for (nth, ladder) in self.ladders.iter().enumerate() {
+            let mut ways = Vec::new();
+            for rung in ladder.rungs {
+                // A new object each time: what it holds is then this rung's.
+                let mut object = self.parse_object(&kernel)?;
+                let power = missing.is_none();
+                let filled = if power { self.fill(&mut object) } else { Ok(()) };
+                let verdict = match filled {
+                    Ok(()) => {
+                        attach::examine(&mut object, &kernel, rung, power, |prog| self.needs(prog, has_ipv6))
+                    }
+                    Err(error) => Verdict::Lacks(format!("{error:#}")),
+                };
+                let (rung, less_exact) = (rung.name, rung.less_exact);
+                ways.push(Way { rung, less_exact, verdict, kernel_bytes: object.kernel_bytes() });
+            }
+            hooks.push(Hooks { sees: ladder.name, optional: nth >= ladders, ways });
+        }
+        Ok(Diagnosis { lacks, hooks })
     }
 
     /// One pass over the kernel's BTF for everything that this run may attach to.
@@ -329,18 +383,20 @@ impl Plan {
         self.ladders.iter().flat_map(|ladder| ladder.rungs).flat_map(|rung| rung.programs)
     }
 
-    fn parse_object(&mut self, kernel: &Kernel) -> Result<Object> {
+    fn parse_object(&self, kernel: &Kernel) -> Result<Object> {
         let own = self.globals.iter().map(|(name, value)| (*name, value.as_slice()));
         let shared = [("OFFSETS", kernel.offsets().as_bytes()), ("FILTER", self.filter.as_bytes())];
         let globals: HashMap<&str, (&[u8], bool)> =
             own.chain(shared).map(|(name, value)| (name, (value, true))).collect();
-        self.sizes.push(("EVENTS", RING_BYTES));
-        Object::parse(self.object, globals, &self.sizes, std::mem::take(&mut self.pinned))
+        let sizes = [&self.sizes[..], &[("EVENTS", RING_BYTES)]].concat();
+        let pinned = self.pinned.iter().map(|(name, fd)| Ok((*name, fd.try_clone()?)));
+        let pinned = pinned.collect::<io::Result<_>>().context("duplicate a map's descriptor")?;
+        Object::parse(self.object, globals, &sizes, pinned).context("its BPF object")
     }
 }
 
 /// A module that is not loaded, or a kernel without it: there is nothing to see then.
-fn has_ipv6() -> bool {
+fn kernel_has_ipv6() -> bool {
     Path::new("/proc/sys/net/ipv6").exists()
 }
 

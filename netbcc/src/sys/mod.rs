@@ -5,3 +5,4 @@ pub mod bpf;
 pub mod btf;
 pub mod kallsyms;
 pub mod link;
+pub mod machine;

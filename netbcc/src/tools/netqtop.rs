@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(entries(&link).unwrap(), 5);
         // Monotonic 0 is 2023-01-03 06:38:55 UTC.
         let out = Out::memory(args.json.format(), Clock::fixed(1_672_727_935_000_000_000, 1));
-        let mut cx = Ctx { spec: &Netqtop::SPEC, verbose: false, out };
+        let mut cx = Ctx::new(&Netqtop::SPEC, out);
         print(&args, &mut cx, &queues(&args, &link, increments.as_flattened()), 0);
         cx.out.take()
     }

@@ -266,7 +266,7 @@ mod tests {
         let mut totals: Vec<Total> =
             totals.iter().map(|&(vector, time_ns, count)| Total { vector, time_ns, count }).collect();
         let out = Out::memory(args.json.format(), Clock::fixed(0, 0));
-        let mut cx = Ctx { spec: &Softirqs::SPEC, verbose: false, out };
+        let mut cx = Ctx::new(&Softirqs::SPEC, out);
         print_totals(&args, &mut cx, &mut totals, 1);
         cx.out.take()
     }

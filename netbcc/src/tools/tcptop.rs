@@ -370,7 +370,7 @@ mod tests {
         let matches = crate::cli::command::<Tcptop>().try_get_matches_from(words.split_whitespace()).unwrap();
         let args = Options::from_arg_matches(&matches).unwrap();
         let out = Out::memory(args.json.format(), Clock::fixed(0, 0));
-        let mut cx = Ctx { spec: &Tcptop::SPEC, verbose: false, out };
+        let mut cx = Ctx::new(&Tcptop::SPEC, out);
         sort(&args, &mut rows);
         print(&args, &mut cx, &rows, 1);
         cx.out.take()

@@ -1,0 +1,60 @@
+//! Facts of the machine that decide what programs may do. What cannot be seen is `None`.
+
+use std::fs;
+
+use nix::sys::resource::{Resource, getrlimit};
+
+/// A setting of the kernel, as `/proc/sys` shows it.
+pub fn sysctl(name: &str) -> Option<String> {
+    fs::read_to_string(format!("/proc/sys/{name}")).ok().map(|text| text.trim().to_owned())
+}
+
+/// How far the kernel is locked down: `none`, `integrity` or `confidentiality`.
+pub fn lockdown() -> Option<String> {
+    chosen(&fs::read_to_string("/sys/kernel/security/lockdown").ok()?).map(Into::into)
+}
+
+/// The bracketed word: `[none] integrity confidentiality`.
+fn chosen(modes: &str) -> Option<&str> {
+    modes.split_once('[')?.1.split_once(']').map(|(mode, _)| mode)
+}
+
+/// The security modules that have a say.
+pub fn security_modules() -> Option<String> {
+    fs::read_to_string("/sys/kernel/security/lsm").ok().map(|text| text.trim().to_owned())
+}
+
+/// Bytes of memory: all, and what is to be had.
+pub fn memory() -> Option<(u64, u64)> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    Some((kilobytes(&text, "MemTotal:")?, kilobytes(&text, "MemAvailable:")?))
+}
+
+fn kilobytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Bytes that this process may lock: kernels before 5.11 count maps and programs as such.
+pub fn lockable() -> Option<u64> {
+    getrlimit(Resource::RLIMIT_MEMLOCK).ok().map(|(soft, _)| soft)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mode_is_the_bracketed_word() {
+        assert_eq!(chosen("none [integrity] confidentiality\n"), Some("integrity"));
+        assert_eq!(chosen("none"), None);
+    }
+
+    #[test]
+    fn memory_is_in_bytes() {
+        let text = "MemTotal:        2048 kB\nMemFree:  1 kB\nMemAvailable:  1024 kB\n";
+        assert_eq!(kilobytes(text, "MemTotal:"), Some(2 << 20));
+        assert_eq!(kilobytes(text, "MemAvailable:"), Some(1 << 20));
+        assert_eq!(kilobytes(text, "Other:"), None);
+    }
+}

@@ -1,0 +1,133 @@
+//! `netbcc doctor`: what it says is what the tools find.
+
+use std::collections::BTreeMap;
+
+use netbcc_tests::checks;
+use netbcc_tests::kernel::{Case, Check, Rung};
+use netbcc_tests::net::Net;
+use netbcc_tests::run::{Copy, Ended, Launch};
+use serde_json::Value;
+
+use crate::engine::{least, tools};
+
+pub(crate) const CHECKS: &[Check] = checks![
+    it_names_the_way_that_each_tool_goes,
+    a_way_works_if_the_tool_can_be_forced_to_it,
+    the_table_has_a_line_per_way,
+    one_tool_can_be_asked_for,
+    an_ordinary_user_is_told_what_cannot_be_seen,
+];
+
+fn parsed(ended: &Ended) -> Value {
+    let [line] = &ended.stdout[..] else { ended.fail("JSON is one line") };
+    serde_json::from_str(line).unwrap_or_else(|error| ended.fail(&error.to_string()))
+}
+
+/// The items of an array.
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or_else(|| panic!("no array: {value}"), |items| &items[..])
+}
+
+/// Name of a tool, what is seen, name of a way, its state.
+fn ways(answer: &Value) -> Vec<(String, String, String, String)> {
+    let text = |value: &Value| value.as_str().expect("a string").to_owned();
+    let mut ways = Vec::new();
+    for tool in items(&answer["tools"]) {
+        for hooks in items(&tool["hooks"]).iter().filter(|hooks| hooks["optional"] == false) {
+            for way in items(&hooks["ways"]) {
+                ways.push((text(&tool["tool"]), text(&hooks["sees"]), text(&way["by"]), text(&way["state"])));
+            }
+        }
+    }
+    ways
+}
+
+fn it_names_the_way_that_each_tool_goes(_: &Case) {
+    let ended = Launch::new("doctor", "--json").ends();
+    ended.code(0);
+    assert_eq!(ended.stderr, "");
+    let answer = parsed(&ended);
+    assert_eq!(answer["runs"], true);
+    assert_eq!(answer["machine"]["btf"], true);
+    let said: BTreeMap<(String, String), String> = ways(&answer)
+        .into_iter()
+        .filter(|(.., state)| state == "used")
+        .map(|(tool, sees, by, _)| ((tool, sees), by))
+        .collect();
+    let mut found = BTreeMap::new();
+    for tool in tools() {
+        let net = Net::new();
+        let run = Launch::new(tool, least(tool)).env("NETBCC_LOG", "debug").start(&net);
+        for line in run.stop().stderr.lines() {
+            let words = line.strip_prefix(&format!("{tool}: ")).unwrap_or_default();
+            if let Some((sees, by)) = words.split_once(": attached by ") {
+                found.insert((tool.to_owned(), sees.to_owned()), by.to_owned());
+            }
+        }
+    }
+    assert_eq!(said, found);
+    for tool in items(&answer["tools"]) {
+        let bytes = tool["kernel_bytes"].as_u64().expect("a number");
+        assert!((4096..64 << 20).contains(&bytes), "{tool}");
+    }
+}
+
+fn a_way_works_if_the_tool_can_be_forced_to_it(_: &Case) {
+    let ways = ways(&parsed(Launch::new("doctor", "--json").ends().code(0)));
+    for tool in tools() {
+        for rung in [Rung::Fexit, Rung::Kprobe, Rung::Tracepoint, Rung::RawTp] {
+            let works = ways.iter().any(|(name, _, by, state)| {
+                name == tool && by == rung.name() && (state == "used" || state == "works")
+            });
+            let refusal = Launch::new(tool, least(tool)).rung(rung).refusal();
+            assert_eq!(works, refusal.is_none(), "{tool} by {}: {refusal:?}", rung.name());
+        }
+    }
+}
+
+fn the_table_has_a_line_per_way(_: &Case) {
+    let ended = Launch::new("doctor", "").ends();
+    ended.code(0);
+    let answer = parsed(&Launch::new("doctor", "--json").ends());
+    for (tool, sees, by, state) in ways(&answer) {
+        let fits = |line: &&String| line.starts_with(&tool) && line.contains(&sees) && line.contains(&by);
+        let state = if state == "lacks" { "no: " } else { &state };
+        if !ended.stdout.iter().filter(fits).any(|line| line.contains(state)) {
+            ended.fail(&format!("no line says that {tool} sees {sees} by {by}: {state}"));
+        }
+    }
+}
+
+fn one_tool_can_be_asked_for(_: &Case) {
+    for tool in tools() {
+        let ended = Launch::new("doctor", &format!("{tool} --json")).ends();
+        let answer = parsed(ended.code(0));
+        let [only] = items(&answer["tools"]) else { ended.fail("one tool") };
+        assert_eq!(only["tool"], tool);
+    }
+}
+
+fn an_ordinary_user_is_told_what_cannot_be_seen(_: &Case) {
+    let copy = Copy::new();
+    let all = parsed(Launch::new("doctor", "--json").ends().code(0));
+    let ended = Launch::new("doctor", "--json").program(copy.path()).user(65_534).ends();
+    ended.code(1);
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    let answer = parsed(&ended);
+    assert_eq!(answer["runs"], false);
+    for tool in items(&answer["tools"]) {
+        assert_eq!(tool["lacks"][0], "CAP_BPF and CAP_PERFMON are missing", "{tool}");
+        assert!(!items(&tool["hooks"]).is_empty(), "{tool}");
+    }
+    let (known, seen) = (ways(&all), ways(&answer));
+    assert_eq!(known.len(), seen.len());
+    for (way, user) in known.iter().zip(&seen) {
+        // Nothing is claimed, and nothing that works is denied.
+        assert!(user.3 == "unseen" || user.3 == "lacks", "{user:?}");
+        assert!(user.3 == "unseen" || way.3 == "lacks", "{way:?} and {user:?}");
+    }
+    // What is missing without doubt is seen by anybody.
+    if answer["machine"]["kprobes"] == false {
+        assert!(seen.iter().filter(|way| way.2 == "kprobe").all(|way| way.3 == "lacks"));
+    }
+}
