@@ -10,7 +10,7 @@ use anyhow::Result;
 use clap::{ArgMatches, Args, Command, FromArgMatches as _};
 
 use crate::cli;
-use crate::out::{self, Out};
+use crate::out::{self, Out, Rows};
 use crate::probe::hook::Ladder;
 
 /// One of BCC's tools.
@@ -19,6 +19,8 @@ pub trait Tool: 'static {
     const SPEC: Spec;
     /// What the user may say.
     type Args: Args;
+    /// Its rows, with all columns that any option shows.
+    fn rows(args: &Self::Args) -> Vec<Rows>;
     /// What it does.
     fn run(args: Self::Args, cx: &mut Ctx) -> Result<()>;
 }
@@ -29,6 +31,8 @@ pub struct Spec {
     pub name: &'static str,
     /// One line, no full stop.
     pub about: &'static str,
+    /// What a row is and what is none, in paragraphs for the manual page.
+    pub description: &'static [&'static str],
     /// Command line and meaning; they end the help.
     pub examples: &'static [(&'static str, &'static str)],
     /// What it costs to run it, honestly.
@@ -89,13 +93,15 @@ pub struct Entry {
     pub spec: &'static Spec,
     /// Its command line.
     pub command: fn() -> Command,
+    /// Its rows, with all columns that any option shows.
+    pub rows: fn() -> Result<Vec<Rows>>,
     /// Runs it with a parsed command line.
     pub run: fn(&ArgMatches, &mut Ctx) -> Result<()>,
 }
 
 /// Turns a tool into an entry.
 pub const fn entry<T: Tool>() -> Entry {
-    Entry { spec: Of::<T>::SPEC, command: cli::command::<T>, run: run::<T> }
+    Entry { spec: Of::<T>::SPEC, command: cli::command::<T>, rows: rows::<T>, run: run::<T> }
 }
 
 /// Gives a tool's spec a place to live in, so that it can be borrowed for ever.
@@ -103,6 +109,12 @@ struct Of<T>(PhantomData<T>);
 
 impl<T: Tool> Of<T> {
     const SPEC: &'static Spec = &T::SPEC;
+}
+
+/// The tables of a run without arguments: they declare all columns, whatever they show.
+fn rows<T: Tool>() -> Result<Vec<Rows>> {
+    let matches = cli::command::<T>().try_get_matches_from([T::SPEC.name])?;
+    Ok(T::rows(&T::Args::from_arg_matches(&matches)?))
 }
 
 fn run<T: Tool>(matches: &ArgMatches, cx: &mut Ctx) -> Result<()> {
@@ -116,6 +128,7 @@ pub(crate) mod demo {
     use crate::cli::{
         Containers, Every, Family, FlowPorts, Json, Pid, PidOrAll, Timestamp, Verbose, WallClock, WideCsv,
     };
+    use crate::out::{About, Cell, Kind, Table};
 
     pub(crate) const TOOLS: &[Entry] = &[entry::<Flows>(), entry::<Load>()];
 
@@ -148,6 +161,7 @@ pub(crate) mod demo {
         const SPEC: Spec = Spec {
             name: "tcpflows",
             about: "Show nothing at all, for tests",
+            description: &["Prints no row, however long -t it runs.", ".And never will."],
             examples: &[("tcpflows -t", "with a time"), ("tcpflows -L 80,443", "two local ports")],
             overhead: "None. It traces nothing, and says so in a sentence that is long enough to be broken \
                        into two lines.",
@@ -160,6 +174,17 @@ pub(crate) mod demo {
             ladders: &[],
         };
         type Args = FlowsArgs;
+
+        fn rows(args: &FlowsArgs) -> Vec<Rows> {
+            let about = About::new(Kind::Port, "The \\port\\.").otel("a.port");
+            let table = Table::new(args.json.format())
+                .col(out::left("PORT", 5, |port: &u16| (*port).into()).about(about))
+                .col_if(
+                    args.wide.wide,
+                    out::data("wide", |_: &u16| Cell::Empty).about(About::text("Null.").or_null()),
+                );
+            vec![Rows { about: "", fields: table.fields() }]
+        }
 
         fn run(args: FlowsArgs, cx: &mut Ctx) -> Result<()> {
             cx.out.set_format(args.wide.format(args.json));
@@ -185,6 +210,7 @@ pub(crate) mod demo {
         const SPEC: Spec = Spec {
             name: "tcpload",
             about: "Sample nothing, for tests",
+            description: &[],
             examples: &[("tcpload 5 2", "two outputs")],
             overhead: "None.",
             differences: &[],
@@ -192,6 +218,10 @@ pub(crate) mod demo {
             ladders: &[],
         };
         type Args = LoadArgs;
+
+        fn rows(_: &LoadArgs) -> Vec<Rows> {
+            vec![]
+        }
 
         fn run(_: LoadArgs, cx: &mut Ctx) -> Result<()> {
             cx.out.line("nothing");

@@ -94,6 +94,13 @@ pub fn push_string(buf: &mut Vec<u8>, text: &str) {
     string(&mut Line::new(buf), text.as_bytes());
 }
 
+/// A JSON string.
+pub fn quoted(text: &str) -> String {
+    let mut buf = Vec::new();
+    push_string(&mut buf, text);
+    String::from_utf8_lossy(&buf).into_owned()
+}
+
 /// A float as Python prints it: always with `.0` or an exponent of at least two digits.
 pub fn push_python_float(buf: &mut Vec<u8>, number: f64) {
     let mut line = Line::new(buf);

@@ -4,6 +4,7 @@
 
 use super::Format;
 use super::cell::Cell;
+use super::field::{About, Field, Kind, key_of};
 
 /// Where a column takes its cell from.
 #[derive(Clone, Copy)]
@@ -37,6 +38,8 @@ pub struct Column<R> {
     pub(super) cut: bool,
     key: Option<&'static str>,
     formats: u8,
+    always: u8,
+    about: Option<About>,
 }
 
 const ALL: u8 = Format::Text.bit() | Format::Csv.bit() | Format::Json.bit();
@@ -53,17 +56,22 @@ pub fn right<R>(header: &'static str, width: usize, cell: fn(&R) -> Cell<'_>) ->
 
 /// `TIME`: the event's local time of day. Not in JSON, whose rows carry the full time anyway.
 pub fn wall<R>(width: usize) -> Column<R> {
-    Column::new("TIME", Align::Left, width, Source::Wall).except(Format::Json)
+    Column::new("TIME", Align::Left, width, Source::Wall)
+        .except(Format::Json)
+        .about(About::text("The time of day at which it happened, local."))
 }
 
 /// `TIME(s)`: seconds since the first printed row.
 pub fn seconds<R>(width: usize, precision: usize) -> Column<R> {
-    Column::new("TIME(s)", Align::Left, width, Source::Seconds).precision(precision)
+    Column::new("TIME(s)", Align::Left, width, Source::Seconds)
+        .precision(precision)
+        .about(About::new(Kind::Number, "Seconds since the first row."))
 }
 
 /// `TIME(ns)`: nanoseconds since the first printed row.
 pub fn nanos<R>(width: usize) -> Column<R> {
     Column::new("TIME(ns)", Align::Left, width, Source::Nanos)
+        .about(About::new(Kind::Integer, "Nanoseconds since the first row."))
 }
 
 /// A column that only JSON has.
@@ -85,6 +93,8 @@ impl<R> Column<R> {
             cut: false,
             key: None,
             formats: ALL,
+            always: 0,
+            about: None,
         }
     }
 
@@ -143,19 +153,24 @@ impl<R> Column<R> {
         self
     }
 
+    /// Shown in this format also where [`Table::col_if`] is told not to.
+    pub fn always(mut self, format: Format) -> Self {
+        self.always |= format.bit();
+        self
+    }
+
+    /// What it means, for the manual page and the JSON Schema.
+    pub fn about(mut self, about: About) -> Self {
+        self.about = Some(about);
+        self
+    }
+
     /// What stands before the value in a JSON row: `,"key":`.
     fn json_prefix(&self) -> String {
-        let key = match self.key {
-            Some(key) => key.to_owned(),
-            None => self
-                .header
-                .split(|c: char| !c.is_ascii_alphanumeric())
-                .filter(|word| !word.is_empty())
-                .collect::<Vec<_>>()
-                .join("_")
-                .to_ascii_lowercase(),
-        };
-        format!(",\"{key}\":")
+        match self.key {
+            Some(key) => format!(",\"{key}\":"),
+            None => format!(",\"{}\":", key_of(self.header)),
+        }
     }
 }
 
@@ -166,6 +181,8 @@ pub struct Table<R> {
     pub(super) columns: Vec<Column<R>>,
     /// Per column, for JSON.
     pub(super) prefixes: Vec<String>,
+    /// All that were declared, shown or not.
+    declared: Vec<Field>,
     pub(super) lead: &'static str,
     pub(super) tail: &'static str,
 }
@@ -173,21 +190,38 @@ pub struct Table<R> {
 impl<R> Table<R> {
     /// A table without columns.
     pub fn new(format: Format) -> Self {
-        Table { format, columns: Vec::new(), prefixes: Vec::new(), lead: "", tail: "" }
+        Table { format, columns: Vec::new(), prefixes: Vec::new(), declared: Vec::new(), lead: "", tail: "" }
     }
 
     /// Adds a column, unless this format does not show it.
-    pub fn col(mut self, column: Column<R>) -> Self {
-        if column.formats & self.format.bit() != 0 {
+    pub fn col(self, column: Column<R>) -> Self {
+        self.add(true, Column { always: ALL, ..column })
+    }
+
+    /// Adds a column when `wanted`.
+    pub fn col_if(self, wanted: bool, column: Column<R>) -> Self {
+        self.add(wanted, column)
+    }
+
+    fn add(mut self, wanted: bool, column: Column<R>) -> Self {
+        self.declared.push(Field {
+            title: column.header,
+            key: column.key,
+            formats: column.formats,
+            always: column.always,
+            about: column.about,
+        });
+        let bit = self.format.bit();
+        if (wanted || column.always & bit != 0) && column.formats & bit != 0 {
             self.prefixes.push(column.json_prefix());
             self.columns.push(column);
         }
         self
     }
 
-    /// Adds a column when `wanted`.
-    pub fn col_if(self, wanted: bool, column: Column<R>) -> Self {
-        if wanted { self.col(column) } else { self }
+    /// All columns that were declared, whether or not this run shows them.
+    pub fn fields(self) -> Vec<Field> {
+        self.declared
     }
 
     /// What begins every line in text, header included.

@@ -4,7 +4,37 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netbcc_common::addr::{AF_INET, Addr, Tuple};
 
-use crate::out::Cell;
+use crate::out::{About, Cell, Kind};
+
+/// The IP version.
+pub(super) const IP: About = About::new(Kind::Choice(&[4, 6]), "The IP version.");
+/// The local end.
+pub(super) const LADDR: About = About::new(Kind::Address, "The local address.").otel("network.local.address");
+/// The local end.
+pub(super) const LPORT: About = About::new(Kind::Port, "The local port.").otel("network.local.port");
+/// Both of them.
+pub(super) const LOCAL: About = About::text("The local address and port.");
+/// The other end.
+pub(super) const RADDR: About = About::new(Kind::Address, "The remote address.").otel("network.peer.address");
+/// The other end.
+pub(super) const RPORT: About = About::new(Kind::Port, "The remote port.").otel("network.peer.port");
+/// Both of them.
+pub(super) const REMOTE: About = About::text("The remote address and port.");
+/// The name of the thread that PID stands for.
+pub(super) const COMM: About =
+    About::text("The name of its thread, of at most 15 bytes.").otel("thread.name");
+/// A namespace.
+pub(super) const NETNS: About = About::count("The inode number of its network namespace.");
+
+/// A process.
+pub(super) const fn pid(text: &'static str) -> About {
+    About::count(text).otel("process.pid")
+}
+
+/// A user.
+pub(super) const fn uid(text: &'static str) -> About {
+    About::count(text).otel("process.real_user.id")
+}
 
 /// The address that `words` hold for `family`.
 pub(super) fn ip(family: u16, words: &Addr) -> IpAddr {
@@ -33,23 +63,30 @@ pub(super) fn version(family: u16) -> u64 {
     if family == AF_INET { 4 } else { 6 }
 }
 
+/// TCP's states, from 1 on.
+pub(super) const STATES: [&str; 12] = [
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RECV",
+    "FIN_WAIT1",
+    "FIN_WAIT2",
+    "TIME_WAIT",
+    "CLOSE",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "CLOSING",
+    "NEW_SYN_RECV",
+];
+
+/// A state, by name.
+pub(super) const fn state_about(text: &'static str) -> About {
+    About::new(Kind::WordOrNumber(&STATES), text).otel("network.connection.state")
+}
+
 /// A TCP state's name (include/net/tcp_states.h), if it has one.
 pub(super) fn state_name(number: i32) -> Option<&'static str> {
-    const NAMES: [&str; 12] = [
-        "ESTABLISHED",
-        "SYN_SENT",
-        "SYN_RECV",
-        "FIN_WAIT1",
-        "FIN_WAIT2",
-        "TIME_WAIT",
-        "CLOSE",
-        "CLOSE_WAIT",
-        "LAST_ACK",
-        "LISTEN",
-        "CLOSING",
-        "NEW_SYN_RECV",
-    ];
-    NAMES.get(usize::try_from(number).ok()?.checked_sub(1)?).copied()
+    STATES.get(usize::try_from(number).ok()?.checked_sub(1)?).copied()
 }
 
 /// A TCP state's name, or its number if it has none.

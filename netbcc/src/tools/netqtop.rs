@@ -39,7 +39,7 @@ use netbcc_common::netqtop::{Config, QUEUE_WORDS, SIZES};
 use super::object;
 use crate::cli::{Json, Verbose};
 use crate::error::usage;
-use crate::out::{Cell, Format, Table, data, left};
+use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left};
 use crate::probe::hook::{Ladder, Rung, RungName, raw_tp, tp_btf};
 use crate::probe::{Pace, Plan, Watched};
 use crate::sys::link::{self, Departures, Link};
@@ -85,6 +85,15 @@ impl Tool for Netqtop {
     const SPEC: Spec = Spec {
         name: "netqtop",
         about: "Show packets and sizes per queue of a network interface",
+        description: &[
+            "Prints, once per interval, a block for each direction of one network interface. A row is a queue: how \
+             many packets of which size passed it, and their mean size. The last row of a block is the sum.",
+            "A packet is what the kernel counts as one: up to 64 KB before it is cut for the wire, or after packets \
+             that arrived were merged. What is sent counts with its link header, what is received without.",
+            "The queue on which a packet was received is as good as the driver: where it records none, all is queue \
+             0. A bond, team, VLAN or macvlan shows nothing as received: its packets are received by the interface \
+             below it.",
+        ],
         examples: &[
             ("netqtop -n enp1s0", "every second, the queues of enp1s0"),
             ("netqtop -n enp1s0 -i 2", "every 2 seconds"),
@@ -107,6 +116,10 @@ impl Tool for Netqtop {
         ladders: &[PACKETS],
     };
     type Args = Options;
+
+    fn rows(args: &Options) -> Vec<Rows> {
+        vec![Rows { about: "", fields: table(args).fields() }]
+    }
 
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {
         cx.verbose |= args.verbose.verbose;
@@ -249,40 +262,89 @@ impl Row {
 
 /// BCC's columns.
 pub fn table(args: &Options) -> Table<Row> {
-    let format = args.json.format();
-    let rates = args.throughput || format == Format::Json;
-    Table::new(format)
+    let rates = args.throughput;
+    Table::new(args.json.format())
         .lead(" ")
-        .col(data("direction", |r: &Row| match r.direction {
-            Direction::Tx => "tx".into(),
-            Direction::Rx => "rx".into(),
-        }))
+        .col(
+            data("direction", |r: &Row| match r.direction {
+                Direction::Tx => "tx".into(),
+                Direction::Rx => "rx".into(),
+            })
+            .about(
+                About::new(Kind::Word(&["tx", "rx"]), "Whether it was sent or received.")
+                    .otel("network.io.direction"),
+            ),
+        )
         .col(
             left("QueueID", 11, |r: &Row| r.queue.map_or("Total".into(), Cell::Unsigned))
                 .gap("")
-                .except(Format::Json),
+                .except(Format::Json)
+                .about(About::text(
+                    "The number of the queue; Total is the sum of all, also of those without a row.",
+                )),
         )
-        .col(data("queue", |r: &Row| r.queue.map_or(Cell::Empty, Cell::Unsigned)))
-        .col(data("bytes", |r: &Row| r.bytes.into()))
-        .col(data("packets", |r: &Row| r.all_packets().into()))
-        .col(left("avg_size", 11, Row::avg_size).gap(""))
-        .col(left("[0, 64)", 11, |r: &Row| Cell::Scaled(r.packets[0])).gap("").key("under_64"))
-        .col(left("[64, 512)", 11, |r: &Row| Cell::Scaled(r.packets[1])).gap("").key("under_512"))
-        .col(left("[512, 2K)", 11, |r: &Row| Cell::Scaled(r.packets[2])).gap("").key("under_2k"))
-        .col(left("[2K, 16K)", 11, |r: &Row| Cell::Scaled(r.packets[3])).gap("").key("under_16k"))
-        .col(left("[16K, 64K)", 11, |r: &Row| Cell::Scaled(r.packets[4])).gap("").key("under_64k"))
-        .col(data("from_64k", |r: &Row| r.packets[5].into()))
+        .col(
+            data("queue", |r: &Row| r.queue.map_or(Cell::Empty, Cell::Unsigned)).about(
+                About::count("The number of the queue; null is the sum of all, also of those without a row.")
+                    .or_null(),
+            ),
+        )
+        .col(data("bytes", |r: &Row| r.bytes.into()).about(About::count("Bytes of all packets.")))
+        .col(data("packets", |r: &Row| r.all_packets().into()).about(About::count("All packets.")))
+        .col(
+            left("avg_size", 11, Row::avg_size)
+                .gap("")
+                .about(About::new(Kind::Number, "The mean size of a packet, in bytes.")),
+        )
+        .col(
+            left("[0, 64)", 11, |r: &Row| Cell::Scaled(r.packets[0]))
+                .gap("")
+                .key("under_64")
+                .about(About::count("Packets of less than 64 bytes.")),
+        )
+        .col(
+            left("[64, 512)", 11, |r: &Row| Cell::Scaled(r.packets[1]))
+                .gap("")
+                .key("under_512")
+                .about(About::count("Packets of 64 to 511 bytes.")),
+        )
+        .col(
+            left("[512, 2K)", 11, |r: &Row| Cell::Scaled(r.packets[2]))
+                .gap("")
+                .key("under_2k")
+                .about(About::count("Packets of 512 to 2047 bytes.")),
+        )
+        .col(
+            left("[2K, 16K)", 11, |r: &Row| Cell::Scaled(r.packets[3]))
+                .gap("")
+                .key("under_16k")
+                .about(About::count("Packets of 2048 to 16383 bytes.")),
+        )
+        .col(
+            left("[16K, 64K)", 11, |r: &Row| Cell::Scaled(r.packets[4]))
+                .gap("")
+                .key("under_64k")
+                .about(About::count("Packets of 16384 to 65535 bytes.")),
+        )
+        .col(
+            data("from_64k", |r: &Row| r.packets[5].into())
+                .about(About::count("Packets of 65536 bytes and more, which are in no column of the text.")),
+        )
         .col_if(
             rates,
             left("BPS", 11, |r: &Row| Cell::ScaledFloat(r.bytes as f64 / r.interval))
                 .gap("")
-                .key("bytes_per_s"),
+                .key("bytes_per_s")
+                .always(Format::Json)
+                .about(About::new(Kind::Number, "With -t: bytes per second.")),
         )
         .col_if(
             rates,
             left("PPS", 11, |r: &Row| Cell::ScaledFloat(r.all_packets() as f64 / r.interval))
                 .gap("")
-                .key("packets_per_s"),
+                .key("packets_per_s")
+                .always(Format::Json)
+                .about(About::new(Kind::Number, "With -t: packets per second.")),
         )
 }
 

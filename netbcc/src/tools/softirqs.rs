@@ -31,7 +31,7 @@ use netbcc_common::softirqs::{Config, RUNS_WORDS, SLOTS};
 
 use super::object;
 use crate::cli::{Every, Json, Verbose};
-use crate::out::{Cell, Format, Table, data, hist, left, right};
+use crate::out::{About, Cell, Format, Kind, Rows, Table, data, hist, left, right};
 use crate::probe::hook::{Ladder, Need, Rung, RungName, tp_btf};
 use crate::probe::{Counters, Pace, Plan};
 use crate::tool::{Ctx, Spec, Tool};
@@ -79,6 +79,13 @@ impl Tool for Softirqs {
     const SPEC: Spec = Spec {
         name: "softirqs",
         about: "Summarize soft irq event time as totals or histograms",
+        description: &[
+            "Sums the time that the handlers of soft interrupts take, per kind, and prints the sums once per interval \
+             or, without one, at Ctrl-C. -C counts instead how often they ran, and -d shows how long single runs took \
+             as a histogram of powers of two.",
+            "Hard interrupts in the middle of a run belong to its time. A run that is under way at the end of an \
+             interval belongs to the next one.",
+        ],
         examples: &[
             ("softirqs", "sum time per soft irq until Ctrl-C"),
             ("softirqs 1 10", "print 1-second summaries, 10 times"),
@@ -99,6 +106,13 @@ impl Tool for Softirqs {
         ladders: &[RUNS],
     };
     type Args = Options;
+
+    fn rows(args: &Options) -> Vec<Rows> {
+        vec![
+            Rows { about: "Totals", fields: table(args).fields() },
+            Rows { about: "Slots of histograms, with -d", fields: slot_table(args).fields() },
+        ]
+    }
 
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {
         if args.events && (args.dist || args.nanoseconds || args.counts) {
@@ -156,13 +170,18 @@ const RUNS: Ladder = Ladder {
     }],
 };
 
+const OTHER: &str = "vec_other";
+
+const NAMES: [&str; 17] = [
+    "hi", "timer", "net_tx", "net_rx", "block", "irq_poll", "tasklet", "sched", "hrtimer", "rcu", "vec_10",
+    "vec_11", "vec_12", "vec_13", "vec_14", "vec_15", OTHER,
+];
+
+const SOFTIRQ: About = About::new(Kind::Word(&NAMES), "The kind of soft interrupt.");
+
 /// A vector's name (include/linux/interrupt.h).
 fn name(vector: usize) -> &'static str {
-    const NAMES: [&str; 16] = [
-        "hi", "timer", "net_tx", "net_rx", "block", "irq_poll", "tasklet", "sched", "hrtimer", "rcu",
-        "vec_10", "vec_11", "vec_12", "vec_13", "vec_14", "vec_15",
-    ];
-    NAMES.get(vector).copied().unwrap_or("vec_other")
+    NAMES.get(vector).copied().unwrap_or(OTHER)
 }
 
 /// A vector's total.
@@ -180,11 +199,23 @@ pub struct Total {
 pub fn table(args: &Options) -> Table<Total> {
     let nanos = args.nanoseconds;
     Table::new(args.json.format())
-        .col(left("SOFTIRQ", 16, |t: &Total| Cell::Label(name(t.vector))))
-        .col_if(!args.events && nanos, right("TOTAL_nsecs", 11, |t: &Total| t.time_ns.into()))
+        .col(left("SOFTIRQ", 16, |t: &Total| Cell::Label(name(t.vector))).about(SOFTIRQ))
+        .col_if(
+            !args.events && nanos,
+            right("TOTAL_nsecs", 11, |t: &Total| t.time_ns.into())
+                .about(About::count("With -N: the time in its handler, in nanoseconds.")),
+        )
         // The sum is divided, not what it is made of.
-        .col_if(!args.events && !nanos, right("TOTAL_usecs", 11, |t: &Total| (t.time_ns / 1000).into()))
-        .col_if(args.events || args.counts, right("TOTAL_count", 11, |t: &Total| t.count.into()))
+        .col_if(
+            !args.events && !nanos,
+            right("TOTAL_usecs", 11, |t: &Total| (t.time_ns / 1000).into())
+                .about(About::count("The time in its handler, in microseconds; not with -N or -C.")),
+        )
+        .col_if(
+            args.events || args.counts,
+            right("TOTAL_count", 11, |t: &Total| t.count.into())
+                .about(About::count("With -C or --count: how often its handler ran.")),
+        )
 }
 
 /// One block of totals.
@@ -242,13 +273,22 @@ fn histograms(args: &Options, cx: &mut Ctx, counters: &mut Counters, now_ns: u64
 
 /// The columns of a slot, which only JSON has.
 pub fn slot_table(args: &Options) -> Table<Slot> {
-    let (low, high) =
-        if args.nanoseconds { ("low_nsecs", "high_nsecs") } else { ("low_usecs", "high_usecs") };
+    let nanos = args.nanoseconds;
+    let low = |key, text| data(key, |s: &Slot| hist::bounds(s.bits).0.into()).about(About::count(text));
+    let high = |key, text| data(key, |s: &Slot| hist::bounds(s.bits).1.into()).about(About::count(text));
     Table::new(args.json.format())
-        .col(data("softirq", |s: &Slot| Cell::Label(name(s.vector))))
-        .col(data(low, |s: &Slot| hist::bounds(s.bits).0.into()))
-        .col(data(high, |s: &Slot| hist::bounds(s.bits).1.into()))
-        .col(data("count", |s: &Slot| s.count.into()))
+        .col(data("softirq", |s: &Slot| Cell::Label(name(s.vector))).about(SOFTIRQ))
+        .col_if(
+            !nanos,
+            low("low_usecs", "The shortest run that this slot counts, in microseconds; not with -N."),
+        )
+        .col_if(
+            !nanos,
+            high("high_usecs", "The longest run that this slot counts, in microseconds; not with -N."),
+        )
+        .col_if(nanos, low("low_nsecs", "With -N: the shortest run that this slot counts, in nanoseconds."))
+        .col_if(nanos, high("high_nsecs", "With -N: the longest run that this slot counts, in nanoseconds."))
+        .col(data("count", |s: &Slot| s.count.into()).about(About::count("How many runs took so long.")))
 }
 
 #[cfg(test)]

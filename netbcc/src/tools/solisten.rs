@@ -24,7 +24,7 @@ use zerocopy::FromBytes as _;
 
 use super::{conn, object};
 use crate::cli::{Json, PidOrAll, Verbose, netns};
-use crate::out::{Cell, Format, Table, left, wall};
+use crate::out::{About, Cell, Format, Kind, Rows, Table, left, wall};
 use crate::probe::hook::{Ladder, Rung, RungName, fentry, fexit, kprobe, kretprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
@@ -59,6 +59,10 @@ impl Tool for Solisten {
     const SPEC: Spec = Spec {
         name: "solisten",
         about: "Trace TCP sockets that are made to listen (listen())",
+        description: &[
+            "Prints a row for each call that makes a TCP socket listen, or tries to: who called, with what backlog, \
+             and on which address and port. MPTCP's sockets are TCP sockets here.",
+        ],
         examples: &[
             ("solisten", "all listen() calls on TCP sockets"),
             ("solisten -t", "with the time of day (HH:MM:SS)"),
@@ -78,6 +82,10 @@ impl Tool for Solisten {
         ladders: &[LISTENS],
     };
     type Args = Options;
+
+    fn rows(args: &Options) -> Vec<Rows> {
+        vec![Rows { about: "", fields: table(args).fields() }]
+    }
 
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {
         cx.verbose |= args.verbose.verbose;
@@ -167,18 +175,36 @@ const LISTENS: Ladder = Ladder {
     ],
 };
 
+const PORT: About = About::new(
+    Kind::Port,
+    "The local port; 0 where the socket was not bound, because the kernel chooses one only afterwards.",
+)
+.otel("network.local.port");
+
+const ADDR: About = About::new(Kind::Address, "The local address.").or_null().otel("network.local.address");
+
 /// BCC's columns.
 pub fn table(args: &Options) -> Table<Event> {
-    let format = args.json.format();
-    Table::new(format)
-        .col_if(args.timestamp, wall(8).title("TIME(s)"))
-        .col(left("PID", 7, |e: &Event| e.pid.into()))
-        .col(left("COMM", 12, |e: &Event| (&e.comm).into()).cut())
-        .col_if(args.show_netns || format == Format::Json, left("NETNS", 12, |e: &Event| e.netns.into()))
-        .col(left("PROTO", 6, |e: &Event| proto(e.family).into()))
-        .col(left("BACKLOG", 8, |e: &Event| e.backlog.into()))
-        .col(left("PORT", 5, |e: &Event| e.lport.into()))
-        .col(left("ADDR", 39, addr))
+    Table::new(args.json.format())
+        .col_if(args.timestamp, wall(8).title("TIME(s)").about(About::text("With -t: the local time of day.")))
+        .col(left("PID", 7, |e: &Event| e.pid.into()).about(conn::pid("The process that called listen().")))
+        .col(left("COMM", 12, |e: &Event| (&e.comm).into()).cut().about(conn::COMM))
+        .col_if(
+            args.show_netns,
+            left("NETNS", 12, |e: &Event| e.netns.into()).always(Format::Json).about(conn::NETNS),
+        )
+        .col(
+            left("PROTO", 6, |e: &Event| proto(e.family).into()).about(About::new(
+                Kind::Word(&["TCPv4", "TCPv6", "TCP"]),
+                "The protocol, with the IP version; TCP alone is a socket of neither.",
+            )),
+        )
+        .col(left("BACKLOG", 8, |e: &Event| e.backlog.into()).about(About::new(
+            Kind::Integer,
+            "How many connections may wait to be accepted, as the kernel took it: at most net.core.somaxconn.",
+        )))
+        .col(left("PORT", 5, |e: &Event| e.lport.into()).about(PORT))
+        .col(left("ADDR", 39, addr).about(ADDR))
 }
 
 /// The protocol, with its family.

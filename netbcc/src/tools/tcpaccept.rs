@@ -28,7 +28,7 @@ use zerocopy::FromBytes as _;
 
 use super::{conn, object};
 use crate::cli::{ALL_PORTS, Containers, Family, Json, Pid, Ports, Timestamp, Verbose, WallClock, ports};
-use crate::out::{Cell, Table, left, seconds, wall};
+use crate::out::{Cell, Rows, Table, left, seconds, wall};
 use crate::probe::hook::{Ladder, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
@@ -65,6 +65,11 @@ impl Tool for Tcpaccept {
     const SPEC: Spec = Spec {
         name: "tcpaccept",
         about: "Trace TCP accepts (accept())",
+        description: &[
+            "Prints a row for each TCP connection that a process takes off an accept queue. The row comes when \
+             accept() takes the connection, not when its handshake ends; connections that nobody accepts are no rows. \
+             What others opened to this host is here; what this host opens is in tcpconnect(8).",
+        ],
         examples: &[
             ("tcpaccept", "all accepted connections"),
             ("tcpaccept -t", "with seconds since the first row"),
@@ -87,6 +92,10 @@ impl Tool for Tcpaccept {
         ladders: &[ACCEPTS],
     };
     type Args = Options;
+
+    fn rows(args: &Options) -> Vec<Rows> {
+        vec![Rows { about: "", fields: table(args).fields() }]
+    }
 
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {
         cx.verbose |= args.verbose.verbose;
@@ -159,11 +168,14 @@ pub fn table(args: &Options) -> Table<Event> {
     Table::new(args.json.format())
         .col_if(args.clock.time, wall(9).gap(""))
         .col_if(args.seconds.timestamp, seconds(9, 3).gap(""))
-        .col(left("PID", 7, |e: &Event| e.pid.into()))
-        .col(left("COMM", 12, |e: &Event| (&e.comm).into()).cut())
-        .col(left("IP", 2, |e: &Event| Cell::Unsigned(conn::version(e.tuple.family))))
-        .col(left("RADDR", 16, |e: &Event| conn::raddr(&e.tuple).into()))
-        .col(left("RPORT", 5, |e: &Event| e.tuple.rport.into()))
-        .col(left("LADDR", 16, |e: &Event| conn::laddr(&e.tuple).into()))
-        .col(left("LPORT", 5, |e: &Event| e.tuple.lport.into()))
+        .col(
+            left("PID", 7, |e: &Event| e.pid.into())
+                .about(conn::pid("The process that accepted the connection.")),
+        )
+        .col(left("COMM", 12, |e: &Event| (&e.comm).into()).cut().about(conn::COMM))
+        .col(left("IP", 2, |e: &Event| Cell::Unsigned(conn::version(e.tuple.family))).about(conn::IP))
+        .col(left("RADDR", 16, |e: &Event| conn::raddr(&e.tuple).into()).about(conn::RADDR))
+        .col(left("RPORT", 5, |e: &Event| e.tuple.rport.into()).about(conn::RPORT))
+        .col(left("LADDR", 16, |e: &Event| conn::laddr(&e.tuple).into()).about(conn::LADDR))
+        .col(left("LPORT", 5, |e: &Event| e.tuple.lport.into()).about(conn::LPORT))
 }

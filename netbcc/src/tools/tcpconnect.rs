@@ -37,7 +37,7 @@ use super::{conn, object};
 use crate::cli::{ALL_PORTS, Containers, Family, Json, Pid, Ports, Timestamp, Verbose, ports, uid};
 use crate::dns;
 use crate::error::usage;
-use crate::out::{Cell, Format, Table, data, left, seconds};
+use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, seconds};
 use crate::probe::hook::{Ladder, Need, Rung, RungName, fentry, fexit, kprobe, kretprobe, tp_btf};
 use crate::probe::{Batch, Plan, Probe};
 use crate::tool::{Ctx, Spec, Tool};
@@ -101,6 +101,13 @@ impl Tool for Tcpconnect {
     const SPEC: Spec = Spec {
         name: "tcpconnect",
         about: "Trace TCP active connections (connect())",
+        description: &[
+            "Prints a row for each TCP connection that a process on this host opens, when its first packet is on its \
+             way, whether or not anybody answers. Opens that fail on this host, for want of a route for example, are \
+             no rows. -c counts them per flow instead, and prints the table at the end.",
+            "-d adds the DNS name that led to the address. It is taken from the answers that arrive, whoever asked \
+             for them; names from before the start are not known.",
+        ],
         examples: &[
             ("tcpconnect", "all connects"),
             ("tcpconnect -t", "with seconds since the first row"),
@@ -117,13 +124,21 @@ impl Tool for Tcpconnect {
                    Where the kernel has neither fentry nor kprobes, -L and -d add one per packet.",
         differences: &[
             "-c with -d is refused on stderr with exit code 2.",
-            "-d also sees unconnected and recv() resolvers and answers up to 4 KiB; its delta does not wrap after a day.",
+            "-d also sees unconnected and recv() resolvers and answers up to 4 KiB; its delta does not wrap after a \
+             day.",
             "A map path that does not exist is an error, not a new empty map.",
         ],
         object: object!("tcpconnect"),
         ladders: &[CONNECTS, ANSWERS],
     };
     type Args = Options;
+
+    fn rows(args: &Options) -> Vec<Rows> {
+        vec![
+            Rows { about: "Connects", fields: table(args).fields() },
+            Rows { about: "Flows, with -c", fields: count_table(args).fields() },
+        ]
+    }
 
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {
         if args.count && args.dns {
@@ -242,25 +257,37 @@ const ANSWERS: Ladder = Ladder {
     ],
 };
 
+const UID: About = conn::uid("The user who called it. In text with -U.");
+
+const LPORT: About = About::new(Kind::Port, "With -L or -s: the local port.").otel("network.local.port");
+
+const QUERY: About = About::text(
+    "With -d: the DNS name that led to the address, with the age of the answer where that is above 100 ms. Without an \
+     answer in the last day: localhost for 127.0.0.1 and ::1, else No DNS Query.",
+);
+
 /// BCC's columns.
 pub fn table(args: &Options) -> Table<Row> {
     let table = Table::new(args.json.format())
         .col_if(args.seconds.timestamp, seconds(9, 3).gap(""))
-        .col_if(args.print_uid, left("UID", 6, |r: &Row| r.event.uid.into()).gap("").except(Format::Json))
-        .col(left("PID", 7, |r: &Row| r.event.pid.into()))
-        .col(data("uid", |r: &Row| r.event.uid.into()))
-        .col(left("COMM", 12, |r: &Row| (&r.event.comm).into()).cut())
-        .col(left("IP", 2, |r: &Row| Cell::Unsigned(conn::version(r.event.tuple.family))))
-        .col(left("SADDR", 16, |r: &Row| conn::laddr(&r.event.tuple).into()))
-        .col_if(args.shows_lport(), left("LPORT", 6, |r: &Row| r.event.tuple.lport.into()))
-        .col(left("DADDR", 16, |r: &Row| conn::raddr(&r.event.tuple).into()))
-        .col(left("DPORT", 6, |r: &Row| r.event.tuple.rport.into()));
-    if args.dns {
-        table.col(left("QUERY", 0, |r: &Row| Cell::Name(&r.query)))
-    } else {
-        // BCC's rows always have the blank that QUERY would follow; its header does not.
-        table.tail(" ")
-    }
+        .col_if(
+            args.print_uid,
+            left("UID", 6, |r: &Row| r.event.uid.into()).gap("").except(Format::Json).about(UID),
+        )
+        .col(
+            left("PID", 7, |r: &Row| r.event.pid.into())
+                .about(conn::pid("The process that called connect().")),
+        )
+        .col(data("uid", |r: &Row| r.event.uid.into()).about(UID))
+        .col(left("COMM", 12, |r: &Row| (&r.event.comm).into()).cut().about(conn::COMM))
+        .col(left("IP", 2, |r: &Row| Cell::Unsigned(conn::version(r.event.tuple.family))).about(conn::IP))
+        .col(left("SADDR", 16, |r: &Row| conn::laddr(&r.event.tuple).into()).about(conn::LADDR))
+        .col_if(args.shows_lport(), left("LPORT", 6, |r: &Row| r.event.tuple.lport.into()).about(LPORT))
+        .col(left("DADDR", 16, |r: &Row| conn::raddr(&r.event.tuple).into()).about(conn::RADDR))
+        .col(left("DPORT", 6, |r: &Row| r.event.tuple.rport.into()).about(conn::RPORT))
+        .col_if(args.dns, left("QUERY", 0, |r: &Row| Cell::Name(&r.query)).about(QUERY));
+    // BCC's rows always have the blank that QUERY would follow; its header does not.
+    if args.dns { table } else { table.tail(" ") }
 }
 
 /// How long a row of the tracepoint rung waits for news that its open failed on this host. That comes from the same
@@ -368,11 +395,15 @@ pub struct Count {
 /// The columns of `-c`.
 pub fn count_table(args: &Options) -> Table<Count> {
     Table::new(args.json.format())
-        .col(left("LADDR", 25, |c: &Count| conn::ip(c.flow.family, &c.flow.laddr).into()))
-        .col(left("RADDR", 25, |c: &Count| conn::ip(c.flow.family, &c.flow.raddr).into()))
-        .col_if(args.source_port, left("LPORT", 20, |c: &Count| c.flow.lport.into()))
-        .col(left("RPORT", 20, |c: &Count| c.flow.rport.into()))
-        .col(left("CONNECTS", 10, |c: &Count| c.connects.into()))
+        .col(left("LADDR", 25, |c: &Count| conn::ip(c.flow.family, &c.flow.laddr).into()).about(conn::LADDR))
+        .col(left("RADDR", 25, |c: &Count| conn::ip(c.flow.family, &c.flow.raddr).into()).about(conn::RADDR))
+        .col_if(
+            args.source_port,
+            left("LPORT", 20, |c: &Count| c.flow.lport.into())
+                .about(About::new(Kind::Port, "With -s: the local port.").otel("network.local.port")),
+        )
+        .col(left("RPORT", 20, |c: &Count| c.flow.rport.into()).about(conn::RPORT))
+        .col(left("CONNECTS", 10, |c: &Count| c.connects.into()).about(About::count("How many connects.")))
 }
 
 fn count(args: &Options, cx: &mut Ctx, mut probe: Probe) -> Result<()> {

@@ -26,7 +26,7 @@ use zerocopy::FromBytes as _;
 
 use super::{conn, object};
 use crate::cli::{Family, Json, Pid, Timestamp, Verbose};
-use crate::out::{Cell, Format, Table, data, left, seconds};
+use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, seconds};
 use crate::probe::hook::{Ladder, Need, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
@@ -69,6 +69,12 @@ impl Tool for Tcpconnlat {
     const SPEC: Spec = Spec {
         name: "tcpconnlat",
         about: "Trace TCP active connection latency",
+        description: &[
+            "Prints a row for each TCP connection that a process on this host opens, when the answer comes: the other \
+             side's SYN-ACK or RST. The time from connect() to that answer is a round trip and what the other kernel \
+             needs; the other side's program has no part in it.",
+            "Opens that time out, meet an ICMP error, have no route, or are closed before an answer are no rows.",
+        ],
         examples: &[
             ("tcpconnlat", "all active opens that are answered"),
             ("tcpconnlat 1", "those that took 1 ms at least"),
@@ -90,6 +96,10 @@ impl Tool for Tcpconnlat {
         ladders: &[ANSWERS],
     };
     type Args = Options;
+
+    fn rows(args: &Options) -> Vec<Rows> {
+        vec![Rows { about: "", fields: table(args).fields() }]
+    }
 
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {
         cx.verbose |= args.verbose.verbose;
@@ -164,18 +174,25 @@ fn span_us(event: &Event) -> u64 {
 pub fn table(args: &Options) -> Table<Event> {
     Table::new(args.json.format())
         .col_if(args.seconds.timestamp, seconds(9, 3).gap(""))
-        .col(left("PID", 7, |e: &Event| e.pid.into()))
-        .col(left("COMM", 12, |e: &Event| (&e.comm).into()).cut())
-        .col(left("IP", 2, |e: &Event| Cell::Unsigned(conn::version(e.tuple.family))))
-        .col(left("SADDR", 16, |e: &Event| conn::laddr(&e.tuple).into()))
-        .col_if(args.lport || args.json.json, left("LPORT", 6, |e: &Event| e.tuple.lport.into()))
-        .col(left("DADDR", 16, |e: &Event| conn::raddr(&e.tuple).into()))
-        .col(left("DPORT", 5, |e: &Event| e.tuple.rport.into()))
-        .col(data("span_us", |e: &Event| span_us(e).into()))
+        .col(left("PID", 7, |e: &Event| e.pid.into()).about(conn::pid("The process that called connect().")))
+        .col(left("COMM", 12, |e: &Event| (&e.comm).into()).cut().about(conn::COMM))
+        .col(left("IP", 2, |e: &Event| Cell::Unsigned(conn::version(e.tuple.family))).about(conn::IP))
+        .col(left("SADDR", 16, |e: &Event| conn::laddr(&e.tuple).into()).about(conn::LADDR))
+        .col_if(
+            args.lport,
+            left("LPORT", 6, |e: &Event| e.tuple.lport.into()).always(Format::Json).about(conn::LPORT),
+        )
+        .col(left("DADDR", 16, |e: &Event| conn::raddr(&e.tuple).into()).about(conn::RADDR))
+        .col(left("DPORT", 5, |e: &Event| e.tuple.rport.into()).about(conn::RPORT))
+        .col(
+            data("span_us", |e: &Event| span_us(e).into())
+                .about(About::count("From connect() to the answer, in microseconds.")),
+        )
         .col(
             left("LAT(ms)", 0, |e: &Event| Cell::Float(span_us(e) as f64 / 1000.0))
                 .precision(2)
-                .except(Format::Json),
+                .except(Format::Json)
+                .about(About::new(Kind::Number, "From connect() to the answer, in milliseconds.")),
         )
 }
 

@@ -54,7 +54,7 @@ use zerocopy::FromBytes as _;
 use super::{conn, object};
 use crate::cli::{Family, Json, Verbose, pid_or_all};
 use crate::error::usage;
-use crate::out::{Cell, Format, Table, data, left, wall};
+use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, wall};
 use crate::probe::hook::{Ladder, Need, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::sys::btf::Kernel;
@@ -112,6 +112,14 @@ impl Tool for Tcpdrop {
     const SPEC: Spec = Spec {
         name: "tcpdrop",
         about: "Trace TCP packets that the kernel drops, and why",
+        description: &[
+            "Prints a row for each TCP packet that the kernel of this host drops, with the reason that it gives, and \
+             below the row the functions through which the packet came. Addresses and ports are the packet's own, so \
+             the source is where it came from. The state is that of the socket that receives, else of the one that \
+             sends.",
+            "Without --all, packets that belong to no socket are no rows: those for closed ports, for example. A \
+             stack's functions are looked up when it comes for the first time, which delays its row by 0.1 s at most.",
+        ],
         examples: &[
             ("tcpdrop", "all drops of packets that have a socket"),
             ("tcpdrop --no-stack", "one line per drop"),
@@ -138,6 +146,10 @@ impl Tool for Tcpdrop {
         ladders: &[DROPS],
     };
     type Args = Options;
+
+    fn rows(args: &Options) -> Vec<Rows> {
+        vec![Rows { about: "", fields: table(args).fields() }]
+    }
 
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {
         cx.verbose |= args.verbose.verbose;
@@ -460,39 +472,81 @@ fn print_row(cx: &mut Ctx, table: &Table<Row>, row: &Row) {
 
 /// BCC's columns.
 pub fn table(args: &Options) -> Table<Row> {
-    let json = args.json.format() == Format::Json;
     Table::new(args.json.format())
         .col(wall(8))
-        .col(left("PID", 7, |r: &Row| r.event.pid.into()))
-        .col(left("IP", 2, |r: &Row| Cell::Unsigned(conn::version(r.event.tuple.family))))
+        .col(left("PID", 7, |r: &Row| r.event.pid.into()).about(conn::pid(
+            "The process on the CPU, which where a packet arrives has nothing to do with it.",
+        )))
+        .col(left("IP", 2, |r: &Row| Cell::Unsigned(conn::version(r.event.tuple.family))).about(conn::IP))
         .col(
             left("SADDR:SPORT", 20, |r: &Row| {
                 Cell::Endpoint(conn::laddr(&r.event.tuple), r.event.tuple.lport)
             })
             .gap(" > ")
-            .except(Format::Json),
+            .except(Format::Json)
+            .about(About::text("The packet's source address and port.")),
         )
         .col(
             left("DADDR:DPORT", 20, |r: &Row| {
                 Cell::Endpoint(conn::raddr(&r.event.tuple), r.event.tuple.rport)
             })
-            .except(Format::Json),
+            .except(Format::Json)
+            .about(About::text("The packet's destination address and port.")),
         )
-        .col(left("STATE (FLAGS)", 20, |r: &Row| Cell::Shown(&r.state_flags)).except(Format::Json))
-        .col(left("REASON (CODE)", 0, |r: &Row| Cell::Shown(&r.reason_code)).except(Format::Json))
-        .col(data("saddr", |r: &Row| conn::laddr(&r.event.tuple).into()))
-        .col(data("sport", |r: &Row| r.event.tuple.lport.into()))
-        .col(data("daddr", |r: &Row| conn::raddr(&r.event.tuple).into()))
-        .col(data("dport", |r: &Row| r.event.tuple.rport.into()))
-        .col(data("state", |r: &Row| match r.event.state {
-            0 => Cell::Empty,
-            state => conn::state(state.into()),
-        }))
-        .col(data("flags", |r: &Row| Cell::Shown(&r.state_flags.flags)))
-        .col(data("reason", |r: &Row| Cell::Shown(&r.reason)))
-        .col(data("reason_code", |r: &Row| r.event.reason.into()))
-        .col(data("netns", |r: &Row| r.event.netns.into()))
-        .col_if(json && !args.no_stack, data("stack", |r: &Row| Cell::List(&r.stack)))
+        .col(
+            left("STATE (FLAGS)", 20, |r: &Row| Cell::Shown(&r.state_flags))
+                .except(Format::Json)
+                .about(About::text("The state of the packet's socket, and the packet's TCP flags.")),
+        )
+        .col(
+            left("REASON (CODE)", 0, |r: &Row| Cell::Shown(&r.reason_code))
+                .except(Format::Json)
+                .about(About::text("Why, by the running kernel's name and number.")),
+        )
+        .col(
+            data("saddr", |r: &Row| conn::laddr(&r.event.tuple).into())
+                .about(About::new(Kind::Address, "The packet's source address.").otel("source.address")),
+        )
+        .col(
+            data("sport", |r: &Row| r.event.tuple.lport.into())
+                .about(About::new(Kind::Port, "The packet's source port.").otel("source.port")),
+        )
+        .col(
+            data("daddr", |r: &Row| conn::raddr(&r.event.tuple).into())
+                .about(About::new(Kind::Address, "The packet's destination address.").otel("destination.address")),
+        )
+        .col(
+            data("dport", |r: &Row| r.event.tuple.rport.into())
+                .about(About::new(Kind::Port, "The packet's destination port.").otel("destination.port")),
+        )
+        .col(
+            data("state", |r: &Row| match r.event.state {
+                0 => Cell::Empty,
+                state => conn::state(state.into()),
+            })
+            .about(conn::state_about("The state of the packet's socket; null where it has none.").or_null()),
+        )
+        .col(
+            data("flags", |r: &Row| Cell::Shown(&r.state_flags.flags))
+                .about(About::text("The packet's TCP flags, joined by a bar.")),
+        )
+        .col(
+            data("reason", |r: &Row| Cell::Shown(&r.reason))
+                .about(About::text("Why, by the running kernel's name.")),
+        )
+        .col(
+            data("reason_code", |r: &Row| r.event.reason.into())
+                .about(About::count("Why, by the running kernel's number.")),
+        )
+        .col(data("netns", |r: &Row| r.event.netns.into()).about(conn::NETNS))
+        .col_if(
+            !args.no_stack,
+            data("stack", |r: &Row| Cell::List(&r.stack)).about(About::new(
+                Kind::List,
+                "The kernel's functions on the way to the drop, the last one first, with offsets; not with --no-stack. \
+                 In text each has a line below the row.",
+            )),
+        )
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use zerocopy::FromBytes as _;
 
 use super::{conn, object};
 use crate::cli::{Family, FlowPorts, Json, Pid, Timestamp, Verbose, WallClock, WideCsv};
-use crate::out::{Cell, Format, Table, data, left, right, seconds, wall};
+use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, right, seconds, wall};
 use crate::probe::hook::{Ladder, Rung, RungName, fexit, kprobe, kretprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
@@ -62,6 +62,12 @@ impl Tool for Tcplife {
     const SPEC: Spec = Spec {
         name: "tcplife",
         about: "Trace the lifespan of TCP sockets and summarize",
+        description: &[
+            "Prints a row for each TCP socket that reaches the state CLOSE: whose it was, both ends, how much it sent \
+             and received, and how long the connection lasted. A connection over loopback has two sockets, and so two \
+             rows. Sockets that are open have no row yet, and those that were never connected have none.",
+            "Connections that were established before the start have no row.",
+        ],
         examples: &[
             ("tcplife", "all TCP sockets that close"),
             ("tcplife -T", "with the time of day (HH:MM:SS)"),
@@ -82,6 +88,10 @@ impl Tool for Tcplife {
         ladders: &[SOCKETS],
     };
     type Args = Options;
+
+    fn rows(args: &Options) -> Vec<Rows> {
+        vec![Rows { about: "", fields: table(args).fields() }]
+    }
 
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {
         cx.verbose |= args.verbose.verbose;
@@ -156,25 +166,51 @@ pub fn table(args: &Options) -> Table<Event> {
     Table::new(format)
         .col_if(args.clock.time, wall(8))
         .col_if(args.seconds.timestamp, seconds(9, 6))
-        .col(left("PID", 5, |e: &Event| e.pid.into()))
-        .col(left("COMM", comm, |e: &Event| (&e.comm).into()).cut())
-        .col_if(
-            wide || format != Format::Text,
-            left("IP", 2, |e: &Event| Cell::Unsigned(conn::version(e.tuple.family))),
+        .col(
+            left("PID", 5, |e: &Event| e.pid.into())
+                .about(conn::pid("The process that owned the socket: that opened, accepted or closed it.")),
         )
-        .col(left("LADDR", addr, |e: &Event| conn::laddr(&e.tuple).into()))
-        .col(left("LPORT", 5, |e: &Event| e.tuple.lport.into()))
-        .col(left("RADDR", addr, |e: &Event| conn::raddr(&e.tuple).into()))
-        .col(left("RPORT", 5, |e: &Event| e.tuple.rport.into()))
-        .col(right("TX_KB", kb, |e: &Event| (e.tx_bytes / 1024).into()).except(Format::Json))
-        .col(right("RX_KB", kb, |e: &Event| (e.rx_bytes / 1024).into()).except(Format::Json))
-        .col(data("tx_bytes", |e: &Event| e.tx_bytes.into()))
-        .col(data("rx_bytes", |e: &Event| e.rx_bytes.into()))
-        .col(data("span_us", |e: &Event| (e.span_ns / 1000).into()))
+        .col(left("COMM", comm, |e: &Event| (&e.comm).into()).cut().about(conn::COMM))
+        .col_if(
+            wide,
+            left("IP", 2, |e: &Event| Cell::Unsigned(conn::version(e.tuple.family)))
+                .always(Format::Csv)
+                .always(Format::Json)
+                .about(conn::IP),
+        )
+        .col(left("LADDR", addr, |e: &Event| conn::laddr(&e.tuple).into()).about(conn::LADDR))
+        .col(left("LPORT", 5, |e: &Event| e.tuple.lport.into()).about(conn::LPORT))
+        .col(left("RADDR", addr, |e: &Event| conn::raddr(&e.tuple).into()).about(conn::RADDR))
+        .col(left("RPORT", 5, |e: &Event| e.tuple.rport.into()).about(conn::RPORT))
+        .col(
+            right("TX_KB", kb, |e: &Event| (e.tx_bytes / 1024).into())
+                .except(Format::Json)
+                .about(About::count("Whole KB that were sent and acknowledged.")),
+        )
+        .col(
+            right("RX_KB", kb, |e: &Event| (e.rx_bytes / 1024).into())
+                .except(Format::Json)
+                .about(About::count("Whole KB that were received.")),
+        )
+        .col(
+            data("tx_bytes", |e: &Event| e.tx_bytes.into())
+                .about(About::count("Bytes that were sent and acknowledged; SYN and FIN count as one each.")),
+        )
+        .col(
+            data("rx_bytes", |e: &Event| e.rx_bytes.into())
+                .about(About::count("Bytes that were received; a FIN counts as one.")),
+        )
+        .col(data("span_us", |e: &Event| (e.span_ns / 1000).into()).about(About::count(
+            "From when the connection was established, or else tried, to CLOSE, in microseconds.",
+        )))
         // Whole microseconds first, as BCC: the digits must agree.
         .col(
             left("MS", 0, |e: &Event| Cell::Float((e.span_ns / 1000) as f64 / 1000.0))
                 .precision(2)
-                .except(Format::Json),
+                .except(Format::Json)
+                .about(About::new(
+                    Kind::Number,
+                    "From when the connection was established, or else tried, to CLOSE, in milliseconds.",
+                )),
         )
 }

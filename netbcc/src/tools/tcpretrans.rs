@@ -32,7 +32,7 @@ use zerocopy::FromBytes as _;
 
 use super::{conn, object};
 use crate::cli::{Family, Json, Verbose};
-use crate::out::{Cell, Format, Table, data, left, right, wall};
+use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, right, wall};
 use crate::probe::hook::{Ladder, Rung, RungName, fentry, fexit, kprobe, tp_btf};
 use crate::probe::{Batch, Plan, Probe};
 use crate::tool::{Ctx, Spec, Tool};
@@ -67,6 +67,13 @@ impl Tool for Tcpretrans {
     const SPEC: Spec = Spec {
         name: "tcpretrans",
         about: "Trace TCP retransmits",
+        description: &[
+            "Prints a row for each segment that TCP on this host sends again. -l adds tail loss probes: segments that \
+             TCP sends, before its retransmission timer expires, to learn whether the last ones were lost. -c counts \
+             per flow instead, and prints the table at the end.",
+            "SYN-ACKs that are sent again, window probes and keepalives are no rows. A probe that sends its last \
+             segment again is two rows, L and R.",
+        ],
         examples: &[
             ("tcpretrans", "all retransmits"),
             ("tcpretrans -l", "tail loss probes (TLP), too"),
@@ -87,6 +94,13 @@ impl Tool for Tcpretrans {
         ladders: &[RETRANSMITS, ATTEMPTS, PROBES],
     };
     type Args = Options;
+
+    fn rows(args: &Options) -> Vec<Rows> {
+        vec![
+            Rows { about: "Segments", fields: table(args).fields() },
+            Rows { about: "Flows, with -c", fields: count_table(args).fields() },
+        ]
+    }
 
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {
         cx.verbose |= args.verbose.verbose;
@@ -200,32 +214,48 @@ pub fn table(args: &Options) -> Table<Row> {
     let state = |r: &Row| conn::state(r.event.state);
     let table = Table::new(args.json.format())
         .col(wall(8))
-        .col(left("PID", 7, |r: &Row| r.event.pid.into()))
-        .col(left("IP", 2, |r: &Row| Cell::Unsigned(conn::version(r.event.tuple.family))))
-        .col(data("laddr", |r: &Row| conn::laddr(&r.event.tuple).into()))
-        .col(data("lport", |r: &Row| r.event.tuple.lport.into()))
+        .col(left("PID", 7, |r: &Row| r.event.pid.into()).about(conn::pid(
+            "The process that was interrupted; not the socket's owner, because timers and arriving packets send again.",
+        )))
+        .col(left("IP", 2, |r: &Row| Cell::Unsigned(conn::version(r.event.tuple.family))).about(conn::IP))
+        .col(data("laddr", |r: &Row| conn::laddr(&r.event.tuple).into()).about(conn::LADDR))
+        .col(data("lport", |r: &Row| r.event.tuple.lport.into()).about(conn::LPORT))
         .col(
             left("LADDR:LPORT", 20, |r: &Row| {
                 Cell::Endpoint(conn::laddr(&r.event.tuple), r.event.tuple.lport)
             })
-            .except(Format::Json),
+            .except(Format::Json)
+            .about(conn::LOCAL),
         )
-        .col(left("T", 1, |r: &Row| kind(r.event.kind).into()).gap("> ").key("type"))
-        .col(data("raddr", |r: &Row| conn::raddr(&r.event.tuple).into()))
-        .col(data("rport", |r: &Row| r.event.tuple.rport.into()))
+        .col(left("T", 1, |r: &Row| kind(r.event.kind).into()).gap("> ").key("type").about(About::new(
+            Kind::Word(&["R", "L", "F"]),
+            "R: a segment was sent again. L: a tail loss probe (-l). F: an attempt that failed on this host \
+             (--failed).",
+        )))
+        .col(data("raddr", |r: &Row| conn::raddr(&r.event.tuple).into()).about(conn::RADDR))
+        .col(data("rport", |r: &Row| r.event.tuple.rport.into()).about(conn::RPORT))
         .col(
             left("RADDR:RPORT", 20, |r: &Row| {
                 Cell::Endpoint(conn::raddr(&r.event.tuple), r.event.tuple.rport)
             })
-            .except(Format::Json),
+            .except(Format::Json)
+            .about(conn::REMOTE),
         );
     let width = if args.sequence || args.failed { 12 } else { 0 };
-    let sequence = left("SEQ", if args.failed { 10 } else { 0 }, |r: &Row| r.event.seq.into());
+    let sequence = left("SEQ", if args.failed { 10 } else { 0 }, |r: &Row| r.event.seq.into())
+        .header_width(10)
+        .always(Format::Json)
+        .about(About::count("The segment's sequence number; 0 for a probe. In text with -s."));
+    let about_error =
+        About::text("With --failed: why the attempt failed, by the name of its errno.").or_null();
     table
-        .col(left("STATE", width, state))
-        .col_if(args.sequence || args.json.json, sequence.header_width(10))
-        .col_if(args.failed, left("ERROR", 0, |r: &Row| error(r, "-".into())).except(Format::Json))
-        .col_if(args.failed, data("error", |r: &Row| error(r, Cell::Empty)))
+        .col(left("STATE", width, state).about(conn::state_about("The socket's state.")))
+        .col_if(args.sequence, sequence)
+        .col_if(
+            args.failed,
+            left("ERROR", 0, |r: &Row| error(r, "-".into())).except(Format::Json).about(about_error),
+        )
+        .col_if(args.failed, data("error", |r: &Row| error(r, Cell::Empty)).about(about_error))
 }
 
 /// The error of an attempt that failed; `none` where it did not.
@@ -288,19 +318,23 @@ pub struct Count {
 
 /// The columns of `-c`.
 pub fn count_table(args: &Options) -> Table<Count> {
-    let ends = |header, cell| left(header, 20, cell).header_width(25).except(Format::Json);
+    let ends =
+        |header, cell, about| left(header, 20, cell).header_width(25).except(Format::Json).about(about);
     Table::new(args.json.format())
-        .col(data("laddr", |c: &Count| conn::laddr(&c.flow).into()))
-        .col(data("lport", |c: &Count| c.flow.lport.into()))
+        .col(data("laddr", |c: &Count| conn::laddr(&c.flow).into()).about(conn::LADDR))
+        .col(data("lport", |c: &Count| c.flow.lport.into()).about(conn::LPORT))
         .col(
-            ends("LADDR:LPORT", |c: &Count| Cell::FlowEnd(conn::laddr(&c.flow), c.flow.lport))
+            ends("LADDR:LPORT", |c: &Count| Cell::FlowEnd(conn::laddr(&c.flow), c.flow.lport), conn::LOCAL)
                 .gap(" <-> ")
                 .header_gap(" "),
         )
-        .col(data("raddr", |c: &Count| conn::raddr(&c.flow).into()))
-        .col(data("rport", |c: &Count| c.flow.rport.into()))
-        .col(ends("RADDR:RPORT", |c: &Count| Cell::FlowEnd(conn::raddr(&c.flow), c.flow.rport)))
-        .col(right("RETRANSMITS", 10, |c: &Count| c.retransmits.into()))
+        .col(data("raddr", |c: &Count| conn::raddr(&c.flow).into()).about(conn::RADDR))
+        .col(data("rport", |c: &Count| c.flow.rport.into()).about(conn::RPORT))
+        .col(ends("RADDR:RPORT", |c: &Count| Cell::FlowEnd(conn::raddr(&c.flow), c.flow.rport), conn::REMOTE))
+        .col(
+            right("RETRANSMITS", 10, |c: &Count| c.retransmits.into())
+                .about(About::count("How many segments were sent again; with -l and loss probes.")),
+        )
 }
 
 fn count(args: &Options, cx: &mut Ctx, mut probe: Probe) -> Result<()> {

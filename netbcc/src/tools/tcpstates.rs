@@ -35,7 +35,7 @@ use zerocopy::FromBytes as _;
 use super::{conn, object};
 use crate::cli::{Family, FlowPorts, Json, Timestamp, Verbose, WallClock, WideCsv};
 use crate::out::journal::Journal;
-use crate::out::{Cell, Format, Table, data, left, seconds, wall};
+use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, seconds, wall};
 use crate::probe::hook::{Ladder, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
@@ -69,6 +69,12 @@ impl Tool for Tcpstates {
     const SPEC: Spec = Spec {
         name: "tcpstates",
         about: "Trace TCP session state changes with durations",
+        description: &[
+            "Prints a row for each change of a TCP socket's state, and how long the socket was in the state before. A \
+             row is about one socket: a connection over loopback has two.",
+            "TIME_WAIT never shows: the kernel puts a smaller socket in the place of one that goes there. What leaves \
+             CLOSE has a time of 0.",
+        ],
         examples: &[
             ("tcpstates", "all changes of state"),
             ("tcpstates -t", "with seconds since the first row"),
@@ -91,6 +97,10 @@ impl Tool for Tcpstates {
         ladders: &[TRANSITIONS],
     };
     type Args = Options;
+
+    fn rows(args: &Options) -> Vec<Rows> {
+        vec![Rows { about: "", fields: table(args).fields() }]
+    }
 
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {
         cx.verbose |= args.verbose.verbose;
@@ -163,6 +173,9 @@ fn span_us(event: &Event) -> u64 {
     event.span_ns / 1000
 }
 
+const OLD: About = About::new(Kind::WordOrNumber(&conn::STATES), "The state before.");
+const NEW: About = conn::state_about("The state after.");
+
 /// BCC's columns. The IP version is shown only where it is told apart from nothing else: `-w`, `-s` and JSON.
 pub fn table(args: &Options) -> Table<Event> {
     let format = args.layout.format(args.json);
@@ -171,24 +184,38 @@ pub fn table(args: &Options) -> Table<Event> {
     Table::new(format)
         .col_if(args.clock.time, wall(8))
         .col_if(args.seconds.timestamp, seconds(9, 6))
-        .col(left("SKADDR", 16, |e: &Event| Cell::Hex(e.sk)))
-        .col(left("C-PID", 5, |e: &Event| e.pid.into()))
-        .col(left("C-COMM", comm, |e: &Event| (&e.comm).into()).cut())
+        .col(left("SKADDR", 16, |e: &Event| Cell::Hex(e.sk)).about(About::new(
+            Kind::Hex,
+            "The address of the socket in the kernel: rows with the same one are about the same socket.",
+        )))
+        .col(left("C-PID", 5, |e: &Event| e.pid.into()).about(conn::pid(
+            "The process on the CPU, which where a packet changed the state has nothing to do with the socket.",
+        )))
+        .col(left("C-COMM", comm, |e: &Event| (&e.comm).into()).cut().about(conn::COMM))
         .col_if(
-            wide || format != Format::Text,
-            left("IP", 2, |e: &Event| Cell::Unsigned(conn::version(e.tuple.family))),
+            wide,
+            left("IP", 2, |e: &Event| Cell::Unsigned(conn::version(e.tuple.family)))
+                .always(Format::Csv)
+                .always(Format::Json)
+                .about(conn::IP),
         )
-        .col(left("LADDR", addr, |e: &Event| conn::laddr(&e.tuple).into()))
-        .col(left("LPORT", 5, |e: &Event| e.tuple.lport.into()))
-        .col(left("RADDR", addr, |e: &Event| conn::raddr(&e.tuple).into()))
-        .col(left("RPORT", 5, |e: &Event| e.tuple.rport.into()))
-        .col(left("OLDSTATE", 11, |e: &Event| conn::state(e.old)).gap(" -> "))
-        .col(left("NEWSTATE", 11, |e: &Event| conn::state(e.new)))
-        .col(data("span_us", |e: &Event| span_us(e).into()))
+        .col(left("LADDR", addr, |e: &Event| conn::laddr(&e.tuple).into()).about(conn::LADDR))
+        .col(left("LPORT", 5, |e: &Event| e.tuple.lport.into()).about(conn::LPORT))
+        .col(left("RADDR", addr, |e: &Event| conn::raddr(&e.tuple).into()).about(conn::RADDR))
+        .col(left("RPORT", 5, |e: &Event| e.tuple.rport.into()).about(conn::RPORT))
+        .col(left("OLDSTATE", 11, |e: &Event| conn::state(e.old)).gap(" -> ").about(OLD))
+        .col(left("NEWSTATE", 11, |e: &Event| conn::state(e.new)).about(NEW))
+        .col(data("span_us", |e: &Event| span_us(e).into()).about(About::count(
+"The time in the old state, in microseconds; 0 where its beginning was not seen.",
+)))
         .col(
             left("MS", 0, |e: &Event| Cell::Float(span_us(e) as f64 / 1000.0))
                 .precision(3)
-                .except(Format::Json),
+                .except(Format::Json)
+                .about(About::new(
+                    Kind::Number,
+                    "The time in the old state, in milliseconds; 0 where its beginning was not seen.",
+                )),
         )
 }
 

@@ -46,7 +46,9 @@ use netbcc_common::tcpsubnet::{Config, Prefix4, Prefix6, SUM_WORDS};
 
 use super::{object as embedded, sends};
 use crate::cli::{Every, Json, OUTPUT, Verbose};
-use crate::out::{Cell, Format, Out, Table, data, left, push_json_string, push_python_float, right};
+use crate::out::{
+    About, Cell, Format, Kind, Out, Rows, Table, data, left, push_json_string, push_python_float, right,
+};
 use crate::probe::hook::{Ladder, Prog, Rung, RungName, fexit, kprobe, kretprobe, tp_btf};
 use crate::probe::{Counters, Pace, Plan};
 use crate::tool::{Ctx, Spec, Tool};
@@ -151,6 +153,13 @@ impl Tool for Tcpsubnet {
     const SPEC: Spec = Spec {
         name: "tcpsubnet",
         about: "Summarize TCP sends per destination subnet",
+        description: &[
+            "Prints, once per interval, how many bytes this host sent by TCP to each subnet of a list, most first; \
+             subnets to which nothing was sent are left out. The first subnet of the list that has a destination gets \
+             its bytes.",
+            "Counted is what the kernel took from processes, in all network namespaces, when it took it; what is sent \
+             again is not counted again. What MPTCP and the kernel's TLS send is not seen.",
+        ],
         examples: &[
             ("tcpsubnet", "bytes sent to loopback, private networks and the rest, per second"),
             ("tcpsubnet -fK", "in KB"),
@@ -175,6 +184,10 @@ impl Tool for Tcpsubnet {
         ladders: &[SENDS],
     };
     type Args = Options;
+
+    fn rows(args: &Options) -> Vec<Rows> {
+        vec![Rows { about: "", fields: table(args).fields() }]
+    }
 
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {
         cx.verbose |= args.verbose.verbose;
@@ -429,15 +442,32 @@ pub struct Row {
 pub fn table(args: &Options) -> Table<Row> {
     let converted = args.format != Unit::Bytes;
     Table::new(args.format())
-        .col(left("SUBNET", 21, |r: &Row| r.label.as_bytes().into()))
-        .col(right("VALUE", 6, |r: &Row| r.unit.whole(r.bytes).into()).except(Format::Json))
-        .col(data("bytes", |r: &Row| r.bytes.into()))
-        .col_if(converted, data("unit", |r: &Row| r.unit.name().into()))
+        .col(
+            left("SUBNET", 21, |r: &Row| r.label.as_bytes().into())
+                .about(About::text("The subnet, as it was typed.")),
+        )
+        .col(
+            right("VALUE", 6, |r: &Row| r.unit.whole(r.bytes).into())
+                .except(Format::Json)
+                .about(About::count("What was sent in the interval, in whole units of -f.")),
+        )
+        .col(
+            data("bytes", |r: &Row| r.bytes.into())
+                .about(About::count("Bytes that were sent in the interval.")),
+        )
+        .col_if(
+            converted,
+            data("unit", |r: &Row| r.unit.name().into()).about(About::new(
+                Kind::Word(&["b", "k", "m", "B", "K", "M"]),
+                "With -f: the unit of value.",
+            )),
+        )
         .col_if(
             converted,
             data("value", |r: &Row| {
                 r.unit.fraction(r.bytes).map_or(Cell::Unsigned(r.unit.whole(r.bytes)), Cell::Float)
-            }),
+            })
+            .about(About::new(Kind::Number, "With -f: what was sent, in that unit.")),
         )
 }
 

@@ -42,7 +42,7 @@ use zerocopy::FromBytes as _;
 
 use super::{conn, object, sends};
 use crate::cli::{Containers, Every, Family, Json, Pid, Verbose};
-use crate::out::{Cell, Format, Table, data, left, right};
+use crate::out::{About, Cell, Format, Rows, Table, data, left, right};
 use crate::probe::hook::{Ladder, Prog, Rung, RungName, fexit, kprobe, kretprobe, tp_btf};
 use crate::probe::{Generations, Pace, Plan};
 use crate::tool::{Ctx, Spec, Tool};
@@ -105,6 +105,13 @@ impl Tool for Tcptop {
     const SPEC: Spec = Spec {
         name: "tcptop",
         about: "Summarize TCP send/recv throughput by host",
+        description: &[
+            "Prints, once per interval, a row for each process on each TCP connection that moved a byte: how much it \
+             received and sent, busiest first. IPv4 comes first, then IPv6 under titles of its own.",
+            "Sent is what the kernel took from the process, received what the process took from the kernel. A \
+             connection that closed in the interval has its row. What MPTCP and the kernel's TLS send is not seen, \
+             nor what is received by mapping pages (TCP_ZEROCOPY_RECEIVE).",
+        ],
         examples: &[
             ("tcptop", "the busiest connections, every second"),
             ("tcptop -C 1 10", "1-second summaries, 10 times, one below the other"),
@@ -129,6 +136,10 @@ impl Tool for Tcptop {
         ladders: &[TRANSFERS],
     };
     type Args = Options;
+
+    fn rows(args: &Options) -> Vec<Rows> {
+        vec![Rows { about: "", fields: table(args, false).fields() }]
+    }
 
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {
         cx.verbose |= args.verbose.verbose;
@@ -257,25 +268,43 @@ pub struct Row {
 pub fn table(args: &Options, v6: bool) -> Table<Row> {
     let (laddr, raddr, width) = if v6 { ("LADDR6", "RADDR6", 32) } else { ("LADDR", "RADDR", 21) };
     Table::new(args.json.format())
-        .col(left("PID", 7, |r: &Row| r.key.pid.into()))
-        .col(left("COMM", 12, |r: &Row| (&r.key.comm).into()).cut())
-        .col(data("ip", |r: &Row| Cell::Unsigned(conn::version(r.key.tuple.family))))
-        .col(data("laddr", |r: &Row| conn::laddr(&r.key.tuple).into()))
-        .col(data("lport", |r: &Row| r.key.tuple.lport.into()))
-        .col(data("raddr", |r: &Row| conn::raddr(&r.key.tuple).into()))
-        .col(data("rport", |r: &Row| r.key.tuple.rport.into()))
+        .col(
+            left("PID", 7, |r: &Row| r.key.pid.into()).about(conn::pid("The process that sent or received.")),
+        )
+        .col(left("COMM", 12, |r: &Row| (&r.key.comm).into()).cut().about(conn::COMM))
+        .col(data("ip", |r: &Row| Cell::Unsigned(conn::version(r.key.tuple.family))).about(conn::IP))
+        .col(data("laddr", |r: &Row| conn::laddr(&r.key.tuple).into()).about(conn::LADDR))
+        .col(data("lport", |r: &Row| r.key.tuple.lport.into()).about(conn::LPORT))
+        .col(data("raddr", |r: &Row| conn::raddr(&r.key.tuple).into()).about(conn::RADDR))
+        .col(data("rport", |r: &Row| r.key.tuple.rport.into()).about(conn::RPORT))
         .col(
             left(laddr, width, |r: &Row| Cell::Endpoint(conn::laddr(&r.key.tuple), r.key.tuple.lport))
-                .except(Format::Json),
+                .except(Format::Json)
+                .about(About::text("The local address and port; LADDR6 where they are IPv6.")),
         )
         .col(
             left(raddr, width, |r: &Row| Cell::Endpoint(conn::raddr(&r.key.tuple), r.key.tuple.rport))
-                .except(Format::Json),
+                .except(Format::Json)
+                .about(About::text("The remote address and port; RADDR6 where they are IPv6.")),
         )
-        .col(right("RX_KB", 6, |r: &Row| (r.sum.rx_bytes / 1024).into()).except(Format::Json))
-        .col(right("TX_KB", 6, |r: &Row| (r.sum.tx_bytes / 1024).into()).except(Format::Json))
-        .col(data("rx_bytes", |r: &Row| r.sum.rx_bytes.into()))
-        .col(data("tx_bytes", |r: &Row| r.sum.tx_bytes.into()))
+        .col(
+            right("RX_KB", 6, |r: &Row| (r.sum.rx_bytes / 1024).into())
+                .except(Format::Json)
+                .about(About::count("Whole KB that the process received in the interval.")),
+        )
+        .col(
+            right("TX_KB", 6, |r: &Row| (r.sum.tx_bytes / 1024).into())
+                .except(Format::Json)
+                .about(About::count("Whole KB that the process sent in the interval.")),
+        )
+        .col(
+            data("rx_bytes", |r: &Row| r.sum.rx_bytes.into())
+                .about(About::count("Bytes that the process received in the interval.")),
+        )
+        .col(
+            data("tx_bytes", |r: &Row| r.sum.tx_bytes.into())
+                .about(About::count("Bytes that the process sent in the interval.")),
+        )
 }
 
 /// One block.

@@ -29,7 +29,7 @@ use zerocopy::FromBytes as _;
 
 use super::{conn, object};
 use crate::cli::{Containers, Family, Json, PidOrAll, Timestamp, netns, uid};
-use crate::out::{Cell, Format, Table, data, left, nanos, seconds};
+use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, nanos, seconds};
 use crate::probe::hook::{Ladder, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
@@ -71,6 +71,13 @@ impl Tool for Tcptracer {
     const SPEC: Spec = Spec {
         name: "tcptracer",
         about: "Trace TCP connections that are opened, accepted and closed",
+        description: &[
+            "Prints a row for each TCP connection that is opened (C), accepted (A) or closed (X), and who did it. C \
+             comes when the handshake is complete and names who called connect(); A when accept() takes the \
+             connection; X when the last descriptor of the socket is closed. shutdown() alone is no row.",
+            "What was never established has no C and no X. Connections that were open before the start have an X \
+             only. Closing sockets of MPTCP is no row.",
+        ],
         examples: &[
             ("tcptracer", "all established connections, accepts and closes"),
             ("tcptracer -t", "with seconds since the first row"),
@@ -96,6 +103,10 @@ impl Tool for Tcptracer {
         ladders: &[CONNECTIONS],
     };
     type Args = Options;
+
+    fn rows(args: &Options) -> Vec<Rows> {
+        vec![Rows { about: "", fields: table(args).fields() }]
+    }
 
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {
         let table = table(&args);
@@ -209,28 +220,43 @@ fn word(kind: u32) -> &'static str {
     }
 }
 
+const UID: About = conn::uid("The user who did it. In text with -U.");
+
 /// BCC's columns.
 pub fn table(args: &Options) -> Table<Event> {
-    let format = args.json.format();
-    let long = args.verbose || format == Format::Json;
-    let dport = left("DPORT", 6, |e: &Event| e.tuple.rport.into());
-    Table::new(format)
+    let long = args.verbose;
+    let dport = left("DPORT", 6, |e: &Event| e.tuple.rport.into()).about(conn::RPORT);
+    Table::new(args.json.format())
         .col_if(args.seconds.timestamp && !args.verbose, seconds(9, 3).gap(""))
         .col_if(args.seconds.timestamp && args.verbose, nanos(14).gap(""))
-        .col_if(args.print_uid, left("UID", 6, |e: &Event| e.who.uid.into()).gap("").except(Format::Json))
-        .col_if(!long, left("T", 2, |e: &Event| letter(e.kind).into()))
-        .col_if(long, left("TYPE", 12, |e: &Event| word(e.kind).into()))
-        .col(left("PID", 6, |e: &Event| e.who.pid.into()))
-        .col(data("uid", |e: &Event| e.who.uid.into()))
-        .col(left("COMM", 16, |e: &Event| (&e.who.comm).into()))
-        .col(left("IP", 2, |e: &Event| Cell::Unsigned(conn::version(e.tuple.family))))
-        .col(left("SADDR", 16, |e: &Event| Cell::Bracketed(conn::laddr(&e.tuple))))
-        .col(left("DADDR", 16, |e: &Event| Cell::Bracketed(conn::raddr(&e.tuple))))
-        .col(left("SPORT", 6, |e: &Event| e.tuple.lport.into()))
+        .col_if(
+            args.print_uid,
+            left("UID", 6, |e: &Event| e.who.uid.into()).gap("").except(Format::Json).about(UID),
+        )
+        .col_if(
+            !long,
+            left("T", 2, |e: &Event| letter(e.kind).into()).except(Format::Json).about(About::text(
+                "C: the connection was opened by this host. A: it was accepted. X: it was closed.",
+            )),
+        )
+        .col_if(
+            long,
+            left("TYPE", 12, |e: &Event| word(e.kind).into()).always(Format::Json).about(About::new(
+                Kind::Word(&["connect", "accept", "close", "unknown"]),
+                "With -v, in the place of T: the same as a word.",
+            )),
+        )
+        .col(left("PID", 6, |e: &Event| e.who.pid.into()).about(conn::pid("The process that did it.")))
+        .col(data("uid", |e: &Event| e.who.uid.into()).about(UID))
+        .col(left("COMM", 16, |e: &Event| (&e.who.comm).into()).about(conn::COMM))
+        .col(left("IP", 2, |e: &Event| Cell::Unsigned(conn::version(e.tuple.family))).about(conn::IP))
+        .col(left("SADDR", 16, |e: &Event| Cell::Bracketed(conn::laddr(&e.tuple))).about(conn::LADDR))
+        .col(left("DADDR", 16, |e: &Event| Cell::Bracketed(conn::raddr(&e.tuple))).about(conn::RADDR))
+        .col(left("SPORT", 6, |e: &Event| e.tuple.lport.into()).about(conn::LPORT))
         // BCC's long header is a blank wider than its rows.
         .col(if args.verbose { dport.header_width(7).header_gap("") } else { dport })
         .col_if(
-            args.verbose && args.netns == 0 || format == Format::Json,
-            left("NETNS", 8, |e: &Event| e.netns.into()),
+            args.verbose && args.netns == 0,
+            left("NETNS", 8, |e: &Event| e.netns.into()).always(Format::Json).about(conn::NETNS),
         )
 }
