@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use netbcc_tests::run::binary;
+use netbcc_tests::schema::Schema;
 
 /// Nothing here takes longer; a tool that runs on has accepted what it should have refused.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -666,5 +667,237 @@ fn netqtop_has_the_options_of_bcc() {
     ] {
         let output = netbcc(&[&["netqtop"], args].concat());
         assert_eq!(refused(&output, 1, "netqtop", &format!("{args:?}")), format!("netqtop: {sentence}\n"));
+    }
+}
+
+/// An option as the help shows it: `-p, --pid <PID>` and the like, without its value; and the sentence about it.
+struct Shown {
+    names: Vec<String>,
+    about: String,
+}
+
+/// The options in a help text: lines that begin with a dash under a heading, and what goes on in the lines below.
+fn shown(help: &str) -> Vec<Shown> {
+    let mut options: Vec<Shown> = Vec::new();
+    let (mut inside, mut indent) = (false, 0);
+    for line in help.lines() {
+        if !line.starts_with(' ') {
+            inside = matches!(line, "Options:" | "Output:" | "Filters:");
+            continue;
+        }
+        let text = line.trim_start();
+        if inside && text.starts_with('-') && line.len() - text.len() < 8 {
+            let (names, about) = text.split_once("  ").unwrap_or((text, ""));
+            indent = line.len() - about.trim_start().len();
+            let words = names.split([' ', ',']).filter(|word| word.starts_with('-'));
+            options.push(Shown { names: words.map(Into::into).collect(), about: about.trim().into() });
+        } else if inside && line.len() - text.len() == indent {
+            let option = options.last_mut().expect("the help begins with an option");
+            option.about = format!("{} {text}", option.about);
+        }
+    }
+    options
+}
+
+/// troff's source as words: without fonts and escapes.
+fn plain(roff: &str) -> String {
+    [("\\fB", ""), ("\\fI", ""), ("\\fR", ""), ("\\-", "-"), ("\\*(Aq", "'"), ("\\&", ""), ("\\\\", "\\")]
+        .iter()
+        .fold(roff.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
+/// The lines of one section of a manual page's source.
+fn section<'a>(page: &'a str, title: &str) -> Vec<&'a str> {
+    let after = page.lines().skip_while(|line| {
+        line.trim_matches('"') != format!(".SH {title}") && *line != format!(".SH \"{title}\"")
+    });
+    after.skip(1).take_while(|line| !line.starts_with(".SH")).collect()
+}
+
+#[test]
+fn help_manual_and_completions_say_the_same() {
+    for tool in tools() {
+        let (help, page) = (prints(&[&tool, "--help"]), plain(&prints(&["man", &tool])));
+        let options = shown(&help);
+        assert!(options.len() > 3, "{tool}: {help}");
+        let manual = section(&page, "OPTIONS");
+        // What follows each .TP is an option (or an argument, which has brackets).
+        let tags: Vec<&str> = manual
+            .windows(2)
+            .filter(|pair| pair[0] == ".TP")
+            .map(|pair| pair[1])
+            .filter(|tag| tag.starts_with('-'))
+            .collect();
+        assert_eq!(tags.len(), options.len(), "{tool}: {tags:?}");
+        let words = manual.join(" ");
+        let completed = ["bash", "zsh", "fish"].map(|shell| prints(&["completions", shell, &tool]));
+        let mut count = 0;
+        for Shown { names, about } in &options {
+            assert!(
+                tags.iter().any(|tag| tag.starts_with(&names.join(", "))),
+                "{tool}: {names:?} in {tags:?}"
+            );
+            let sentence = about.split(" [").next().expect("a first part");
+            assert!(words.contains(sentence), "{tool}: {sentence:?} in {words}");
+            count += names.len();
+            for name in names {
+                let (bash, zsh, fish) = (&completed[0], &completed[1], &completed[2]);
+                assert!(bash_options(bash).contains(&name.as_str()), "{tool}: {name} in {bash}");
+                let starts = ["[", "=", "+"].map(|next| format!("'{name}{next}"));
+                let starts = starts.iter().any(|start| {
+                    zsh.contains(start)
+                        || [")", "*"].iter().any(|before| zsh.contains(&start.replace('\'', before)))
+                });
+                assert!(starts, "{tool}: {name} in {zsh}");
+                let flag = match name.strip_prefix("--") {
+                    Some(long) => format!(" -l {long} "),
+                    None => format!(" -s {} ", &name[1..]),
+                };
+                assert!(fish.contains(&flag), "{tool}: {flag} in {fish}");
+            }
+        }
+        let offered = bash_options(&completed[0]);
+        assert_eq!(offered.iter().filter(|word| word.starts_with('-')).count(), count, "{tool}: {offered:?}");
+    }
+}
+
+/// The words that bash's script offers for the command itself.
+fn bash_options(script: &str) -> Vec<&str> {
+    let offered =
+        script.lines().filter_map(|line| line.trim().strip_prefix("opts=\"")).find(|rest| rest.len() > 1);
+    offered.expect("it offers something").trim_end_matches('"').split(' ').collect()
+}
+
+#[test]
+fn manual_pages_have_all_sections_and_every_field() {
+    let titles = [
+        "NAME",
+        "SYNOPSIS",
+        "DESCRIPTION",
+        "OPTIONS",
+        "FIELDS",
+        "EXAMPLES",
+        "OVERHEAD",
+        "EXIT STATUS",
+        "DIFFERENCES FROM BCC",
+        "HOOKS",
+        "ENVIRONMENT",
+        "SEE ALSO",
+    ];
+    for tool in tools() {
+        let page = plain(&prints(&["man", &tool]));
+        assert!(
+            page.contains(&format!(".TH {tool} 8 \"\" \"netbcc {}\" netbcc\n", env!("CARGO_PKG_VERSION"))),
+            "{page}"
+        );
+        for title in titles {
+            assert!(!section(&page, title).is_empty(), "{tool}: {title}");
+        }
+        let fields = section(&page, "FIELDS").join(" ");
+        for object in Schema::of(&tool).objects() {
+            for (key, says) in object["properties"].as_object().expect("properties") {
+                let about = says["description"].as_str().expect("a description");
+                assert!(about.ends_with('.'), "{tool}: {key}: {about:?}");
+                assert!(fields.contains(about) && fields.contains(key), "{tool}: {key}: {about:?}");
+            }
+        }
+    }
+    assert_eq!(prints(&["man"]).matches(".SH").count(), 7);
+}
+
+#[test]
+fn schemas_know_every_row_by_exactly_one_kind() {
+    for tool in tools() {
+        let schema = Schema::of(&tool);
+        // The schema is the reader's own: no line that lacks a field, or has another one, is a row.
+        for line in ["{}", "[]", "null", r#"{"time":"2026-11-22T14:48:38.270339900Z","ts_ns":1}"#, "x"] {
+            assert!(schema.check(line).is_err(), "{tool}: {line}");
+        }
+        assert_eq!(
+            schema.objects().iter().filter(|kind| kind["additionalProperties"] == false).count(),
+            schema.objects().len()
+        );
+    }
+}
+
+/// A program of this machine, or nothing, which is said. Where CI runs, nothing may be missing.
+fn installed(name: &str) -> bool {
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(name).is_file()));
+    assert!(found || std::env::var_os("CI").is_none(), "{name} is not installed");
+    found
+}
+
+#[test]
+fn manual_pages_render_without_a_warning() {
+    if !installed("man") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("page.8");
+    for tool in tools().into_iter().map(Some).chain([None]) {
+        let args: Vec<&str> = ["man"].into_iter().chain(tool.as_deref()).collect();
+        fs::write(&file, prints(&args)).expect("a file");
+        let mut man = command("man");
+        let output = run(man
+            .args(["--warnings=w", "-l"])
+            .arg(&file)
+            .env("LC_ALL", "C.UTF-8")
+            .env("MANWIDTH", "80")
+            .env("MANPAGER", "cat"));
+        assert_eq!(text(&output.stderr), "", "{args:?}");
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        let name = tool.as_deref().unwrap_or("netbcc");
+        assert!(text(&output.stdout).starts_with(&format!("{name}(8)")), "{output:?}");
+    }
+}
+
+#[test]
+fn completions_work_in_each_shell_that_is_there() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for (shell, asks) in [
+        // What `netbcc tcplife --local` and then the tab key offer.
+        (
+            "bash",
+            "COMP_WORDS=(netbcc tcplife --local); COMP_CWORD=2; _netbcc netbcc --local tcplife; echo ${COMPREPLY[@]}",
+        ),
+        ("fish", "complete --do-complete 'netbcc tcplife --local'"),
+        ("zsh", "whence -w _netbcc; print ${_comps[netbcc]}"),
+    ] {
+        if !installed(shell) {
+            continue;
+        }
+        let file = dir.path().join(shell);
+        fs::write(&file, prints(&["completions", shell])).expect("a file");
+        let load = if shell == "zsh" { "autoload -U compinit && compinit -D -u && " } else { "" };
+        let script = format!("{load}source {} && {asks}", file.display());
+        let mut call = command(shell);
+        call.args(if shell == "bash" {
+            &["--norc", "-c"][..]
+        } else if shell == "zsh" {
+            &["-f", "-c"]
+        } else {
+            &["--no-config", "-c"]
+        });
+        let output = run(call.arg(&script).env("HOME", dir.path()));
+        assert_eq!(text(&output.stderr), "", "{shell}");
+        let answer = text(&output.stdout);
+        let expected = if shell == "zsh" { "_netbcc: function\n_netbcc\n" } else { "--localport" };
+        assert!(answer.starts_with(expected), "{shell}: {answer:?}");
+    }
+}
+
+#[test]
+fn words_that_are_no_tool_or_shell_are_refused() {
+    for args in [
+        &["man", "ls"][..],
+        &["man", "tcplife", "x"],
+        &["schema"],
+        &["schema", "x"],
+        &["completions"],
+        &["completions", "ksh"],
+        &["completions", "bash", "x"],
+    ] {
+        refused(&netbcc(args), 2, "netbcc", &format!("{args:?}"));
     }
 }

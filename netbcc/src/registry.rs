@@ -83,6 +83,27 @@ mod tests {
     }
 
     #[test]
+    fn every_column_says_what_it_means() {
+        for Entry { spec, rows, .. } in TOOLS {
+            assert!(!spec.description.is_empty() && spec.description.iter().all(|text| text.ends_with('.')));
+            let kinds = rows().unwrap();
+            assert!(!kinds.is_empty());
+            for field in kinds.iter().flat_map(|rows| &rows.fields) {
+                let text = field.text();
+                assert!(text.len() > 10 && text.ends_with('.'), "{}: {}: {text:?}", spec.name, field.title());
+            }
+            for rows in kinds {
+                let mut keys: Vec<_> =
+                    rows.fields.iter().filter(|field| field.has_key()).map(|field| field.key()).collect();
+                let count = keys.len();
+                keys.sort();
+                keys.dedup();
+                assert_eq!(keys.len(), count, "{}: a key twice", spec.name);
+            }
+        }
+    }
+
+    #[test]
     fn options_are_unique_and_well_formed() {
         // clap's own check: letters, long names, conflicts that name nothing.
         for Entry { command, .. } in all() {

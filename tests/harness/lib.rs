@@ -12,5 +12,6 @@ pub mod peer;
 pub mod raw;
 pub mod rows;
 pub mod run;
+pub mod schema;
 
 pub use actor::main as peer_main;

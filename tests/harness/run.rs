@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use crate::kernel::{Rung, lacks_rung};
 use crate::net::{END_PORT, Net};
 use crate::rows::{Cells, Format, Row, Rows, fenced};
+use crate::schema::Schema;
 
 /// How long anything that must happen may take: a test that fails waits this long, one that passes does not.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -128,6 +129,8 @@ impl Launch {
     /// Starts the process.
     fn spawn(self) -> Started {
         let described = self.describe();
+        // Whatever a test looks at: every JSON row of every run is what the tool's schema says.
+        let schema = self.args.iter().any(|arg| arg == "--json").then(|| Schema::of(&self.args[0]));
         let mut command = Command::new(&self.program);
         command.args(&self.args).stdin(Stdio::null()).stderr(Stdio::piped());
         command.stdout(self.stdout.unwrap_or_else(Stdio::piped));
@@ -156,7 +159,7 @@ impl Launch {
         let mut child = child.unwrap_or_else(|e| panic!("{described}: {e}"));
         let out = child.stdout.take().map_or_else(Lines::none, Lines::from);
         let err = child.stderr.take().map_or_else(Lines::none, Lines::from);
-        Started { described, child, out, err, ready }
+        Started { described, child, out, err, ready, schema }
     }
 
     /// Starts the tool and waits until its hooks are attached.
@@ -279,6 +282,7 @@ struct Started {
     out: Lines,
     err: Lines,
     ready: OwnedFd,
+    schema: Option<Schema>,
 }
 
 impl Started {
@@ -308,12 +312,25 @@ impl Started {
         .concat()
     }
 
+    /// Insists that the rows are what the schema says.
+    fn check_schema(&self) {
+        let Some(schema) = &self.schema else { return };
+        for line in self.out.texts() {
+            if let Err(why) = schema.check(&line) {
+                panic!("a row is not what the schema says: {why}: {line}\n{}", self.report(&[]));
+            }
+        }
+    }
+
     /// Waits for the process to end.
     fn wait(&mut self) -> Ended {
         let deadline = Instant::now() + PATIENCE;
         let status = self.exit(deadline).unwrap_or_else(|| panic!("does not end\n{}", self.report(&[])));
         self.out.end(deadline);
         self.err.end(deadline);
+        if status.signal().is_none() {
+            self.check_schema();
+        }
         let stderr: String = self.err.texts().iter().flat_map(|line| [line.as_str(), "\n"]).collect();
         Ended {
             code: status.code(),

@@ -85,10 +85,20 @@ const NFT: Program = Program {
 const XZ: Program =
     Program { name: "xz", why: "it unpacks kernel modules", apt: "xz-utils", dnf: "xz", pacman: "xz" };
 
+const MAN: Program = Program {
+    name: "man",
+    why: "the tests render the manual pages with it",
+    apt: "man-db",
+    dnf: "man-db",
+    pacman: "man-db",
+};
+
 /// To build the release binary.
 pub(crate) const BUILD: &[Need] = &[Need::StaticLibc, Need::Toolchain, Need::Linker];
 /// To check the code.
 pub(crate) const LINTS: &[Need] = &[Need::Lints, Need::BpfLints];
+/// To test the command line.
+pub(crate) const MANUALS: &[Need] = &[Need::Program(&MAN)];
 /// To run the kernel tests on this machine.
 pub(crate) const TRAFFIC: &[Need] = &[Need::Program(&IP), Need::Program(&TC), Need::Program(&NFT)];
 /// To run guests, whatever their kernel.

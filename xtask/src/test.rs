@@ -56,7 +56,7 @@ impl Options {
 pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     let ci = std::env::var_os("CI").is_some();
     let mut no_guests = options.no_vm.then(|| "--no-vm was given".to_owned());
-    satisfy(&[setup::LINTS, setup::BUILD, setup::TRAFFIC].concat())?;
+    satisfy(&[setup::LINTS, setup::BUILD, setup::MANUALS, setup::TRAFFIC].concat())?;
     if no_guests.is_none()
         && let Err(why) = satisfy(&setup::guests(&LINES))
     {

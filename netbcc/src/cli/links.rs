@@ -25,7 +25,8 @@ pub(super) fn install(args: Vec<OsString>, tools: &'static [Entry]) -> Result<()
     link_all(&dir, &text("prefix"), &text("suffix"), &target, tools)
 }
 
-fn command() -> Command {
+/// `netbcc install-links`.
+pub(super) fn command() -> Command {
     let affix = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name("TEXT").allow_hyphen_values(true).help(help)
     };

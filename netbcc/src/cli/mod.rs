@@ -4,11 +4,15 @@
 //! never live here: what an option does to a probe, or an option of one tool only.
 //! Doc comments on the structs would replace the commands' descriptions, hence `//`.
 
+mod completions;
 mod doctor;
 mod groups;
 mod links;
+mod man;
 pub mod multicall;
 mod parse;
+mod schema;
+mod verbs;
 
 use std::ffi::{OsStr, OsString};
 use std::iter::once;
@@ -52,6 +56,9 @@ fn dispatch(call: Call, tools: &'static [Entry]) -> Result<()> {
         Call::Tool(entry, args) => run_tool(entry, args),
         Call::InstallLinks(args) => links::install(args, tools),
         Call::Doctor(args) => doctor::examine(args, tools),
+        Call::Man(args) => man::print(args, tools),
+        Call::Completions(args) => completions::print(args, tools),
+        Call::Schema(args) => schema::print(args, tools),
         Call::Help => print(multicall::help(tools)),
         Call::HelpOf(entry) => print((entry.command)().render_help()),
         Call::List => print(multicall::list(tools)),
@@ -65,7 +72,9 @@ fn dispatch(call: Call, tools: &'static [Entry]) -> Result<()> {
 }
 
 fn run_tool(entry: &'static Entry, args: Vec<OsString>) -> Result<()> {
-    let Some(matches) = parse_args((entry.command)(), args)? else { return Ok(()) };
+    // BCC's developers' option, of which help, manual and completions do not speak.
+    let ebpf = clap::Arg::new("ebpf").long("ebpf").hide(true).action(ArgAction::SetTrue);
+    let Some(matches) = parse_args((entry.command)().arg(ebpf), args)? else { return Ok(()) };
     if matches.get_flag("ebpf") {
         return print(format!(
             "{name}: no source is generated at run time: its BPF object, {size} bytes in this binary, is \
@@ -100,10 +109,8 @@ fn print(text: impl std::fmt::Display) -> Result<()> {
 /// A tool's command line: its own options under the manners that all tools share.
 pub fn command<T: Tool>() -> Command {
     let spec = &T::SPEC;
-    let ebpf = clap::Arg::new("ebpf").long("ebpf").hide(true).action(ArgAction::SetTrue);
     T::Args::augment_args(manners(Command::new(spec.name)))
         .about(spec.about)
-        .arg(ebpf)
         .after_help(parse::after_help(spec))
 }
 

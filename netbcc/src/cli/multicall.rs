@@ -16,6 +16,12 @@ pub enum Call {
     InstallLinks(Vec<OsString>),
     /// Say what runs here; the arguments of `doctor`.
     Doctor(Vec<OsString>),
+    /// Print a manual page; the arguments of `man`.
+    Man(Vec<OsString>),
+    /// Print completions; the arguments of `completions`.
+    Completions(Vec<OsString>),
+    /// Print a JSON Schema; the arguments of `schema`.
+    Schema(Vec<OsString>),
     /// Say what netbcc is.
     Help,
     /// Say what a tool is.
@@ -56,6 +62,9 @@ pub fn pick(argv0: &OsStr, args: &[OsString], tools: &'static [Entry]) -> Call {
         "--version" | "-V" => alone(Call::Version),
         "install-links" => Call::InstallLinks(rest.to_vec()),
         "doctor" => Call::Doctor(rest.to_vec()),
+        "man" => Call::Man(rest.to_vec()),
+        "completions" => Call::Completions(rest.to_vec()),
+        "schema" => Call::Schema(rest.to_vec()),
         "help" => match rest {
             [] => Call::Help,
             [name] => find(&name.to_string_lossy(), tools).map_or_else(|| unknown(name, tools), Call::HelpOf),
@@ -117,6 +126,9 @@ pub(super) fn list(tools: &[Entry]) -> String {
     table.to_string().lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
+/// How a link becomes a tool.
+pub(super) const NAMES: &str = "A link to this binary, named after a tool, is that tool: see install-links.";
+
 /// What netbcc says about itself.
 pub(super) fn help(tools: &[Entry]) -> String {
     let list: String = list(tools).lines().flat_map(|line| ["  ", line, "\n"]).collect();
@@ -129,9 +141,12 @@ Usage: netbcc TOOL [OPTIONS]
        netbcc --list
        netbcc install-links DIR [--prefix netbcc-] [--suffix=-bpfcc]
        netbcc doctor [TOOL] [--json]
+       netbcc man [TOOL] | man -l -
+       netbcc completions bash|zsh|fish [TOOL]
+       netbcc schema TOOL
 
 doctor says which tools run on this machine, and in which way.
-A link to this binary, named after a tool, is that tool: see install-links.
+{NAMES}
 
 Options:
       --list     Name all tools
@@ -157,6 +172,9 @@ mod tests {
             }
             Call::InstallLinks(args) => format!("links {}", args.join(OsStr::new(" ")).display()),
             Call::Doctor(args) => format!("doctor {}", args.join(OsStr::new(" ")).display()),
+            Call::Man(args) => format!("man {}", args.join(OsStr::new(" ")).display()),
+            Call::Completions(args) => format!("completions {}", args.join(OsStr::new(" ")).display()),
+            Call::Schema(args) => format!("schema {}", args.join(OsStr::new(" ")).display()),
             Call::Help => "help".into(),
             Call::HelpOf(entry) => format!("help of {}", entry.spec.name),
             Call::List => "list".into(),
@@ -194,6 +212,9 @@ mod tests {
         assert_eq!(chosen("netbcc --version"), "version");
         assert_eq!(chosen("netbcc install-links /x --prefix y"), "links /x --prefix y");
         assert_eq!(chosen("netbcc doctor tcpload --json"), "doctor tcpload --json");
+        assert_eq!(chosen("netbcc man tcpload"), "man tcpload");
+        assert_eq!(chosen("netbcc completions fish"), "completions fish");
+        assert_eq!(chosen("netbcc schema tcpload"), "schema tcpload");
         assert_eq!(chosen("netbcc --list x"), "unexpected argument 'x' after '--list'");
         assert_eq!(chosen("netbcc -x"), "unknown option '-x'");
     }

@@ -126,7 +126,7 @@ pub(super) fn after_help(spec: &Spec) -> String {
 }
 
 /// The kinds of hooks that a tool has.
-fn rungs(spec: &Spec) -> Vec<&'static str> {
+pub(super) fn rungs(spec: &Spec) -> Vec<&'static str> {
     let has = |name: &RungName| {
         spec.ladders.iter().flat_map(|ladder| ladder.rungs).any(|rung: &Rung| rung.name == *name)
     };

@@ -331,10 +331,9 @@ pub fn count_table(args: &Options) -> Table<Count> {
         .col(data("raddr", |c: &Count| conn::raddr(&c.flow).into()).about(conn::RADDR))
         .col(data("rport", |c: &Count| c.flow.rport.into()).about(conn::RPORT))
         .col(ends("RADDR:RPORT", |c: &Count| Cell::FlowEnd(conn::raddr(&c.flow), c.flow.rport), conn::REMOTE))
-        .col(
-            right("RETRANSMITS", 10, |c: &Count| c.retransmits.into())
-                .about(About::count("How many segments were sent again; with -l and loss probes.")),
-        )
+        .col(right("RETRANSMITS", 10, |c: &Count| c.retransmits.into()).about(About::count(
+            "How many segments were sent again, and with -l how many loss probes were sent.",
+        )))
 }
 
 fn count(args: &Options, cx: &mut Ctx, mut probe: Probe) -> Result<()> {

@@ -1,0 +1,67 @@
+//! netbcc's own commands beside its tools: their command lines, for parsing, manual and completions alike.
+
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::{links, manners};
+use crate::tool::Entry;
+
+/// All of them, as `netbcc --help` lists them.
+pub(super) fn all(tools: &[Entry]) -> Vec<Command> {
+    vec![help(tools), links::command(), man(tools), completions(tools), schema(tools)]
+}
+
+/// The binary: tools and verbs as its subcommands.
+pub(super) fn netbcc(tools: &[Entry]) -> Command {
+    let flag = |name: &'static str, help| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
+    manners(Command::new("netbcc"))
+        .about("BCC's network tools as one static binary")
+        .override_usage("netbcc TOOL [OPTIONS]\nnetbcc COMMAND")
+        .arg(flag("list", "Name all tools"))
+        .arg(flag("version", "Print the version").short('V'))
+        .subcommands(tools.iter().map(|entry| (entry.command)()))
+        .subcommands(all(tools))
+}
+
+fn verb(name: &'static str, bin_name: &'static str, about: &'static str) -> Command {
+    manners(Command::new(name)).bin_name(bin_name).about(about)
+}
+
+fn tool_arg(tools: &[Entry]) -> Arg {
+    let names: Vec<&'static str> = tools.iter().map(|entry| entry.spec.name).collect();
+    Arg::new("tool")
+        .value_name("TOOL")
+        .value_parser(PossibleValuesParser::new(names))
+        .hide_possible_values(true)
+}
+
+/// The tool that was named.
+pub(super) fn tool(matches: &ArgMatches, tools: &'static [Entry]) -> Option<&'static Entry> {
+    let name = matches.get_one::<String>("tool")?;
+    tools.iter().find(|entry| entry.spec.name == name)
+}
+
+fn help(tools: &[Entry]) -> Command {
+    verb("help", "netbcc help", "Print the help of a tool")
+        .arg(tool_arg(tools).help("Which; none is netbcc itself"))
+}
+
+/// `netbcc man`.
+pub(super) fn man(tools: &[Entry]) -> Command {
+    verb("man", "netbcc man", "Print a manual page: netbcc man TOOL | man -l -")
+        .arg(tool_arg(tools).help("Which; none is netbcc itself"))
+}
+
+/// `netbcc completions`.
+pub(super) fn completions(tools: &[Entry]) -> Command {
+    let shells = PossibleValuesParser::new(["bash", "zsh", "fish"]);
+    verb("completions", "netbcc completions", "Print completions for a shell")
+        .arg(Arg::new("shell").value_name("SHELL").required(true).value_parser(shells).help("Which shell"))
+        .arg(tool_arg(tools).help("For a link of this name; none is netbcc itself"))
+}
+
+/// `netbcc schema`.
+pub(super) fn schema(tools: &[Entry]) -> Command {
+    verb("schema", "netbcc schema", "Print the JSON Schema of a tool's --json rows")
+        .arg(tool_arg(tools).required(true).help("Which"))
+}
