@@ -35,6 +35,7 @@ pub const TOOLS: &[Entry] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::out::Field;
     use crate::tool::demo;
 
     fn all() -> impl Iterator<Item = &'static Entry> {
@@ -94,7 +95,7 @@ mod tests {
             }
             for rows in kinds {
                 let mut keys: Vec<_> =
-                    rows.fields.iter().filter(|field| field.has_key()).map(|field| field.key()).collect();
+                    rows.fields.iter().filter(|field| field.has_key()).map(Field::key).collect();
                 let count = keys.len();
                 keys.sort();
                 keys.dedup();
