@@ -130,7 +130,8 @@ impl Launch {
     fn spawn(self) -> Started {
         let described = self.describe();
         // Whatever a test looks at: every JSON row of every run is what the tool's schema says.
-        let schema = self.args.iter().any(|arg| arg == "--json").then(|| Schema::of(&self.args[0]));
+        let has_rows = self.args[0] != "doctor" && self.args.iter().any(|arg| arg == "--json");
+        let schema = has_rows.then(|| Schema::of(&self.args[0]));
         let mut command = Command::new(&self.program);
         command.args(&self.args).stdin(Stdio::null()).stderr(Stdio::piped());
         command.stdout(self.stdout.unwrap_or_else(Stdio::piped));

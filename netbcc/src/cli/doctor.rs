@@ -11,9 +11,7 @@ use clap::{Arg, ArgAction, Command};
 use tabled::builder::Builder;
 use tabled::settings::{Padding, Style};
 
-use super::multicall::find;
 use super::print;
-use crate::error::usage;
 use crate::out::{Clock, Format, Out, escaped, push_json_string};
 use crate::probe::{Diagnosis, Hooks, Verdict, Way};
 use crate::sys::{btf, machine};
@@ -24,16 +22,8 @@ const LEAST: &[(&str, &[&str])] = &[("netqtop", &["--name", "lo"])];
 
 /// Looks, prints, and fails if a tool does not run.
 pub(super) fn examine(args: Vec<OsString>, tools: &'static [Entry]) -> Result<()> {
-    let Some(matches) = super::parse_args(command(), args)? else { return Ok(()) };
-    let asked = match matches.get_one::<String>("tool") {
-        None => tools,
-        Some(name) => {
-            let entry = find(name, tools);
-            let unknown =
-                || usage(format!("unknown tool '{}' (netbcc --list names them all)", escaped(name)));
-            std::slice::from_ref(entry.ok_or_else(unknown)?)
-        }
-    };
+    let Some(matches) = super::parse_args(command(tools), args)? else { return Ok(()) };
+    let asked = super::verbs::tool(&matches, tools).map_or(tools, std::slice::from_ref);
     let facts = facts();
     let found: Vec<Found> =
         asked.iter().map(|entry| Found { name: entry.spec.name, diagnosis: diagnose(entry) }).collect();
@@ -41,11 +31,12 @@ pub(super) fn examine(args: Vec<OsString>, tools: &'static [Entry]) -> Result<()
     verdict(&found)
 }
 
-fn command() -> Command {
+/// `netbcc doctor`.
+pub(super) fn command(tools: &[Entry]) -> Command {
     super::manners(Command::new("doctor"))
         .bin_name("netbcc doctor")
         .about("Says which tools run on this machine, and in which way")
-        .arg(Arg::new("tool").value_name("TOOL").help("This tool only"))
+        .arg(super::verbs::tool_arg(tools).help("This tool only"))
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("One JSON object"))
         .after_help(
             "Every way to attach is tried and taken back at once; nothing is traced. Without\nthe permission to do \

@@ -84,7 +84,7 @@ pub(super) fn called(base: &str, tools: &'static [Entry]) -> Option<&'static Ent
     find(name.strip_suffix("-bpfcc").unwrap_or(name), tools)
 }
 
-pub(super) fn find(name: &str, tools: &'static [Entry]) -> Option<&'static Entry> {
+fn find(name: &str, tools: &'static [Entry]) -> Option<&'static Entry> {
     tools.iter().find(|entry| entry.spec.name == name)
 }
 

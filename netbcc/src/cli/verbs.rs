@@ -3,12 +3,12 @@
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::{links, manners};
+use super::{doctor, links, manners};
 use crate::tool::Entry;
 
 /// All of them, as `netbcc --help` lists them.
 pub(super) fn all(tools: &[Entry]) -> Vec<Command> {
-    vec![help(tools), links::command(), man(tools), completions(tools), schema(tools)]
+    vec![help(tools), doctor::command(tools), links::command(), man(tools), completions(tools), schema(tools)]
 }
 
 /// The binary: tools and verbs as its subcommands.
@@ -27,7 +27,8 @@ fn verb(name: &'static str, bin_name: &'static str, about: &'static str) -> Comm
     manners(Command::new(name)).bin_name(bin_name).about(about)
 }
 
-fn tool_arg(tools: &[Entry]) -> Arg {
+/// A tool's name.
+pub(super) fn tool_arg(tools: &[Entry]) -> Arg {
     let names: Vec<&'static str> = tools.iter().map(|entry| entry.spec.name).collect();
     Arg::new("tool")
         .value_name("TOOL")
