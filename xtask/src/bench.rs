@@ -1,100 +1,46 @@
-//! `cargo xtask bench`: what a tool costs. Start-up and memory on this machine's kernel; instructions per connection or
-//! send in a guest whose time counts instructions (QEMU's `-icount`), which noise on this machine cannot change.
+//! `cargo xtask bench`: what each tool costs, beside what the same tool of libbpf-tools costs in the same guest.
 //!
-//! Beside each figure stands that of libbpf-tools, where Debian's package is installed, and the budget.
+//! Start-up and memory on this machine's kernel; instructions per operation in a guest whose time counts instructions
+//! (QEMU's `-icount`), which noise on this machine cannot change. A whole run writes `BENCHMARKS.md`.
+
+mod guest;
+mod report;
+mod subjects;
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
+use self::subjects::{SUBJECTS, Subject};
 use crate::kernels::Line;
-use crate::shell::{find_program, is_root, say, target};
-use crate::vm::Guest;
-use crate::{build, setup};
-
-/// A tool and what it may cost.
-struct Subject {
-    tool: &'static str,
-    /// Instructions per connection that libbpf-tools' tool was measured to cost; a third of it is the budget.
-    peer_instructions: i64,
-}
-
-const SUBJECTS: [Subject; 3] = [
-    Subject { tool: "tcpconnect", peer_instructions: 20_800 },
-    Subject { tool: "tcplife", peer_instructions: 57_000 },
-    Subject { tool: "tcpstates", peer_instructions: 100_600 },
-];
-
-/// A tool that counts sends or packets, its arguments, how it is hooked, and the budget of instructions per send.
-struct Sampler {
-    name: &'static str,
-    args: fn() -> String,
-    rung: &'static str,
-    load: &'static str,
-    budget: Option<i64>,
-}
-
-const SAMPLERS: [Sampler; 6] = [
-    Sampler {
-        name: "tcpsubnet/5",
-        args: || "tcpsubnet -i 3600".to_owned(),
-        rung: "fexit",
-        load: "sends",
-        budget: Some(350),
-    },
-    Sampler { name: "tcpsubnet/5000", args: many_subnets, rung: "fexit", load: "sends", budget: Some(350) },
-    Sampler {
-        name: "tcpsubnet/5/kprobe",
-        args: || "tcpsubnet -i 3600".to_owned(),
-        rung: "kprobe",
-        load: "sends",
-        budget: None,
-    },
-    Sampler {
-        name: "tcpsubnet/5000/kprobe",
-        args: many_subnets,
-        rung: "kprobe",
-        load: "sends",
-        budget: None,
-    },
-    // One packet out and one in.
-    Sampler { name: "netqtop", args: queues_of_lo, rung: "tracepoint", load: "datagrams", budget: Some(400) },
-    Sampler { name: "netqtop/raw_tp", args: queues_of_lo, rung: "raw_tp", load: "datagrams", budget: None },
-];
-
-fn queues_of_lo() -> String {
-    "netqtop -n lo -i 3600".to_owned()
-}
-
-/// tcpsubnet with 5000 subnets, and that of the traffic at their end.
-fn many_subnets() -> String {
-    let subnet = |nth: u32| format!("127.{}.{}.0/24", 1 + nth % 200, nth / 200);
-    let others: Vec<String> = (0..5000).map(subnet).collect();
-    format!("tcpsubnet -i 3600 {},127.0.0.1/32", others.join(","))
-}
+use crate::shell::{find_program, is_root, output, say, target, workspace};
+use crate::{apt, build, setup};
 
 /// Starts per tool; the median counts.
 const STARTS: usize = 9;
-/// Budgets of a start on this machine's kernel.
-const START_MS: f64 = 10.0;
-const START_KIB: u64 = 8 << 10;
-/// Connections per measurement.
-const CONNECTIONS: u32 = 3001;
-/// Sends or datagrams per measurement.
-const SENDS: u32 = 20_001;
+/// The package of the peers.
+const PEERS: &str = "libbpf-tools";
+/// What a whole run writes.
+const FILE: &str = "BENCHMARKS.md";
 
-/// What is measured in the guest.
-struct Contender {
-    name: String,
-    command: String,
-    /// The traffic, and how much of it.
-    load: (&'static str, u32),
+/// How long a tool took to its first output, and the most memory that was resident until then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) ns: u128,
+    pub(crate) kib: u64,
+}
+
+/// One tool, here and in the guest.
+struct Started {
+    tool: &'static str,
+    here: Result<Start>,
+    /// `None`: there is no such tool.
+    peer_here: Option<Result<Start>>,
 }
 
 /// Measures and prints.
@@ -102,79 +48,130 @@ struct Contender {
 /// # Errors
 /// Set-up, the build, a tool or the guest fails.
 pub(crate) fn bench(args: &[OsString]) -> Result<ExitCode> {
-    if !args.is_empty() {
-        bail!("bench takes no arguments");
+    let wanted: Vec<&str> = args.iter().filter_map(|arg| arg.to_str()).collect();
+    if let Some(unknown) = wanted.iter().find(|name| !SUBJECTS.iter().any(|subject| subject.tool == **name)) {
+        bail!("bench takes names of tools: {unknown} is none");
     }
+    let subjects: Vec<&Subject> =
+        SUBJECTS.iter().filter(|subject| wanted.is_empty() || wanted.contains(&subject.tool)).collect();
     setup::satisfy(&[setup::BUILD, &setup::guests(&[Line::V6_1])].concat())?;
+    if let Err(why) = fetch_peers() {
+        say(&format!("without {PEERS}: {why:#}"));
+    }
     let binary = build::dist()?;
-    let mut report = String::new();
-    starts(&binary, &mut report)?;
-    costs(&binary, &mut report)?;
-    println!("\n{report}");
+    let starts = starts(&binary, &subjects);
+    let kernel = Line::V6_1.find().context("the kernel was there a moment ago")?;
+    let found = guest::measure(&binary, &kernel, &subjects)?;
+    let text = report::markdown(&binary, &kernel.release, &starts, &found)?;
+    println!("{text}");
+    if wanted.is_empty() {
+        let file = workspace().join(FILE);
+        fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
+        say(&format!("written to {FILE}"));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-/// From exec to the header, and the most memory that was resident until then.
-fn starts(binary: &Path, report: &mut String) -> Result<()> {
-    if !is_root() {
-        writeln!(report, "start-up: not measured, because this is not root")?;
+/// Unpacks the peers below `target/`, unless they are there or installed.
+fn fetch_peers() -> Result<()> {
+    if find_program("bpf-tcpstates").is_some() || peers().is_dir() {
         return Ok(());
     }
-    writeln!(report, "exec to header on this kernel, median of {STARTS}; peak resident memory")?;
-    for Subject { tool, .. } in SUBJECTS {
-        let mut command = Command::new(binary);
-        let (ours_ms, ours_kib) = start_median(command.arg(tool))?;
-        let peer = find_peer(tool).map(|peer| {
-            // Its header would stay in a buffer; a line buffer is what a terminal would give it.
-            let mut command = Command::new("stdbuf");
-            start_median(command.arg("-oL").arg(peer))
-        });
-        let peer = match peer {
-            Some(Ok((ms, kib))) => format!("libbpf-tools {ms:.1} ms, {kib} KiB"),
-            Some(Err(why)) => format!("libbpf-tools does not start here ({why:#})"),
-            None => "libbpf-tools is not installed".to_owned(),
+    if !apt::usable() {
+        bail!("this machine has no apt");
+    }
+    say(&format!("unpacking {PEERS} into target/{PEERS} (it is not installed): to measure beside it"));
+    apt::unpack(PEERS, &peers())
+}
+
+fn peers() -> PathBuf {
+    target().join(PEERS)
+}
+
+/// The folders of the libraries that came with the peers.
+fn peer_libraries() -> Vec<PathBuf> {
+    let libraries = format!("lib/{}-linux-gnu", std::env::consts::ARCH);
+    let folders = [peers().join("usr").join(&libraries), peers().join(libraries)];
+    folders.into_iter().filter(|folder| folder.is_dir()).collect()
+}
+
+/// The tool of libbpf-tools. Later packages give its programs a prefix.
+fn find_peer(tool: &str) -> Option<PathBuf> {
+    let names = [format!("bpf-{tool}"), tool.to_owned()];
+    let unpacked = names.iter().map(|name| peers().join("usr/sbin").join(name)).find(|file| file.is_file());
+    unpacked.or_else(|| find_program(&names[0]))
+}
+
+/// Each tool once, in the order of the table.
+fn starts(binary: &Path, subjects: &[&Subject]) -> Vec<Started> {
+    say("starting each tool on this machine's kernel");
+    let binary = binary.display().to_string();
+    let mut starts: Vec<Started> = Vec::new();
+    for subject in subjects {
+        if starts.iter().any(|start| start.tool == subject.tool) {
+            continue;
+        }
+        let args = start_args(subject.tool);
+        let here = if is_root() {
+            median(&[&[&binary, subject.tool], args].concat())
+        } else {
+            Err(anyhow::anyhow!("this is not root"))
         };
-        writeln!(
-            report,
-            "  {tool:<12} {ours_ms:6.1} ms, {ours_kib} KiB   budget {START_MS:.0} ms, {START_KIB} KiB   {peer}"
-        )?;
+        let peer_here =
+            find_peer(subject.tool).filter(|_| subject.libbpf.is_some() && is_root()).map(|peer| {
+                // Its header would stay in a buffer; a line buffer is what a terminal would give it.
+                median(&["stdbuf", "-oL", &peer.display().to_string()])
+            });
+        starts.push(Started { tool: subject.tool, here, peer_here });
     }
-    Ok(())
+    starts
 }
 
-fn find_peer(tool: &str) -> Option<std::path::PathBuf> {
-    find_program(&format!("bpf-{tool}")).or_else(|| find_program(tool))
+/// What a tool cannot do without.
+fn start_args(tool: &str) -> &'static [&'static str] {
+    if tool == "netqtop" { &["-n", "lo"] } else { &[] }
 }
 
-fn start_median(command: &mut Command) -> Result<(f64, u64)> {
-    let mut times = Vec::new();
-    let mut peak = 0;
+fn median(command: &[&str]) -> Result<Start> {
+    let mut starts = Vec::new();
     for _ in 0..STARTS {
-        let (time, kib) = start_once(command)?;
-        times.push(time);
-        peak = peak.max(kib);
+        starts.push(start(command)?);
     }
-    times.sort_unstable();
-    Ok((times[STARTS / 2].as_secs_f64() * 1e3, peak))
+    starts.sort_unstable_by_key(|start| start.ns);
+    let kib = starts.iter().map(|start| start.kib).max().unwrap_or(0);
+    Ok(Start { kib, ..starts[STARTS / 2] })
 }
 
-fn start_once(command: &mut Command) -> Result<(Duration, u64)> {
-    let start = Instant::now();
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-    let mut child = Stopped(child.context("start the tool")?);
+/// Starts a tool, waits for its first line, stops it. netbcc's tools also say on a descriptor that they are ready, for
+/// those whose first line comes later.
+///
+/// # Errors
+/// It cannot be started, or ends without a line.
+pub(crate) fn start(command: &[&str]) -> Result<Start> {
+    let [program, args @ ..] = command else { bail!("start what?") };
+    let mut cmd = Command::new(program);
+    cmd.args(args).env("NETBCC_READY_FD", "1");
+    if let Ok(libraries) = std::env::join_paths(peer_libraries())
+        && !libraries.is_empty()
+    {
+        cmd.env("LD_LIBRARY_PATH", libraries);
+    }
+    let begin = Instant::now();
+    let child = cmd.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    let mut child = Stopped(child.with_context(|| format!("start {program}"))?);
     let stdout = child.0.stdout.take().context("its output")?;
     let mut line = String::new();
     // Kept open until its memory is read: a tool whose reader is gone ends.
     let mut stdout = BufReader::new(stdout);
     stdout.read_line(&mut line).context("its header")?;
-    let time = start.elapsed();
+    let ns = begin.elapsed().as_nanos();
     if line.is_empty() {
         bail!("it ends without a header");
     }
     let status = fs::read_to_string(format!("/proc/{}/status", child.0.id()))?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
     let kib = peak.trim().trim_end_matches("kB").trim().parse().context("VmHWM")?;
-    Ok((time, kib))
+    Ok(Start { ns, kib })
 }
 
 /// A tool that does not outlive the measurement.
@@ -187,99 +184,8 @@ impl Drop for Stopped {
     }
 }
 
-/// The guest's script. For each contender: connections without it, then with it, then what it still does after them.
-/// The tool's own time comes from schedstat (ns on a processor); on one processor, where time is instructions, all
-/// that a connection costs is either in the loop's time or in that tail.
-fn script(contenders: &[Contender]) -> String {
-    let mut text = String::from(
-        "load() { /bin/load load $1 $2; }\nload connects 301 >/dev/null; load sends 301 >/dev/null; load datagrams 301 >/dev/null\n",
-    );
-    for Contender { name, command, load: (load, count) } in contenders {
-        write!(
-            text,
-            "base=$(load {load} {count})\n\
-             {command} >/tmp/rows 2>/tmp/err &\n\
-             pid=$!\n\
-             tries=0\n\
-             while [ ! -s /tmp/rows ] && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries+1)); done\n\
-             sleep 0.3\n\
-             with=$(load {load} {count})\n\
-             read before rest </proc/$pid/schedstat\n\
-             sleep 1\n\
-             read after rest </proc/$pid/schedstat\n\
-             kill -INT $pid; wait $pid\n\
-             echo \"result {name} $base $with $((after-before)) $(grep -c 127.0.0.1 /tmp/rows) $(head -c 200 /tmp/err | tr '\\n' ' ')\"\n"
-        )
-        .expect("a String takes all");
-    }
-    text
+/// What a command says, on one line; or that it says nothing.
+fn version(program: &str, args: &[&str]) -> String {
+    let text = output(Command::new(program).args(args)).unwrap_or_default();
+    text.lines().next().filter(|line| !line.is_empty()).unwrap_or("unknown").to_owned()
 }
-
-fn costs(binary: &Path, report: &mut String) -> Result<()> {
-    let kernel = Line::V6_1.find().context("the kernel was there a moment ago")?;
-    let mut files = vec![
-        (binary.to_owned(), "/bin/netbcc".to_owned()),
-        (std::env::current_exe().context("this program")?, "/bin/load".to_owned()),
-    ];
-    let mut contenders = Vec::new();
-    for Subject { tool, .. } in SUBJECTS {
-        let load = ("connects", CONNECTIONS);
-        contenders.push(Contender { name: tool.to_owned(), command: format!("netbcc {tool}"), load });
-        if let Some(peer) = find_peer(tool) {
-            let at = format!("/peer/{tool}");
-            files.push((peer, at.clone()));
-            contenders.push(Contender {
-                name: format!("{tool}/libbpf-tools"),
-                command: format!("stdbuf -oL {at}"),
-                load,
-            });
-        }
-    }
-    if contenders.len() > SUBJECTS.len() {
-        for (program, at) in [("/usr/bin/stdbuf", "/bin/stdbuf"), (LIBSTDBUF, LIBSTDBUF)] {
-            files.push((program.into(), at.to_owned()));
-        }
-    }
-    for Sampler { name, args, rung, load, .. } in SAMPLERS {
-        let command = format!("env NETBCC_ATTACH={rung} netbcc {}", args());
-        contenders.push(Contender { name: name.to_owned(), command, load: (load, SENDS) });
-    }
-    say("counting instructions in a guest (some minutes)");
-    let guest = Guest {
-        name: format!("bench-{}", std::process::id()),
-        kernel: &kernel,
-        memory: 2048,
-        smp: 1,
-        icount: true,
-        files,
-        script: script(&contenders),
-        timeout: Duration::from_mins(20),
-    };
-    let outcome = guest.run(say)?;
-    fs::remove_dir_all(target().join("vm").join(&guest.name))?;
-    writeln!(
-        report,
-        "instructions added per loopback connection, send or datagram, {} under -icount",
-        kernel.release
-    )?;
-    for line in outcome.output.lines().filter_map(|line| line.strip_prefix("result ")) {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let [name, base, with, tail, rows, said @ ..] = &words[..] else { bail!("the guest said: {line}") };
-        let [base, with, tail] = [base, with, tail].map(|word| word.parse::<i64>());
-        let contender = contenders.iter().find(|contender| contender.name == *name);
-        let (load, count) = contender.with_context(|| format!("the guest said: {line}"))?.load;
-        let (base, count) = (base?, i64::from(count));
-        let added = (with? - base + tail?) / count;
-        write!(report, "  {name:<24} {added:7} on {:6}   {rows} rows of {count} {load}", base / count)?;
-        let budget = SUBJECTS.iter().find(|subject| subject.tool == *name).map(|s| s.peer_instructions / 3);
-        let sampler = SAMPLERS.iter().find(|sampler| sampler.name == *name);
-        if let Some(budget) = budget.or(sampler.and_then(|sampler| sampler.budget)) {
-            write!(report, "   budget {budget}")?;
-        }
-        writeln!(report, "   {}", said.join(" "))?;
-    }
-    Ok(())
-}
-
-/// The library by which coreutils' stdbuf works.
-const LIBSTDBUF: &str = "/usr/libexec/coreutils/libstdbuf.so";

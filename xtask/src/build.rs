@@ -41,9 +41,7 @@ pub(crate) fn dist() -> Result<PathBuf> {
     }
     let size = data.len();
     // Another profile, which whoever works on a tool sets for a faster build, says nothing about size.
-    let is_release =
-        !std::env::vars_os().any(|(name, _)| name.as_encoded_bytes().starts_with(b"CARGO_PROFILE_RELEASE_"));
-    if size > LIMIT && is_release {
+    if size > LIMIT && overrides().is_empty() {
         bail!("{} has {size} bytes, more than the {LIMIT} that it may have", built.display());
     }
     let dist = target().join("dist");
@@ -59,6 +57,18 @@ pub(crate) fn dist() -> Result<PathBuf> {
         LIMIT >> 20
     ));
     Ok(binary)
+}
+
+/// What the environment changes of the release profile: name and value.
+pub(crate) fn overrides() -> Vec<(String, String)> {
+    let vars = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    let ours = vars.filter_map(|(name, value)| {
+        let name = name.strip_prefix("CARGO_PROFILE_RELEASE_")?.to_owned();
+        Some((name, value.to_string_lossy().into_owned()))
+    });
+    let mut all: Vec<_> = ours.collect();
+    all.sort();
+    all
 }
 
 /// The name of this machine for the compiler, such as `x86_64-unknown-linux-gnu`.

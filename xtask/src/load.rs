@@ -1,17 +1,121 @@
-//! The traffic of the benchmark, run inside the guest: connections over loopback, or sends in one, or datagrams, one after the
-//! other.
+//! The traffic of the benchmark, run inside the guest, all of it over loopback and one thing after the other.
+//!
+//! `load NAME COUNT` prints the nanoseconds that it took, `load start COMMAND...` how long a tool takes to start.
 
+use std::hint::black_box;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
-/// Connects, accepts, sends 64 bytes, reads them, closes, `count` times; answers the nanoseconds that took.
+/// What a load does `count` times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// Connects, accepts, sends 64 bytes, reads them, closes: ten changes of state.
+    Connects,
+    /// Connects, accepts, sends 64 bytes, closes the accepted end, which nobody read, and so resets the other: six.
+    Resets,
+    /// Makes a socket, binds it, listens, closes.
+    Listens,
+    /// Sends 1000 bytes over one connection and reads them.
+    Sends,
+    /// Sends a datagram of 100 bytes and reads it.
+    Datagrams,
+    /// Writes what the guest's filter drops on its way out.
+    Drops,
+    /// Waits, at work, while segments are sent again that the guest's filter drops on their way in.
+    Retransmits,
+}
+
+/// Every load.
+const LOADS: [Load; 7] = [
+    Load::Connects,
+    Load::Resets,
+    Load::Listens,
+    Load::Sends,
+    Load::Datagrams,
+    Load::Drops,
+    Load::Retransmits,
+];
+
+/// To this port goes what the guest's filter drops when it is longer than [`DROPPED_BYTES`].
+pub(crate) const DROPPED_PORT: u16 = 9;
+/// See [`DROPPED_PORT`]: bytes of a packet.
+pub(crate) const DROPPED_BYTES: u32 = 200;
+/// Writes per connection: together less than a socket's send buffer, and than one segment over loopback.
+const WRITES: u32 = 8;
+/// Rounds of a counter, for about a second of the guest: each connection sends its segment again a few times.
+const SPIN: u64 = 60_000_000;
+
+impl Load {
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Connects => "connects",
+            Self::Resets => "resets",
+            Self::Listens => "listens",
+            Self::Sends => "sends",
+            Self::Datagrams => "datagrams",
+            Self::Drops => "drops",
+            Self::Retransmits => "retransmits",
+        }
+    }
+
+    /// What one of its operations is called.
+    pub(crate) fn operation(self) -> &'static str {
+        match self {
+            Self::Connects => "connection",
+            Self::Resets => "connection, reset",
+            Self::Listens => "listen",
+            Self::Sends => "send + receive",
+            Self::Datagrams => "datagram",
+            Self::Drops => "drop",
+            Self::Retransmits => "retransmit",
+        }
+    }
+
+    fn of(name: &str) -> Option<Self> {
+        LOADS.into_iter().find(|load| load.name() == name)
+    }
+
+    /// Makes the traffic; answers the nanoseconds that took.
+    ///
+    /// # Errors
+    /// Loopback does not work.
+    fn run(self, count: u32) -> Result<u128> {
+        match self {
+            Self::Connects => connections(count, true),
+            Self::Resets => connections(count, false),
+            Self::Listens => listens(count),
+            Self::Sends => sends(count),
+            Self::Datagrams => datagrams(count),
+            Self::Drops => drops(count),
+            Self::Retransmits => retransmits(count),
+        }
+    }
+}
+
+/// The command inside the guest.
 ///
 /// # Errors
-/// Loopback does not work.
-pub(crate) fn connections(count: u32) -> Result<u128> {
+/// It is not known, or loopback does not work.
+pub(crate) fn load(args: &[&str]) -> Result<()> {
+    match args {
+        ["start", command @ ..] => {
+            let start = crate::bench::start(command)?;
+            println!("{} {}", start.ns, start.kib);
+        }
+        [name, count] => {
+            let load = Load::of(name).with_context(|| format!("no load {name}"))?;
+            println!("{}", load.run(count.parse().context("how often?")?)?);
+        }
+        _ => bail!("load NAME COUNT, or load start COMMAND"),
+    }
+    Ok(())
+}
+
+fn connections(count: u32, read: bool) -> Result<u128> {
     let listener = TcpListener::bind("127.0.0.1:0").context("listen on loopback")?;
     let at = listener.local_addr()?;
     let mut bytes = [b'x'; 64];
@@ -20,18 +124,27 @@ pub(crate) fn connections(count: u32) -> Result<u128> {
         let mut near = TcpStream::connect(at).context("connect over loopback")?;
         let (mut far, _) = listener.accept()?;
         near.write_all(&bytes)?;
-        far.read_exact(&mut bytes)?;
-        drop(near);
-        drop(far);
+        if read {
+            far.read_exact(&mut bytes)?;
+            drop(near);
+            drop(far);
+        } else {
+            drop(far);
+            drop(near);
+        }
     }
     Ok(start.elapsed().as_nanos())
 }
 
-/// Sends 1000 bytes over one connection and reads them, `count` times; answers the nanoseconds that took.
-///
-/// # Errors
-/// Loopback does not work.
-pub(crate) fn sends(count: u32) -> Result<u128> {
+fn listens(count: u32) -> Result<u128> {
+    let start = Instant::now();
+    for _ in 0..count {
+        drop(TcpListener::bind("127.0.0.1:0").context("listen on loopback")?);
+    }
+    Ok(start.elapsed().as_nanos())
+}
+
+fn sends(count: u32) -> Result<u128> {
     let listener = TcpListener::bind("127.0.0.1:0").context("listen on loopback")?;
     let mut near = TcpStream::connect(listener.local_addr()?).context("connect over loopback")?;
     let (mut far, _) = listener.accept()?;
@@ -44,11 +157,7 @@ pub(crate) fn sends(count: u32) -> Result<u128> {
     Ok(start.elapsed().as_nanos())
 }
 
-/// Sends a datagram of 100 bytes and reads it, `count` times; answers the nanoseconds that took.
-///
-/// # Errors
-/// Loopback does not work.
-pub(crate) fn datagrams(count: u32) -> Result<u128> {
+fn datagrams(count: u32) -> Result<u128> {
     let far = UdpSocket::bind("127.0.0.1:0").context("a port on loopback")?;
     let near = UdpSocket::bind("127.0.0.1:0").context("a port on loopback")?;
     near.connect(far.local_addr()?)?;
@@ -59,4 +168,69 @@ pub(crate) fn datagrams(count: u32) -> Result<u128> {
         far.recv(&mut bytes)?;
     }
     Ok(start.elapsed().as_nanos())
+}
+
+fn drops(count: u32) -> Result<u128> {
+    let listener = TcpListener::bind(("127.0.0.1", DROPPED_PORT)).context("listen on loopback")?;
+    let at = listener.local_addr()?;
+    let start = Instant::now();
+    for _ in 0..count / WRITES {
+        let mut near = TcpStream::connect(at).context("connect over loopback")?;
+        near.set_nodelay(true)?;
+        let (far, _) = listener.accept()?;
+        near.write_all(b"x")?;
+        for _ in 0..WRITES {
+            near.write_all(&[b'x'; DROPPED_BYTES as usize])?;
+        }
+        // It did not read its byte: this resets the other end, which then has nothing left to send.
+        drop(far);
+    }
+    Ok(start.elapsed().as_nanos())
+}
+
+fn retransmits(count: u32) -> Result<u128> {
+    let listener = TcpListener::bind(("127.0.0.1", DROPPED_PORT)).context("listen on loopback")?;
+    let at = listener.local_addr()?;
+    let mut pairs = Vec::new();
+    for _ in 0..count {
+        let mut near = TcpStream::connect(at).context("connect over loopback")?;
+        let (far, _) = listener.accept()?;
+        near.write_all(b"x")?;
+        pairs.push((near, far));
+    }
+    for (near, _) in &mut pairs {
+        near.write_all(&[b'x'; DROPPED_BYTES as usize])?;
+    }
+    // Timers send again. To sleep meanwhile would cost the same time whatever they cost; a count of rounds takes as much
+    // longer as they take from it.
+    let start = Instant::now();
+    for round in 0..SPIN {
+        black_box(round);
+    }
+    let took = start.elapsed().as_nanos();
+    for (near, far) in pairs {
+        drop(far);
+        drop(near);
+    }
+    Ok(took)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loads_are_found_by_their_names() {
+        for load in LOADS {
+            assert_eq!(Load::of(load.name()), Some(load));
+        }
+        assert_eq!(Load::of("connect"), None);
+    }
+
+    #[test]
+    fn traffic_that_needs_no_filter_runs_anywhere() {
+        for load in [Load::Connects, Load::Resets, Load::Listens, Load::Sends, Load::Datagrams] {
+            assert!(load.run(3).expect("loopback works") > 0);
+        }
+    }
 }

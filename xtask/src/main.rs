@@ -39,7 +39,7 @@ cargo xtask test [FILTER] [--no-vm]          all tiers: format, lints, unit, gol
 cargo xtask vm --kernel 6.1|6.12 [--timeout SECONDS] [-- COMMAND...]
                                              a shell in such a guest, or one command and its exit code; a COMMAND of
                                              one word is a shell line: -- 'uname -r; ip link'
-cargo xtask bench                            what the tools cost, beside libbpf-tools where it is installed
+cargo xtask bench [TOOL...]                  what the tools cost, beside libbpf-tools; all of them: BENCHMARKS.md
 ";
 
 fn main() -> ExitCode {
@@ -69,14 +69,8 @@ fn verb(mut args: Vec<OsString>) -> Result<ExitCode> {
         Some("bench") => bench::bench(&args),
         // Inside the benchmark's guest.
         Some("load") => {
-            let word = |nth: usize| args.get(nth).and_then(|arg| arg.to_str());
-            let count = word(1).and_then(|arg| arg.parse().ok()).unwrap_or(1);
-            let ns = match word(0) {
-                Some("sends") => load::sends(count),
-                Some("datagrams") => load::datagrams(count),
-                _ => load::connections(count),
-            };
-            println!("{}", ns?);
+            let words: Vec<&str> = args.iter().filter_map(|arg| arg.to_str()).collect();
+            load::load(&words)?;
             Ok(ExitCode::SUCCESS)
         }
         Some("vm") => vm::vm(&vm::Options::parse(args)?),

@@ -1,0 +1,180 @@
+//! What the benchmark measures: tools, their traffic, their budgets, and what their peers cost.
+
+use crate::load::Load;
+
+/// A tool with its arguments, under a load.
+pub(crate) struct Subject {
+    pub(crate) tool: &'static str,
+    /// Its arguments.
+    pub(crate) args: fn() -> String,
+    /// What the table says of them.
+    pub(crate) variant: &'static str,
+    pub(crate) load: Load,
+    /// Forces a rung (`NETBCC_ATTACH`).
+    pub(crate) rung: Option<&'static str>,
+    /// Instructions per operation that it may cost.
+    pub(crate) budget: Option<Budget>,
+    /// How libbpf-tools' tool is called for the same, if there is one.
+    pub(crate) libbpf: Option<&'static str>,
+    /// What BCC's tool cost when it was measured: instructions per operation.
+    pub(crate) bcc: Option<i64>,
+}
+
+/// What a tool may cost.
+#[derive(Clone, Copy)]
+pub(crate) enum Budget {
+    /// Instructions per operation.
+    Operation(i64),
+    /// Instructions per row.
+    Row(i64),
+    /// Nothing: what it looks for does not happen. Less than this cannot be told from noise.
+    Nothing,
+}
+
+/// Two runs of the same differ by less than this part of what they take.
+pub(crate) const NOISE_PERCENT: i64 = 1;
+
+/// A tool without arguments, under a load, on the rung that it takes by itself.
+const fn plain(tool: &'static str, load: Load) -> Subject {
+    Subject { tool, args: String::new, variant: "", load, rung: None, budget: None, libbpf: None, bcc: None }
+}
+
+/// One that is not to cost anything.
+const fn idle(tool: &'static str, args: fn() -> String, variant: &'static str) -> Subject {
+    Subject { args, variant, budget: Some(Budget::Nothing), ..plain(tool, Load::Connects) }
+}
+
+/// Budgets: a third of what libbpf-tools' tool was measured to cost, where it has the tool; a twelfth of BCC's where
+/// only that has it; the rest as set for each.
+pub(crate) const SUBJECTS: &[Subject] = &[
+    Subject {
+        budget: Some(Budget::Operation(20_800 / 3)),
+        libbpf: Some(""),
+        bcc: Some(52_900),
+        ..plain("tcpconnect", Load::Connects)
+    },
+    Subject {
+        budget: Some(Budget::Operation(52_000 / 12)),
+        bcc: Some(52_000),
+        ..plain("tcpaccept", Load::Connects)
+    },
+    Subject {
+        budget: Some(Budget::Operation(7100)),
+        libbpf: Some(""),
+        ..plain("tcpconnlat", Load::Connects)
+    },
+    Subject {
+        budget: Some(Budget::Operation(57_000 / 3)),
+        libbpf: Some(""),
+        bcc: Some(104_500),
+        ..plain("tcplife", Load::Connects)
+    },
+    Subject {
+        budget: Some(Budget::Operation(33_533)),
+        libbpf: Some(""),
+        bcc: Some(110_100),
+        ..plain("tcpstates", Load::Resets)
+    },
+    // The same per row, for connections of more rows.
+    Subject { budget: Some(Budget::Row(33_533 / 6)), libbpf: Some(""), ..plain("tcpstates", Load::Connects) },
+    Subject {
+        budget: Some(Budget::Operation(30_133)),
+        libbpf: Some(""),
+        bcc: Some(115_500),
+        ..plain("tcptracer", Load::Connects)
+    },
+    Subject { budget: Some(Budget::Operation(5800)), libbpf: Some(""), ..plain("solisten", Load::Listens) },
+    plain("tcpretrans", Load::Retransmits),
+    plain("tcpdrop", Load::Drops),
+    Subject {
+        args: || "-C 1".to_owned(),
+        variant: "-C 1",
+        budget: Some(Budget::Operation(1000)),
+        libbpf: Some("-C 1"),
+        bcc: Some(3850),
+        ..plain("tcptop", Load::Sends)
+    },
+    Subject {
+        args: || "-i 3600".to_owned(),
+        variant: "5 subnets",
+        budget: Some(Budget::Operation(350)),
+        bcc: Some(690),
+        ..plain("tcpsubnet", Load::Sends)
+    },
+    Subject {
+        args: many_subnets,
+        variant: "5000 subnets",
+        budget: Some(Budget::Operation(350)),
+        ..plain("tcpsubnet", Load::Sends)
+    },
+    Subject {
+        args: many_subnets,
+        variant: "5000 subnets, kprobes",
+        rung: Some("kprobe"),
+        ..plain("tcpsubnet", Load::Sends)
+    },
+    Subject {
+        args: || "1".to_owned(),
+        variant: "1",
+        budget: Some(Budget::Operation(350)),
+        libbpf: Some("1"),
+        ..plain("softirqs", Load::Sends)
+    },
+    Subject {
+        args: || "1".to_owned(),
+        variant: "1",
+        budget: Some(Budget::Operation(350)),
+        libbpf: Some("1"),
+        bcc: Some(1800),
+        ..plain("softirqs", Load::Datagrams)
+    },
+    // One packet out and one in.
+    Subject {
+        args: queues_of_lo,
+        variant: "-n lo",
+        budget: Some(Budget::Operation(400)),
+        bcc: Some(2000),
+        ..plain("netqtop", Load::Datagrams)
+    },
+    Subject {
+        args: queues_of_lo,
+        variant: "-n lo, raw_tp",
+        rung: Some("raw_tp"),
+        ..plain("netqtop", Load::Datagrams)
+    },
+    idle("tcpretrans", String::new, ""),
+    idle("tcpretrans", || "-l".to_owned(), "-l"),
+    idle("tcpdrop", String::new, ""),
+    idle("solisten", String::new, ""),
+    // Nobody connects but process 1, as on a host that only accepts.
+    idle("tcpconnlat", || "-p 1".to_owned(), "-p 1"),
+];
+
+fn queues_of_lo() -> String {
+    "-n lo -i 3600".to_owned()
+}
+
+/// 5000 subnets, and that of the traffic at their end.
+fn many_subnets() -> String {
+    let subnet = |nth: u32| format!("127.{}.{}.0/24", 1 + nth % 200, nth / 200);
+    let others: Vec<String> = (0..5000).map(subnet).collect();
+    format!("-i 3600 {},127.0.0.1/32", others.join(","))
+}
+
+impl Subject {
+    /// Operations per measurement.
+    pub(crate) fn count(&self) -> u32 {
+        match self.load {
+            Load::Connects | Load::Resets => 3000,
+            Load::Listens => 6000,
+            Load::Sends | Load::Datagrams => 20_000,
+            Load::Drops => 4000,
+            Load::Retransmits => 500,
+        }
+    }
+
+    /// The tool and its variant.
+    pub(crate) fn name(&self) -> String {
+        format!("{} {}", self.tool, self.variant).trim_end().to_owned()
+    }
+}
