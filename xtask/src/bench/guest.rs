@@ -138,7 +138,7 @@ fn libraries() -> Vec<(PathBuf, String)> {
 /// The script's beginning. A minute before each load, which costs nothing here, so that no connection of an earlier one
 /// is left in TIME_WAIT, where the search for a free port would meet it.
 const PRELUDE: &str = "\
-load() { sleep 61; /bin/load load $1 $2; }
+load() { /bin/load load $1 $2; }
 for warm in connects resets listens sends datagrams; do /bin/load load $warm 301 >/dev/null; done
 nft add table ip bench
 ";
@@ -168,13 +168,14 @@ fn script(contenders: &[Contender], starts: &[(String, String)]) -> String {
         let load = load.name();
         write!(
             text,
-            "base=$(load {load} {count})\n\
+            "sleep 61\n\
+             base=$(load {load} {count})\n\
              rm -f /tmp/ready /tmp/rows\n\
              {command} >/tmp/rows 2>/tmp/err &\n\
              pid=$!\n\
              tries=0\n\
              while [ ! -s /tmp/ready ] && [ ! -s /tmp/rows ] && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries+1)); done\n\
-             sleep 0.5\n\
+             sleep 61\n\
              read first rest </proc/$pid/schedstat\n\
              with=$(load {load} {count})\n\
              read before rest </proc/$pid/schedstat\n\

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use super::guest::{Cost, Found};
-use super::subjects::{Budget, NOISE_PERCENT};
+use super::subjects::Budget;
 use super::{PEERS, STARTS, Start, Started, find_peer, version};
 use crate::build;
 use crate::load::Load;
@@ -28,13 +28,24 @@ A *connection* is connect, accept, 64 bytes sent and read, both ends closed (ten
 closed by the accepting end before it read (six). *Send + receive* moves 1000 bytes. A *datagram* of 100 bytes is one
 packet out and one in. A *drop* is a segment that a packet filter drops on its way out, a *retransmit* one that it had
 dropped on its way in.";
+const MISSED: &str = "\
+What misses its budget, and where it goes. **tcptop** looks into a hash table per send and per receive, by a key of 64
+bytes: the process, its name and both ends of the connection. tcpsubnet, whose programs hang at the same place and add to
+an array, shows what that would cost without the table. **softirqs**: a message over TCP is two soft interrupts, so four
+runs of a program, each with a look at the clock and into an array.";
 const IDLE: &str = "\
 What tools add to each connection while what they look for does not happen: no retransmit, no drop, no listen; and for
-tcpconnlat no connect by the process it is told to watch, as on a host that only accepts. Two runs without any tool differ
-by up to";
+tcpconnlat no connect by the process it is told to watch (both ends are counted here, of a host that only accepts half of
+it). That is *met* if it is not more than the runs without any tool differ among each other, here by";
+const IDLE_WHY: &str = "\
+tcpconnlat's program runs at each packet of a connection that is being made or ended, to look at the socket's state.
+Before Linux 6.11, which tells the socket that a dropped packet was for, tcpdrop's runs at each packet that TCP looks at.";
 const START: &str = "\
-From exec to the first line or to where everything is attached; the most memory that was resident until then, and in the
-guest after the traffic above. In the guest a start is counted in millions of instructions.";
+From exec to the first line or to where everything is attached, the median of";
+const START_REST: &str = "\
+starts on this machine; the most memory that was resident until then. Then the same in the guest, by its clock, waiting
+included, and the most memory that was resident after the traffic above. A figure from this machine depends on what else
+it does at the time.";
 
 /// Everything that was measured.
 ///
@@ -47,12 +58,15 @@ pub(super) fn markdown(binary: &Path, kernel: &str, starts: &[Started], found: &
     environment(&mut text, kernel);
     writeln!(text, "\n## Cost per operation\n\n{COST}\n\n{LOADS}\n")?;
     costs(&mut text, found);
+    writeln!(text, "\n{MISSED}")?;
     let idle = found.iter().any(|found| matches!(found.subject.budget, Some(Budget::Nothing)));
     if idle {
-        writeln!(text, "\n## Cost where nothing happens\n\n{IDLE} {NOISE_PERCENT} %.\n")?;
-        nothing(&mut text, found);
+        let noise = noise(found);
+        writeln!(text, "\n## Cost where nothing happens\n\n{IDLE}\n{noise:.2} % of what they take.\n")?;
+        nothing(&mut text, found, noise);
+        writeln!(text, "\n{IDLE_WHY}")?;
     }
-    writeln!(text, "\n## Start, memory, size\n\n{START} Median of {STARTS} starts on this machine.\n")?;
+    writeln!(text, "\n## Start, memory, size\n\n{START} {STARTS}\n{START_REST}\n")?;
     started(&mut text, starts, found);
     sizes(&mut text, binary, starts)?;
     Ok(text)
@@ -138,7 +152,19 @@ fn costs(text: &mut String, found: &[Found]) {
     }
 }
 
-fn nothing(text: &mut String, found: &[Found]) {
+/// By how much the runs of the first load without a tool differ: percent.
+fn noise(found: &[Found]) -> f64 {
+    let bases = found.iter().filter(|found| found.subject.load == Load::Connects);
+    let bases: Vec<i64> = bases
+        .flat_map(|found| [Some(&found.ours), found.peer.as_ref()])
+        .flatten()
+        .map(|cost| cost.base)
+        .collect();
+    let (least, most) = (bases.iter().min().copied().unwrap_or(0), bases.iter().max().copied().unwrap_or(0));
+    if least == 0 { 0.0 } else { (most - least) as f64 * 100.0 / least as f64 }
+}
+
+fn nothing(text: &mut String, found: &[Found], noise: f64) {
     text.push_str("| tool | a connection takes | netbcc adds | part of it | |\n|---|--:|--:|--:|---|\n");
     for found in found.iter().filter(|found| matches!(found.subject.budget, Some(Budget::Nothing))) {
         let per = Share::new(found, &found.ours);
@@ -149,7 +175,7 @@ fn nothing(text: &mut String, found: &[Found]) {
             found.subject.name(),
             per.base,
             per.added,
-            met(percent < NOISE_PERCENT as f64)
+            met(percent <= noise)
         )
         .expect("a String takes all");
     }
@@ -157,27 +183,27 @@ fn nothing(text: &mut String, found: &[Found]) {
 
 fn started(text: &mut String, starts: &[Started], found: &[Found]) {
     text.push_str(
-        "| tool | start here, ms | memory, KiB | start in the guest, M | memory after traffic, KiB | libbpf-tools here, ms | start in the guest, M | memory after traffic, KiB |\n\
+        "| tool | start here, ms | memory, KiB | start in the guest, ms | memory after traffic, KiB | libbpf-tools here, ms | in the guest, ms | memory after traffic, KiB |\n\
          |---|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for Started { tool, here, peer_here } in starts {
         let of = |start: &Result<Start>| match start {
             Ok(start) => (format!("{:.1}", start.ns as f64 / 1e6), start.kib.to_string()),
-            Err(why) => (format!("{why:#}"), String::new()),
+            Err(why) => (format!("not ({why:#})"), String::new()),
         };
         let (ms, kib) = of(here);
         let peer_ms = peer_here.as_ref().map_or(String::new(), |start| of(start).0);
         let found = found.iter().find(|found| found.subject.tool == *tool);
-        let millions = |start: Option<Start>| {
+        let millis = |start: Option<Start>| {
             start.map_or(String::new(), |start| format!("{:.1}", start.ns as f64 / 1e6))
         };
         let kibs = |cost: Option<&Cost>| cost.map_or(String::new(), |cost| cost.kib.to_string());
         writeln!(
             text,
             "| {tool} | {ms} | {kib} | {} | {} | {peer_ms} | {} | {} |",
-            millions(found.and_then(|found| found.start)),
+            millis(found.and_then(|found| found.start)),
             kibs(found.map(|found| &found.ours)),
-            millions(found.and_then(|found| found.peer_start)),
+            millis(found.and_then(|found| found.peer_start)),
             kibs(found.and_then(|found| found.peer.as_ref())),
         )
         .expect("a String takes all");

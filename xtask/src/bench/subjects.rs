@@ -27,12 +27,9 @@ pub(crate) enum Budget {
     Operation(i64),
     /// Instructions per row.
     Row(i64),
-    /// Nothing: what it looks for does not happen. Less than this cannot be told from noise.
+    /// Nothing: what it looks for does not happen.
     Nothing,
 }
-
-/// Two runs of the same differ by less than this part of what they take.
-pub(crate) const NOISE_PERCENT: i64 = 1;
 
 /// A tool without arguments, under a load, on the rung that it takes by itself.
 const fn plain(tool: &'static str, load: Load) -> Subject {
