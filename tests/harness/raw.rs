@@ -19,6 +19,7 @@ const MAP_CREATE: libc::c_long = 0;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
 const OBJ_PIN: libc::c_long = 6;
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
+const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 
 /// `union bpf_attr`, as words; the kernel wants the tail that a command does not use to be zero.
 type Attr = [u64; 16];
@@ -93,6 +94,23 @@ pub fn program_exists(id: u32) -> io::Result<bool> {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// What the verifier did to a program: its name, and how many instructions were processed (since 5.16).
+pub fn program_verified(id: u32) -> io::Result<(String, u32)> {
+    let mut attr = Attr::default();
+    attr[0] = u64::from(id);
+    let program = bpf_fd(PROG_GET_FD_BY_ID, &attr)?;
+    // `struct bpf_prog_info`: the name is its word 8, of two; `verified_insns` the lower half of word 27.
+    let mut info = [0_u64; 29];
+    let mut attr = Attr::default();
+    attr[0] = pair(number(&program), u32::try_from(size_of_val(&info)).map_err(io::Error::other)?);
+    attr[1] = info.as_mut_ptr().expose_provenance() as u64;
+    bpf(OBJ_GET_INFO_BY_FD, &attr)?;
+    let name: Vec<u8> =
+        info[8..10].iter().flat_map(|word| word.to_ne_bytes()).take_while(|&b| b != 0).collect();
+    let [a, b, c, d, ..] = info[27].to_ne_bytes();
+    Ok((String::from_utf8_lossy(&name).into_owned(), u32::from_ne_bytes([a, b, c, d])))
 }
 
 /// A stream socket that speaks MPTCP; an error where the kernel has none.

@@ -24,6 +24,7 @@ mod tcpstates;
 mod tcpsubnet;
 mod tcptop;
 mod tcptracer;
+mod verifier;
 
 fn main() -> ExitCode {
     if let Some(code) = netbcc_tests::peer_main() {
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         trials("engine", &[Rung::Any], engine::CHECKS),
         trials("netqtop", &[Rung::Any], netqtop::ANY),
         trials("netqtop", &[Rung::Tracepoint, Rung::RawTp], netqtop::CHECKS),
+        trials("verifier", &[Rung::Any], verifier::CHECKS),
         trials("softirqs", &[Rung::Tracepoint], softirqs::CHECKS),
         trials("softirqs", &[Rung::Any], softirqs::ANY),
         trials("solisten", &[Rung::Any], solisten::ANY),
