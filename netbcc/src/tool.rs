@@ -55,6 +55,8 @@ pub struct Ctx {
     pub out: Out,
     /// What becomes of the tool's plan.
     pub purpose: Purpose,
+    /// Room for events in the ring, if not the usual.
+    pub ring_bytes: Option<u32>,
 }
 
 /// What becomes of a tool's plan.
@@ -71,7 +73,7 @@ pub enum Purpose {
 impl Ctx {
     /// A quiet run of `spec`.
     pub fn new(spec: &'static Spec, out: Out) -> Self {
-        Self { spec, verbose: false, out, purpose: Purpose::Trace }
+        Self { spec, verbose: false, out, purpose: Purpose::Trace, ring_bytes: None }
     }
 
     /// One line on stderr that every user should see: a degraded hook, lost events.

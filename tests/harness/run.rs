@@ -17,10 +17,12 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Pid, pipe2};
+use rustix::fs::{XattrFlags, setxattr};
 use tempfile::TempDir;
 
-use crate::kernel::{Rung, lacks_rung};
+use crate::kernel::{Rung, lacks_rung, skip};
 use crate::net::{END_PORT, Net};
 use crate::rows::{Cells, Format, Row, Rows, fenced};
 use crate::schema::Schema;
@@ -56,6 +58,18 @@ impl Copy {
     /// Where it is.
     pub fn path(&self) -> PathBuf {
         self.0.path().join("netbcc")
+    }
+
+    /// Gives it these file capabilities of the upper word, permitted and effective (`struct vfs_cap_data`), and no
+    /// others; skips the test where the file system has none.
+    pub fn grant(&self, upper: u32) {
+        const REVISION_2: u32 = 0x0200_0000;
+        const EFFECTIVE: u32 = 1;
+        let words = [REVISION_2 | EFFECTIVE, 0, 0, upper, 0];
+        let value: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        if let Err(error) = setxattr(self.path(), "security.capability", &value, XattrFlags::empty()) {
+            skip(format!("file capabilities ({error})"));
+        }
     }
 }
 
@@ -147,6 +161,8 @@ impl Launch {
             command.uid(uid).gid(uid);
         }
         let (ready, signal) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+        // The tool opens it by its name in /proc, whoever it is.
+        fchmod(&signal, Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IWOTH).expect("it is ours");
         // Times of day are compared with the system's clock.
         command.env("TZ", "UTC0");
         command.env("NETBCC_READY_FD", signal.as_raw_fd().to_string());

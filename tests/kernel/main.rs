@@ -12,6 +12,7 @@ use netbcc_tests::run::binary;
 mod doctor;
 mod engine;
 mod netqtop;
+mod power;
 mod softirqs;
 mod solisten;
 mod tcpaccept;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         trials("tcptracer", &Rung::FORCED, tcptracer::CHECKS),
     ]
     .into_iter()
+    .chain(engine::tools().map(|tool| trials(tool, &[Rung::Any], power::CHECKS)))
     .flatten()
     .collect();
     let conclusion = libtest_mimic::run(&args, all);

@@ -74,7 +74,9 @@ fn dispatch(call: Call, tools: &'static [Entry]) -> Result<()> {
 fn run_tool(entry: &'static Entry, args: Vec<OsString>) -> Result<()> {
     // BCC's developers' option, of which help, manual and completions do not speak.
     let ebpf = clap::Arg::new("ebpf").long("ebpf").hide(true).action(ArgAction::SetTrue);
-    let Some(matches) = parse_args((entry.command)().arg(ebpf), args)? else { return Ok(()) };
+    // For tests of what happens when it is full. No tool's option begins with this letter.
+    let ring = clap::Arg::new("x-ring-bytes").long("x-ring-bytes").hide(true).value_parser(parse::ring_bytes);
+    let Some(matches) = parse_args((entry.command)().arg(ebpf).arg(ring), args)? else { return Ok(()) };
     if matches.get_flag("ebpf") {
         return print(format!(
             "{name}: no source is generated at run time: its BPF object, {size} bytes in this binary, is \
@@ -84,7 +86,8 @@ fn run_tool(entry: &'static Entry, args: Vec<OsString>) -> Result<()> {
         ));
     }
     let verbose = std::env::var_os("NETBCC_LOG").is_some_and(|level| level == "debug");
-    let mut cx = Ctx { verbose, ..Ctx::new(entry.spec, Out::stdout()?) };
+    let ring_bytes = matches.get_one("x-ring-bytes").copied();
+    let mut cx = Ctx { verbose, ring_bytes, ..Ctx::new(entry.spec, Out::stdout()?) };
     let ran = (entry.run)(&matches, &mut cx);
     // Rows that were printed before an error are as good as any.
     ran.and(cx.out.flush())

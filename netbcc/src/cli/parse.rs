@@ -152,6 +152,12 @@ fn fill(text: &mut String, words: &str, first: &str, rest: &str) {
     text.push('\n');
 }
 
+/// Parses the size of a ring buffer: a power of two of whole pages.
+pub(super) fn ring_bytes(text: &str) -> Result<u32, String> {
+    let bytes = text.parse().ok().filter(|bytes: &u32| *bytes >= 4096 && bytes.is_power_of_two());
+    bytes.ok_or_else(|| "not a power of two from 4096 on".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -22,6 +22,7 @@ use super::hook::RungName;
 use super::ledger::Ledger;
 pub use super::ledger::Losses;
 use super::object::Object;
+use crate::sys::confine::confine;
 use crate::tool::Ctx;
 
 /// How long we rest after a batch. Rows still leave well within 50 ms of their event.
@@ -123,8 +124,7 @@ impl Probe {
         let events = watch(duplicate(&ring)?, Interest::READABLE).context("watch the ring buffer")?;
         self.ring = Some(ring);
         let reader = Reader::watch();
-        cx.out.flush()?;
-        say_ready()?;
+        self.begin(cx)?;
 
         let mut resting = false;
         let mut again: Option<Instant> = None;
@@ -150,6 +150,14 @@ impl Probe {
             again = [rest, wish].into_iter().flatten().min().map(|wait| Instant::now() + wait);
         }
         self.finish(cx, on_batch)
+    }
+
+    /// Everything is attached and open: gives up all power, hands out what was printed, says that we are ready.
+    pub(super) fn begin(&self, cx: &mut Ctx) -> Result<()> {
+        let ready = ready()?;
+        confine(|| self.losses().is_ok())?;
+        cx.out.flush()?;
+        ready.map_or(Ok(()), |mut file| file.write_all(b"\n")).context("write to NETBCC_READY_FD")
     }
 
     /// The last events, the last words.
@@ -254,12 +262,9 @@ impl Reader {
 }
 
 /// Scripts and tests may wait for readiness on a descriptor, which works in every output format.
-pub(super) fn say_ready() -> Result<()> {
-    let Ok(fd) = std::env::var("NETBCC_READY_FD") else { return Ok(()) };
+fn ready() -> Result<Option<File>> {
+    let Ok(fd) = std::env::var("NETBCC_READY_FD") else { return Ok(None) };
     let number: u32 = fd.parse().with_context(|| format!("NETBCC_READY_FD={fd}"))?;
-    let mut file = File::options()
-        .write(true)
-        .open(format!("/proc/self/fd/{number}"))
-        .with_context(|| format!("NETBCC_READY_FD={fd}"))?;
-    file.write_all(b"\n").context("write to NETBCC_READY_FD")
+    let file = File::options().write(true).open(format!("/proc/self/fd/{number}"));
+    file.map(Some).with_context(|| format!("NETBCC_READY_FD={fd}"))
 }

@@ -48,6 +48,7 @@ const RING_BYTES: u32 = 1 << 20;
 #[must_use]
 pub struct Plan {
     purpose: Purpose,
+    ring_bytes: u32,
     object: &'static [u8],
     ladders: Vec<&'static Ladder>,
     fields: Vec<Field>,
@@ -69,6 +70,7 @@ impl Plan {
     pub fn new(cx: &Ctx) -> Self {
         Self {
             purpose: cx.purpose,
+            ring_bytes: cx.ring_bytes.unwrap_or(RING_BYTES),
             object: cx.spec.object,
             ladders: Vec::new(),
             fields: Vec::new(),
@@ -388,7 +390,7 @@ impl Plan {
         let shared = [("OFFSETS", kernel.offsets().as_bytes()), ("FILTER", self.filter.as_bytes())];
         let globals: HashMap<&str, (&[u8], bool)> =
             own.chain(shared).map(|(name, value)| (name, (value, true))).collect();
-        let sizes = [&self.sizes[..], &[("EVENTS", RING_BYTES)]].concat();
+        let sizes = [&self.sizes[..], &[("EVENTS", self.ring_bytes)]].concat();
         let pinned = self.pinned.iter().map(|(name, fd)| Ok((*name, fd.try_clone()?)));
         let pinned = pinned.collect::<io::Result<_>>().context("duplicate a map's descriptor")?;
         Object::parse(self.object, globals, &sizes, pinned).context("its BPF object")

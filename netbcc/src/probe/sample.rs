@@ -9,7 +9,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-use super::drain::{Probe, Reader, event_loop, say_ready, until, watch};
+use super::drain::{Probe, Reader, event_loop, until, watch};
 use super::ledger::Losses;
 use crate::cli::Every;
 use crate::tool::Ctx;
@@ -84,8 +84,7 @@ impl Probe {
         let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
         let mut watched = watched.map(Eye::open).transpose()?;
         let reader = Reader::watch();
-        cx.out.flush()?;
-        say_ready()?;
+        self.begin(cx)?;
 
         let mut told = Losses::default();
         let mut printed = 0;

@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 
@@ -25,8 +25,10 @@ const CHUNK: usize = 64 << 10;
 type Named = Vec<(u64, Option<String>)>;
 
 /// Asks for names, and remembers them.
-#[derive(Default)]
 pub struct Names {
+    /// Until the worker takes it. Who may see addresses is decided when it is opened (`CAP_SYSLOG`), and the tool gives
+    /// up its power before the first question.
+    table: Option<io::Result<File>>,
     known: HashMap<u64, Option<String>>,
     asked: HashSet<u64>,
     worker: Option<Worker>,
@@ -39,14 +41,14 @@ struct Worker {
 }
 
 impl Worker {
-    fn start() -> io::Result<Self> {
+    fn start(mut table: File) -> io::Result<Self> {
         let (questions, asked) = channel::<Vec<u64>>();
         let (told, answers) = channel();
         thread::Builder::new().name("kallsyms".into()).spawn(move || {
             while let Ok(mut addresses) = asked.recv() {
                 // Whatever was asked meanwhile is answered by the same pass.
                 addresses.extend(asked.try_iter().flatten());
-                if told.send(File::open(TABLE).and_then(|table| name_all(table, addresses))).is_err() {
+                if told.send(table.rewind().and_then(|()| name_all(&table, addresses))).is_err() {
                     return;
                 }
             }
@@ -56,9 +58,10 @@ impl Worker {
 }
 
 impl Names {
-    /// Nothing is known yet, and nothing is read.
-    pub fn new() -> Self {
-        Self::default()
+    /// Opens the table. Nothing is known yet, and nothing is read.
+    pub fn open() -> Self {
+        let table = Some(File::open(TABLE));
+        Self { table, known: HashMap::new(), asked: HashSet::new(), worker: None, failed: None }
     }
 
     /// Asks for the names of these addresses, as far as they are not known.
@@ -71,8 +74,8 @@ impl Names {
         if new.is_empty() {
             return;
         }
-        if self.worker.is_none() {
-            match Worker::start() {
+        if let Some(table) = self.table.take() {
+            match table.and_then(Worker::start) {
                 Ok(worker) => self.worker = Some(worker),
                 Err(error) => return self.give_up(&error),
             }
@@ -261,7 +264,7 @@ mod tests {
 
     #[test]
     fn names_come_once_they_were_asked_for() {
-        let mut names = Names::new();
+        let mut names = Names::open();
         assert_eq!(names.of(1), None);
         names.ask(&[1]);
         names.take(true);

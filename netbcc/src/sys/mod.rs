@@ -3,6 +3,7 @@
 
 pub mod bpf;
 pub mod btf;
+pub mod confine;
 pub mod kallsyms;
 pub mod link;
 pub mod machine;

@@ -169,7 +169,7 @@ impl Tool for Tcpdrop {
         let mut probe = plan.global("CONFIG", &config).global("REASONS", &*kept).attach(cx)?;
         cx.out.header(&table);
         let mut drops =
-            Drops { reasons, stacks: HashMap::new(), names: Names::new(), waiting: VecDeque::new() };
+            Drops { reasons, stacks: HashMap::new(), names: Names::open(), waiting: VecDeque::new() };
         probe.stream(cx, |cx: &mut Ctx, batch: &Batch| Ok(drops.print(cx, &table, batch)))
     }
 }

@@ -1,0 +1,94 @@
+//! Giving up what is not needed any more: once everything is attached and open, a tool only reads maps and writes
+//! to its output. What attacks it then through what it prints gets nothing.
+
+use anyhow::{Context as _, Result};
+use landlock::{ABI, Access as _, AccessFs, AccessNet, Ruleset, RulesetAttr as _, RulesetCreated};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, set_capabilities,
+    set_no_new_privs,
+};
+
+/// Drops all capabilities of this thread and of threads to come, for good, and with Landlock (where the kernel has
+/// it) the right to change, make or execute any file and to open TCP connections. What is open stays open.
+///
+/// `works` tells whether maps can still be read: kernels before 5.19 want `CAP_BPF` for that where
+/// kernel.unprivileged_bpf_disabled is set, so there it is kept.
+///
+/// # Errors
+/// The kernel does not let us, which it always does.
+pub fn confine(works: impl FnOnce() -> bool) -> Result<()> {
+    let none = CapabilitySet::empty();
+    let permitted = capabilities(None).context("read our capabilities")?.permitted;
+    if !permitted.is_empty() {
+        clear_ambient_capability_set().context("clear the ambient capabilities")?;
+        set(none, permitted)?;
+        let kept = if works() { none } else { permitted & CapabilitySet::BPF };
+        set(kept, kept)?;
+    }
+    set_no_new_privs(true).context("set no_new_privs")?;
+    // As far as the kernel knows it; reading stays: /proc/self, /proc/loadavg, the time zone.
+    let ruleset = Ruleset::default()
+        .handle_access(AccessFs::from_write(ABI::V5) | AccessFs::Execute)
+        .and_then(|rules| rules.handle_access(AccessNet::from_all(ABI::V5)))
+        .and_then(Ruleset::create);
+    ruleset.and_then(RulesetCreated::restrict_self).context("restrict ourselves with Landlock")?;
+    Ok(())
+}
+
+fn set(effective: CapabilitySet, permitted: CapabilitySet) -> Result<()> {
+    let sets = CapabilitySets { effective, permitted, inheritable: CapabilitySet::empty() };
+    set_capabilities(None, sets).context("drop capabilities")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::io::{ErrorKind, Write as _};
+    use std::process::Command;
+    use std::thread;
+
+    use super::*;
+
+    /// Capabilities, and what Landlock forbids, are a thread's own.
+    fn confined<T: Send + 'static>(check: impl FnOnce() -> T + Send + 'static) -> T {
+        let thread = thread::spawn(|| {
+            confine(|| true).unwrap();
+            check()
+        });
+        thread.join().unwrap()
+    }
+
+    #[test]
+    fn nothing_is_left_of_our_power() {
+        let status = confined(|| fs::read_to_string("/proc/thread-self/status").unwrap());
+        for line in ["CapInh:\t0000000000000000", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000"] {
+            assert!(status.contains(line), "{status}");
+        }
+        assert!(
+            status.contains("CapAmb:\t0000000000000000") && status.contains("NoNewPrivs:\t1"),
+            "{status}"
+        );
+    }
+
+    #[test]
+    fn what_is_open_stays_open_and_nothing_else_can_be_changed() {
+        let path = std::env::temp_dir().join(format!("netbcc-confine-{}", std::process::id()));
+        let mut open = File::create(&path).unwrap();
+        let own = path.clone();
+        let refused = confined(move || {
+            open.write_all(b"x").unwrap();
+            assert_eq!(fs::read(&own).unwrap(), b"x");
+            [File::create(&own).err(), fs::remove_file(&own).err(), Command::new("/bin/true").status().err()]
+        });
+        fs::remove_file(&path).unwrap();
+        let enforced =
+            fs::read_to_string("/sys/kernel/security/lsm").is_ok_and(|list| list.contains("landlock"));
+        if enforced {
+            assert!(
+                refused.iter().flatten().filter(|error| error.kind() == ErrorKind::PermissionDenied).count()
+                    == 3,
+                "{refused:?}"
+            );
+        }
+    }
+}

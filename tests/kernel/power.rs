@@ -1,0 +1,74 @@
+//! What power each tool needs, and that it keeps none: every check for every tool.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use netbcc_tests::checks;
+use netbcc_tests::kernel::{Case, Check};
+use netbcc_tests::net::Net;
+use netbcc_tests::run::{Copy, Launch, PATIENCE, Run};
+
+use crate::engine::least;
+
+pub(crate) const CHECKS: &[Check] =
+    checks![once_it_runs_it_has_no_power, an_ordinary_user_needs_the_power_of_two_file_capabilities];
+
+/// Neither capabilities nor a way to get them back, in any thread. One that ended already may take its time to go.
+fn has_no_power(run: &Run<'_>) {
+    let deadline = Instant::now() + PATIENCE;
+    while let Some(power) = power_of(run.pid()) {
+        if Instant::now() > deadline {
+            run.fail(&power);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What a thread of the process can do, if there is one that can.
+fn power_of(pid: u32) -> Option<String> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let statuses = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("status")).ok());
+    let none = format!("{:016x}", 0);
+    statuses.into_iter().find(|status| {
+        [("CapInh", &*none), ("CapPrm", &none), ("CapEff", &none), ("CapAmb", &none), ("NoNewPrivs", "1")]
+            .iter()
+            .any(|(name, value)| !status.lines().any(|line| line == format!("{name}:\t{value}")))
+    })
+}
+
+/// Ends well, after having printed what is to be seen, and with the last look at what was lost.
+fn works(case: &Case, run: Run<'_>, net: &Net) {
+    let client = net.peer("client");
+    client.refused(net.v4(80));
+    if ["tcpconnect", "tcplife"].contains(&case.tool) {
+        run.rows(1).are("PID", &[client.pid()]);
+    }
+    let ended = run.stop();
+    ended.code(0);
+    assert!(!ended.stderr.contains("denied") && !ended.stderr.contains("permitted"), "{}", ended.stderr);
+}
+
+fn once_it_runs_it_has_no_power(case: &Case) {
+    let net = Net::new();
+    let run = case.launch(least(case.tool)).start(&net);
+    has_no_power(&run);
+    works(case, run, &net);
+}
+
+fn an_ordinary_user_needs_the_power_of_two_file_capabilities(case: &Case) {
+    /// Bits of the upper word (include/uapi/linux/capability.h).
+    const PERFMON: u32 = 1 << (38 - 32);
+    const BPF: u32 = 1 << (39 - 32);
+    let net = Net::new();
+    let copy = Copy::new();
+    let launch = || Launch::new(case.tool, least(case.tool)).program(copy.path()).user(65_534);
+    for (capabilities, missing) in [(BPF, "CAP_PERFMON is missing"), (PERFMON, "CAP_BPF is missing")] {
+        copy.grant(capabilities);
+        launch().ends().code(1).one_line(case.tool, &[missing, "cap_bpf,cap_perfmon=ep"]);
+    }
+    copy.grant(BPF | PERFMON);
+    let run = launch().start(&net);
+    has_no_power(&run);
+    works(case, run, &net);
+}
