@@ -36,7 +36,8 @@ runs of a program, each with a look at the clock and into an array.";
 const IDLE: &str = "\
 What tools add to each connection while what they look for does not happen: no retransmit, no drop, no listen; and for
 tcpconnlat no connect by the process it is told to watch (both ends are counted here, of a host that only accepts half of
-it). That is *met* if it is not more than the runs without any tool differ among each other, here by";
+it). Each is the shortest of three runs. *Met* is what is not more than the runs without any tool differ among each other,
+here by";
 const IDLE_WHY: &str = "\
 tcpconnlat's program runs at each packet of a connection that is being made or ended, to look at the socket's state.
 Before Linux 6.11, which tells the socket that a dropped packet was for, tcpdrop's runs at each packet that TCP looks at.";
