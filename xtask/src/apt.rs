@@ -68,9 +68,14 @@ pub(crate) fn depends(meta: &str) -> Result<Vec<String>> {
 /// # Errors
 /// apt-get fails also after an update of its lists.
 pub(crate) fn download(package: &str, into: &Path) -> Result<()> {
+    download_all(&[package], into)
+}
+
+fn download_all(packages: &[&str], into: &Path) -> Result<()> {
     let download = || {
         run(Command::new("apt-get")
-            .args(["-o", "APT::Sandbox::User=root", "download", "-qq", package])
+            .args(["-o", "APT::Sandbox::User=root", "download", "-qq"])
+            .args(packages)
             .current_dir(into))
     };
     if download().is_ok() {
@@ -86,6 +91,37 @@ pub(crate) fn download(package: &str, into: &Path) -> Result<()> {
 /// # Errors
 /// apt-get fails also after an update of its lists, or there is no room.
 pub(crate) fn unpack(package: &str, into: &Path) -> Result<()> {
+    if !offers(package) {
+        bail!("this machine's package lists have no {package}");
+    }
+    unpack_all(&plan(package, &[])?, into)
+}
+
+/// Unpacks a package below the folder `into` with every package it needs, down to the C library, and with the packages
+/// `besides`, without what those need.
+///
+/// # Errors
+/// As [`unpack`].
+pub(crate) fn unpack_whole(package: &str, besides: &[String], into: &Path) -> Result<()> {
+    if let Some(missing) =
+        [package].into_iter().chain(besides.iter().map(String::as_str)).find(|p| !offers(p))
+    {
+        bail!("this machine's package lists have no {missing}");
+    }
+    // As if nothing were installed.
+    let mut packages = plan(package, &["-o", "Dir::State::status=/dev/null"])?;
+    packages.extend(besides.iter().cloned());
+    unpack_all(&packages, into)
+}
+
+/// The packages that installing this one would add.
+fn plan(package: &str, options: &[&str]) -> Result<Vec<String>> {
+    let mut cmd = Command::new("apt-get");
+    cmd.args(["install", "--simulate", "--yes", "--no-install-recommends"]).args(options).arg(package);
+    Ok(parse_plan(&output(&mut cmd)?))
+}
+
+fn unpack_all(packages: &[String], into: &Path) -> Result<()> {
     let part = into.with_extension("part");
     for old in [part.as_path(), into] {
         if old.exists() {
@@ -94,16 +130,8 @@ pub(crate) fn unpack(package: &str, into: &Path) -> Result<()> {
     }
     let debs = part.join("debs");
     fs::create_dir_all(&debs)?;
-    let plan = || {
-        let mut cmd = Command::new("apt-get");
-        output(cmd.args(["install", "--simulate", "--yes", "--no-install-recommends", package]))
-    };
-    if !offers(package) {
-        bail!("this machine's package lists have no {package}");
-    }
-    for needed in parse_plan(&plan()?) {
-        download(&needed, &debs)?;
-    }
+    let names: Vec<&str> = packages.iter().map(String::as_str).collect();
+    download_all(&names, &debs)?;
     for deb in fs::read_dir(&debs)? {
         run(Command::new("dpkg-deb").arg("-x").arg(deb?.path()).arg(&part))?;
     }

@@ -11,6 +11,7 @@
 mod apt;
 mod bench;
 mod build;
+mod compare;
 mod cpio;
 mod elf;
 mod initramfs;
@@ -40,6 +41,7 @@ cargo xtask vm --kernel 6.1|6.12 [--timeout SECONDS] [-- COMMAND...]
                                              a shell in such a guest, or one command and its exit code; a COMMAND of
                                              one word is a shell line: -- 'uname -r; ip link'
 cargo xtask bench [TOOL...]                  what the tools cost, beside libbpf-tools; all of them: BENCHMARKS.md
+cargo xtask compare [TOOL...]                BCC's tool and netbcc's at once on the same traffic, row by row, in a guest
 ";
 
 fn main() -> ExitCode {
@@ -67,10 +69,11 @@ fn verb(mut args: Vec<OsString>) -> Result<ExitCode> {
         }
         Some("test") => test::test(&test::Options::parse(&args)?),
         Some("bench") => bench::bench(&args),
-        // Inside the benchmark's guest.
-        Some("load") => {
+        Some("compare") => compare::compare(&args),
+        // Inside the guests of the benchmark and of the comparison.
+        Some(inside @ ("load" | "beside")) => {
             let words: Vec<&str> = args.iter().filter_map(|arg| arg.to_str()).collect();
-            load::load(&words)?;
+            if inside == "load" { load::load(&words) } else { compare::beside(&words) }?;
             Ok(ExitCode::SUCCESS)
         }
         Some("vm") => vm::vm(&vm::Options::parse(args)?),

@@ -248,6 +248,7 @@ fn guest(
         memory: 2048,
         smp: 2,
         icount: false,
+        disk: None,
         files: vec![
             (binary.to_owned(), "/bin/netbcc".to_owned()),
             (tests.to_owned(), "/bin/kernel-tests".to_owned()),

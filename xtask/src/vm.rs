@@ -30,6 +30,8 @@ pub(crate) struct Guest<'a> {
     pub(crate) smp: u32,
     /// Guest time counts guest instructions: for comparing costs. Wants one processor.
     pub(crate) icount: bool,
+    /// The image of a file system: `/dev/nvme0n1`, for reading only.
+    pub(crate) disk: Option<PathBuf>,
     /// Files of this machine and where they go in the guest. Programs bring their shared libraries.
     pub(crate) files: Vec<(PathBuf, String)>,
     /// The shell script to run.
@@ -164,6 +166,11 @@ impl Guest<'_> {
         if self.icount {
             cmd.args(["-icount", "shift=0,align=off,sleep=off"]);
         }
+        if let Some(disk) = &self.disk {
+            // A device whose driver is part of the cloud kernels, as is ext4.
+            cmd.arg("-drive").arg(format!("file={},if=none,id=disk,format=raw,readonly=on", disk.display()));
+            cmd.args(["-device", "nvme,serial=disk,drive=disk"]);
+        }
         cmd.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(&files.initramfs);
         cmd.args(["-append", CMDLINE]);
         Ok(cmd)
@@ -275,6 +282,7 @@ pub(crate) fn vm(options: &Options) -> Result<ExitCode> {
         memory: 2048,
         smp: 2,
         icount: false,
+        disk: None,
         files: vec![(binary, "/bin/netbcc".to_owned())],
         script: options.script(),
         timeout: options.timeout.unwrap_or(Duration::from_mins(10)),

@@ -102,6 +102,7 @@ pub(super) fn measure(binary: &Path, kernel: &Kernel, subjects: &[&'static Subje
         memory: 2048,
         smp: 1,
         icount: true,
+        disk: None,
         files,
         script: script(&contenders, &starts),
         timeout: Duration::from_mins(40),
