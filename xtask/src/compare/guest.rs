@@ -42,6 +42,7 @@ pub(crate) fn beside(args: &[&str]) -> Result<()> {
     let [tool] = args else { bail!("beside TOOL") };
     let subject = SUBJECTS.iter().find(|subject| subject.tool == *tool).context("no such tool")?;
     println!("{NOTE}{tool}: starting");
+    subject.traffic.prepare()?;
     let mut chroot = Command::new("chroot");
     chroot.args(["/bcc", "/usr/bin/python3", "-u"]).arg(format!("/usr/sbin/{tool}-bpfcc")).args(subject.args);
     let mut netbcc = Command::new("/bin/netbcc");
@@ -53,18 +54,19 @@ pub(crate) fn beside(args: &[&str]) -> Result<()> {
         if let Some(why) = tools.iter_mut().find_map(|tool| tool.ended(deadline)) {
             bail!("{why}");
         }
-        traffic::mark(FIRST)?;
+        subject.traffic.mark(FIRST)?;
         tools[0].wait(Duration::from_millis(500));
     }
     println!("{NOTE}{tool}: both are at work");
-    traffic::run()?;
-    traffic::mark(LAST)?;
+    subject.traffic.run()?;
+    subject.traffic.mark(LAST)?;
     let deadline = Instant::now() + TAIL;
     for tool in &mut tools {
         while !tool.shows(LAST) && Instant::now() < deadline {
             tool.wait(Duration::from_millis(500));
         }
     }
+    subject.traffic.clear()?;
     for mut tool in tools {
         tool.stop()?;
         for line in &tool.lines {

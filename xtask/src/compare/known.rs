@@ -1,24 +1,17 @@
 //! The known, intended differences from BCC. Anything else fails.
 
-/// One of them.
+/// Rows that netbcc's tool shows and BCC's does not.
 pub(super) struct Known {
     pub(super) tool: &'static str,
-    pub(super) what: What,
+    /// Whether it is such a row.
+    pub(super) is: fn(row: &str) -> bool,
     pub(super) reason: &'static str,
-}
-
-/// What differs.
-pub(super) enum What {
-    /// BCC's row has this cell where netbcc's has that one, in the column of this name.
-    Cell(&'static str, fn(bcc: &str, ours: &str) -> bool),
-    /// BCC does not have netbcc's row with this text.
-    OnlyOurs(fn(row: &str) -> bool),
 }
 
 /// The table.
 pub(super) const KNOWN: &[Known] = &[Known {
     tool: "tcptracer",
-    what: What::OnlyOurs(|row| cell(row, 1) == "C" && cell(row, 5).starts_with("[::ffff:")),
+    is: |row| cell(row, 1) == "C" && cell(row, 5).starts_with("[::ffff:"),
     reason: "BCC loses the connect of an IPv6 socket to an IPv4 address: it stores it as IPv4 and looks it up as IPv6",
 }];
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::known::{KNOWN, Known, What};
+use super::known::{KNOWN, Known};
 use super::subjects::{Measure, Subject};
 use super::traffic::{FIRST, LAST, names_port};
 
@@ -94,9 +94,7 @@ fn body<'a>(subject: &Subject, whose: &str, lines: &[&'a str], compared: &mut Co
 /// The rows without those that BCC is known not to have.
 fn without_known<'a>(subject: &Subject, rows: Vec<Row<'a>>, compared: &mut Compared) -> Vec<Row<'a>> {
     let is_known = |row: &Row| {
-        let fits = |known: &&Known| {
-            known.tool == subject.tool && matches!(known.what, What::OnlyOurs(is) if is(row.text))
-        };
+        let fits = |known: &&Known| known.tool == subject.tool && (known.is)(row.text);
         KNOWN.iter().find(fits).map(|known| known.reason)
     };
     let (known, rest): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| is_known(row).is_some());
@@ -137,25 +135,20 @@ fn compare_row(subject: &Subject, bcc: Row, ours: Row, compared: &mut Compared) 
                 let value = |row: Row, cell: &str| -> Option<f64> {
                     let start = match measure {
                         Measure::Since(_) => Row { text: row.first, ..row }.cell(nth),
-                        Measure::Span(_) => "0",
+                        Measure::Span(_) | Measure::Clock(_) => "0",
                     };
+                    if matches!(measure, Measure::Clock(_)) {
+                        return seconds(cell);
+                    }
                     Some(cell.parse::<f64>().ok()? - start.parse::<f64>().ok()?)
                 };
-                let (Measure::Since(within) | Measure::Span(within)) = measure;
+                let (Measure::Since(within) | Measure::Span(within) | Measure::Clock(within)) = measure;
                 let values = value(bcc, a.0).zip(value(ours, b.0));
                 as_wide && values.is_some_and(|(a, b)| (a - b).abs() <= *within)
             }
         };
-        if same {
-            continue;
-        }
-        let fits = |known: &&Known| {
-            known.tool == subject.tool
-                && matches!(known.what, What::Cell(name, differs) if name == column && differs(a.0, b.0))
-        };
-        match KNOWN.iter().find(fits) {
-            Some(known) => *compared.known.entry(known.reason).or_default() += 1,
-            None => wrong.push(column),
+        if !same {
+            wrong.push(column);
         }
     }
     if !wrong.is_empty() {
@@ -166,6 +159,13 @@ fn compare_row(subject: &Subject, bcc: Row, ours: Row, compared: &mut Compared) 
             ours.text
         ));
     }
+}
+
+/// The seconds of a time of day, `HH:MM:SS`.
+fn seconds(time: &str) -> Option<f64> {
+    let fields: Vec<f64> = time.split(':').map(|field| field.parse().ok()).collect::<Option<_>>()?;
+    let [hours, minutes, seconds] = fields[..] else { return None };
+    Some((hours * 60.0 + minutes) * 60.0 + seconds)
 }
 
 #[cfg(test)]
