@@ -54,7 +54,7 @@ use zerocopy::FromBytes as _;
 use super::{conn, object};
 use crate::cli::{Family, Json, Verbose, pid_or_all};
 use crate::error::usage;
-use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, wall};
+use crate::out::{About, Cell, Format, Kind, Rows, Table, data, escaped, left, wall};
 use crate::probe::hook::{Ladder, Need, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::sys::btf::Kernel;
@@ -325,17 +325,33 @@ pub struct Row {
     /// Why, in words.
     pub reason: Rc<str>,
     /// The functions that led there, innermost first.
-    pub stack: Rc<[String]>,
+    pub stack: Rc<Functions>,
     state_flags: StateFlags,
     reason_code: ReasonCode,
 }
 
 impl Row {
     /// The event with its words.
-    pub fn new(event: Event, reason: Rc<str>, stack: Rc<[String]>) -> Self {
+    pub fn new(event: Event, reason: Rc<str>, stack: Rc<Functions>) -> Self {
         let state_flags = StateFlags { state: event.state, flags: Flags(event.flags) };
         let reason_code = ReasonCode(Rc::clone(&reason), event.reason);
         Self { event, reason, stack, state_flags, reason_code }
+    }
+}
+
+/// The functions of a stack.
+pub struct Functions {
+    names: Vec<String>,
+    /// As they stand below a row, with the empty line that ends them. Made once: a flood repeats few stacks.
+    text: String,
+}
+
+impl Functions {
+    /// From names such as `tcp_v4_rcv+0x1`, innermost first.
+    pub fn new(names: Vec<String>) -> Self {
+        let mut text = names.iter().fold(String::new(), |text, name| text + "\t" + &escaped(name) + "\n");
+        text.push('\n');
+        Self { names, text }
     }
 }
 
@@ -394,7 +410,7 @@ struct Drops {
 
 enum Stack {
     Addresses(Vec<u64>),
-    Functions(Rc<[String]>),
+    Functions(Rc<Functions>),
 }
 
 /// How often names are looked for while somebody waits for them.
@@ -431,23 +447,23 @@ impl Drops {
     }
 
     /// The functions of a stack; `None`: not yet known.
-    fn stack_of(&mut self, number: u64) -> Option<Rc<[String]>> {
+    fn stack_of(&mut self, number: u64) -> Option<Rc<Functions>> {
         match self.stacks.get(&number) {
             Some(Stack::Functions(functions)) => Some(Rc::clone(functions)),
             Some(Stack::Addresses(frames)) => {
                 let names: Option<Vec<Option<&str>>> =
                     frames.iter().map(|&frame| self.names.of(frame)).collect();
-                let functions: Rc<[String]> = functions(&names?);
+                let functions = Rc::new(Functions::new(functions(&names?)));
                 self.stacks.insert(number, Stack::Functions(Rc::clone(&functions)));
                 Some(functions)
             }
-            None => Some(Rc::new([])),
+            None => Some(Rc::new(Functions::new(Vec::new()))),
         }
     }
 }
 
 /// The functions of a stack without those that trace it.
-fn functions(names: &[Option<&str>]) -> Rc<[String]> {
+fn functions(names: &[Option<&str>]) -> Vec<String> {
     let is = |name: Option<&str>, what: &str| name.is_some_and(|name| name.starts_with(what));
     // Where the kernel calls its tracepoints; on some kernels there are two such frames.
     let called = names.iter().rposition(|name| is(*name, "__traceiter_kfree_skb+"));
@@ -463,10 +479,7 @@ fn functions(names: &[Option<&str>]) -> Rc<[String]> {
 fn print_row(cx: &mut Ctx, table: &Table<Row>, row: &Row) {
     cx.out.row(table, row.event.ts_ns, row);
     if row.event.stack != 0 && cx.out.format() == Format::Text {
-        for function in &*row.stack {
-            cx.out.line(format_args!("\t{function}"));
-        }
-        cx.out.line("");
+        cx.out.raw().extend_from_slice(row.stack.text.as_bytes());
     }
 }
 
@@ -541,7 +554,7 @@ pub fn table(args: &Options) -> Table<Row> {
         .col(data("netns", |r: &Row| r.event.netns.into()).about(conn::NETNS))
         .col_if(
             !args.no_stack,
-            data("stack", |r: &Row| Cell::List(&r.stack)).about(About::new(
+            data("stack", |r: &Row| Cell::List(&r.stack.names)).about(About::new(
                 Kind::List,
                 "The kernel's functions on the way to the drop, the last one first, with offsets; not with --no-stack. \
                  In text each has a line below the row.",
@@ -554,7 +567,7 @@ mod tests {
     use super::*;
 
     fn trimmed(names: &[Option<&str>]) -> Vec<String> {
-        functions(names).to_vec()
+        functions(names)
     }
 
     #[test]
