@@ -516,12 +516,16 @@ impl<'n> Run<'n> {
     /// Waits for this many lines on stdout.
     pub fn await_lines(&self, count: usize) -> Vec<String> {
         let deadline = Instant::now() + PATIENCE;
-        while self.lines().len() < count {
-            if !self.started.out.grow(self.lines().len(), deadline) {
+        loop {
+            // Counted once: a line that comes between two counts would be waited for in vain.
+            let lines = self.lines();
+            if lines.len() >= count {
+                return lines;
+            }
+            if !self.started.out.grow(lines.len(), deadline) {
                 self.fail(&format!("fewer than {count} lines"));
             }
         }
-        self.lines()
     }
 
     /// The header, which is the line before the first row.
