@@ -54,12 +54,17 @@ fn build_objects(workspace: &Path, out_dir: &Path) -> Result<PathBuf> {
     let arch = env::var("CARGO_CFG_TARGET_ARCH").context("set by cargo")?;
     // One folder for all of the outer profiles: `core` is compiled once (its fingerprint knows the compiler).
     let target_dir = out_dir.ancestors().nth(4).context("OUT_DIR is deep enough")?.join("bpf");
+    let mut flags = bpf_rustflags(&linker, &arch);
+    for flag in toolchain.same_everywhere(workspace) {
+        flags.push("\x1f");
+        flags.push(flag);
+    }
     let mut cargo: Command = toolchain.cargo();
     cargo
         .current_dir(workspace)
         .args(["build", "--package=probes-ebpf", "--bins", "--release", "--target=bpfel-unknown-none"])
         .args(["-Zbuild-std=core", "--quiet", "--locked"])
-        .env("CARGO_ENCODED_RUSTFLAGS", bpf_rustflags(&linker, &arch))
+        .env("CARGO_ENCODED_RUSTFLAGS", flags)
         // The user-space release profile is about size and symbols; the objects want neither.
         .env("CARGO_PROFILE_RELEASE_STRIP", "none")
         .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3")

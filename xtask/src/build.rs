@@ -1,13 +1,15 @@
 //! The release binary: one static file.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use xtask::toolchain::same_everywhere;
 
 use crate::elf::Elf;
-use crate::shell::{cargo, output, run, say, target};
+use crate::shell::{cargo, output, run, say, target, workspace};
 
 /// The binary is not to grow beyond this.
 const LIMIT: usize = 4 << 20;
@@ -18,11 +20,14 @@ const LIMIT: usize = 4 << 20;
 /// # Errors
 /// The compiler does not say what machine this is.
 pub(crate) fn static_cargo(verb: &str) -> Result<Command> {
-    let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-    flags.push_str(" -C target-feature=+crt-static");
+    let own = std::env::var("RUSTFLAGS").unwrap_or_default();
+    let mut flags: Vec<OsString> = own.split_whitespace().map(Into::into).collect();
+    flags.push("-Ctarget-feature=+crt-static".into());
+    flags.extend(same_everywhere(&workspace()));
     let mut cmd = cargo();
     cmd.arg(verb).args(["--locked", "--target", &triple()?]);
-    cmd.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", flags.trim_start());
+    // In the encoded form, in which a path may hold blanks.
+    cmd.env_remove("RUSTFLAGS").env("CARGO_ENCODED_RUSTFLAGS", flags.join(OsStr::new("\x1f")));
     // The tests travel into guests: lines for backtraces, but not megabytes of types.
     cmd.env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only");
     Ok(cmd)

@@ -17,6 +17,8 @@ pub struct Toolchain {
     pub rustc: PathBuf,
     /// The cargo that belongs to it.
     pub cargo: PathBuf,
+    /// Where its libraries and their sources are.
+    pub sysroot: PathBuf,
     /// A released compiler refuses `-Z` flags unless `RUSTC_BOOTSTRAP=1` is set.
     pub bootstrap: bool,
 }
@@ -63,7 +65,7 @@ impl Toolchain {
             bail!("no {}", cargo.display());
         }
         let bootstrap = !print(&["--version"])?.contains("nightly");
-        Ok(Self { rustc: rustc.to_owned(), cargo: cargo.to_owned(), bootstrap })
+        Ok(Self { rustc: rustc.to_owned(), cargo: cargo.to_owned(), sysroot, bootstrap })
     }
 
     /// A cargo command of this toolchain, free of the settings that an outer cargo leaves in the environment.
@@ -81,6 +83,13 @@ impl Toolchain {
         let mut cmd = self.command(&program);
         cmd.arg("clippy");
         Some(cmd)
+    }
+
+    /// [`same_everywhere`], also for the source of `core`.
+    pub fn same_everywhere(&self, workspace: &Path) -> Vec<OsString> {
+        let mut flags = same_everywhere(workspace);
+        flags.push(remap(&self.sysroot, "/src/rust"));
+        flags
     }
 
     fn command(&self, program: &Path) -> Command {
@@ -148,15 +157,35 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
 
 /// Where `bpf-linker` is: `$BPF_LINKER`, PATH, cargo's own bin folder, or this project's `target/tools/bin`.
 pub fn find_bpf_linker(workspace: &Path) -> Option<PathBuf> {
-    let cargo_home = env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));
     env::var_os("BPF_LINKER")
         .map(PathBuf::from)
         .filter(|file| file.is_file())
         .or_else(|| Some(workspace.join("target/tools/bin/bpf-linker")).filter(|file| file.is_file()))
         .or_else(|| on_path("bpf-linker"))
-        .or_else(|| Some(cargo_home?.join("bin/bpf-linker")).filter(|file| file.is_file()))
+        .or_else(|| Some(cargo_home()?.join("bin/bpf-linker")).filter(|file| file.is_file()))
+}
+
+/// Flags by which neither the folder of the workspace nor that of the crates' sources gets into what is built: the same
+/// source gives the same bytes wherever it lies.
+pub fn same_everywhere(workspace: &Path) -> Vec<OsString> {
+    let crates = cargo_home().map(|home| (home.join("registry/src"), "/src/crates"));
+    let folders = [(workspace.to_owned(), "/src/netbcc")].into_iter().chain(crates);
+    folders.map(|(from, to)| remap(&from, to)).collect()
+}
+
+/// The flag that lets `to` stand for the folder `from`.
+fn remap(from: &Path, to: &str) -> OsString {
+    let mut flag = OsString::from("--remap-path-prefix=");
+    flag.push(from);
+    flag.push("=");
+    flag.push(to);
+    flag
+}
+
+/// Cargo's own folder.
+fn cargo_home() -> Option<PathBuf> {
+    let own = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo"));
+    env::var_os("CARGO_HOME").map(PathBuf::from).or_else(own)
 }
 
 /// The flags that turn Rust into a BPF object with BTF, in cargo's encoded form (`CARGO_ENCODED_RUSTFLAGS`).
