@@ -151,6 +151,12 @@ impl Packet {
         Self(self.0.wrapping_add(bytes))
     }
 
+    /// Whether this comes after `other`.
+    #[inline(always)]
+    pub fn is_behind(self, other: Self) -> bool {
+        self.0 > other.0
+    }
+
     /// The `N` bytes here; zeroes if they cannot be read.
     #[inline(always)]
     pub fn read<const N: usize>(self) -> [u8; N] {

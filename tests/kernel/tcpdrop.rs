@@ -19,6 +19,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     the_header_is_exactly_these_bytes,
     a_row_and_its_stack_are_exactly_these_bytes,
     a_drop_on_the_way_in_is_of_the_socket_that_receives,
+    what_does_not_get_to_tcp_has_no_socket_of_an_earlier_packet,
     a_syn_ack_that_is_dropped_shows_the_state_of_the_open,
     what_tcp_itself_drops_has_its_socket_by_every_way,
     a_socket_filter_shows_where_the_kernel_tells_the_socket,
@@ -165,6 +166,21 @@ fn a_drop_on_the_way_in_is_of_the_socket_that_receives(case: &Case) {
     rows[0].is("SADDR", net.v4(0).ip()).is("SPORT", near.local().port());
     rows[0].is("DADDR", net.v4_of(2, 0).ip()).is("DPORT", 80).is("IP", 4);
     ends_in(&rows[0], "ESTABLISHED (PSH|ACK)", &reason("NETFILTER_DROP"));
+    run.finish();
+}
+
+fn what_does_not_get_to_tcp_has_no_socket_of_an_earlier_packet(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v4_of(2, 80));
+    net.near().nft(&drops("input", "tcp dport 80 meta length > 200"));
+    let run = start(case, "", &net, &client);
+    // The listener looks at the first packet. The next one is in the same place in memory, and over loopback the kernel
+    // does not look for its socket before the firewall.
+    let near = client.connect(web.address());
+    let _far = web.accept();
+    near.send(400);
+    run.rows(0);
     run.finish();
 }
 

@@ -185,6 +185,7 @@ const FIELDS: &[Field] = &[
     Field::SkbSk,
     Field::SkbDev,
     Field::SkbHead,
+    Field::SkbData,
     Field::SkbNetworkHeader,
     Field::SkbProtocol,
     Field::DevNet,

@@ -240,9 +240,13 @@ fn drop3_tp(ctx: BtfTracePointContext) -> i32 {
 }
 
 /// The socket that looks at `skb`. What is remembered may be of an earlier packet at the same address: then it is
-/// this one's socket only if their ports agree.
+/// this one's socket only if this one, too, has got to TCP and their ports agree.
 #[inline(always)]
 fn receiver(skb: Skb<Typed>) -> Option<Sock<Probed>> {
+    // TCP has its IP header behind it. Before that, as where a firewall sees it, a packet begins with that header.
+    if !skb.data().is_behind(skb.network()) {
+        return None;
+    }
     let receivers = storage::slot(&RECEIVERS, 0)?;
     let mut sk = 0;
     // The newest comes last.
