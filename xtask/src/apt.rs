@@ -103,15 +103,40 @@ pub(crate) fn unpack(package: &str, into: &Path) -> Result<()> {
 /// # Errors
 /// As [`unpack`].
 pub(crate) fn unpack_whole(package: &str, besides: &[String], into: &Path) -> Result<()> {
+    unpack_all(&whole(package, besides)?, into)
+}
+
+/// How many packages this one is with every package it needs, down to the C library, and those `besides`, and their bytes
+/// once they are installed.
+///
+/// # Errors
+/// The archive does not have them.
+pub(crate) fn installed_size(package: &str, besides: &[String]) -> Result<(usize, u64)> {
+    let packages = whole(package, besides)?;
+    let text = output(Command::new("apt-cache").args(["show", "--no-all-versions"]).args(&packages))?;
+    let sizes = parse_sizes(&text);
+    if sizes.len() != packages.len() {
+        bail!("apt knows the sizes of {} of {} packages", sizes.len(), packages.len());
+    }
+    Ok((sizes.len(), sizes.iter().sum::<u64>() * 1024))
+}
+
+/// The packages of a kernel's headers: those of its flavour, and what all flavours share.
+pub(crate) fn headers(release: &str) -> [String; 2] {
+    let base = release.rsplit_once("-cloud-").map_or(release, |(base, _)| base);
+    [format!("linux-headers-{release}"), format!("linux-headers-{base}-common")]
+}
+
+/// A package with every package it needs, as if nothing were installed, and those `besides`, without what those need.
+fn whole(package: &str, besides: &[String]) -> Result<Vec<String>> {
     if let Some(missing) =
         [package].into_iter().chain(besides.iter().map(String::as_str)).find(|p| !offers(p))
     {
         bail!("this machine's package lists have no {missing}");
     }
-    // As if nothing were installed.
     let mut packages = plan(package, &["-o", "Dir::State::status=/dev/null"])?;
     packages.extend(besides.iter().cloned());
-    unpack_all(&packages, into)
+    Ok(packages)
 }
 
 /// The packages that installing this one would add.
@@ -179,6 +204,12 @@ fn parse_plan(text: &str) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
+/// The sizes in the text of `apt-cache show`, KiB.
+fn parse_sizes(text: &str) -> Vec<u64> {
+    let sizes = text.lines().filter_map(|line| line.strip_prefix("Installed-Size: "));
+    sizes.filter_map(|size| size.trim().parse().ok()).collect()
+}
+
 /// The packages in the text of `apt-cache depends`.
 fn parse_depends(text: &str) -> Vec<String> {
     let names = text.lines().filter_map(|line| line.trim().strip_prefix("Depends:"));
@@ -199,6 +230,20 @@ mod tests {
     fn a_plan_names_what_is_added_and_not_what_goes() {
         let text = "Remv qemu-utils [1:10.0.2]\nInst libfdt1 (1.6.1-4 Debian:12.0 [amd64])\nConf libfdt1 (1.6.1-4)\n";
         assert_eq!(parse_plan(text), ["libfdt1"]);
+    }
+
+    #[test]
+    fn sizes_are_of_what_is_installed() {
+        let text = "Package: libelf1\nInstalled-Size: 201\nSize: 174000\n\nPackage: x\nInstalled-Size: 99\n";
+        assert_eq!(parse_sizes(text), [201, 99]);
+    }
+
+    #[test]
+    fn headers_are_of_the_flavour_and_of_all() {
+        assert_eq!(
+            headers("6.1.0-56-cloud-amd64"),
+            ["linux-headers-6.1.0-56-cloud-amd64", "linux-headers-6.1.0-56-common"]
+        );
     }
 
     #[test]

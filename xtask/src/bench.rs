@@ -3,36 +3,46 @@
 //! Start-up and memory on this machine's kernel; instructions per operation in a guest whose time counts instructions
 //! (QEMU's `-icount`), which noise on this machine cannot change. A whole run writes `BENCHMARKS.md`.
 
+mod flood;
 mod guest;
+mod memory;
+mod plot;
 mod report;
+mod size;
 mod subjects;
 
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
 use self::subjects::{SUBJECTS, Subject};
+use crate::compare::disk;
 use crate::kernels::Line;
-use crate::shell::{find_program, is_root, output, say, target, workspace};
-use crate::{apt, build, setup};
+use crate::shell::{is_root, output, say, workspace};
+use crate::{build, peers, setup};
 
 /// Starts per tool; the median counts.
 const STARTS: usize = 9;
-/// The package of the peers.
-const PEERS: &str = "libbpf-tools";
+/// Has BCC's tools measured too, which take a minute each to start in the guest.
+const WITH_BCC: &str = "--bcc";
 /// What a whole run writes.
 const FILE: &str = "BENCHMARKS.md";
+/// And draws.
+const PLOT: &str = "docs/cost.svg";
 
-/// How long a tool took to its first output, and the most memory that was resident until then.
+/// How long a tool took to its first output, and its memory then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Start {
     pub(crate) ns: u128,
+    /// The most that was resident.
     pub(crate) kib: u64,
+    /// Bytes of the kernel's: maps, programs, buffers.
+    pub(crate) kernel: u64,
 }
 
 /// One tool, here and in the guest.
@@ -43,63 +53,51 @@ struct Started {
     peer_here: Option<Result<Start>>,
 }
 
+/// All that a run found.
+struct Measured {
+    starts: Vec<Started>,
+    floods: Vec<flood::Flood>,
+    found: Vec<guest::Found>,
+    sizes: Vec<size::Size>,
+}
+
 /// Measures and prints.
 ///
 /// # Errors
 /// Set-up, the build, a tool or the guest fails.
 pub(crate) fn bench(args: &[OsString]) -> Result<ExitCode> {
-    let wanted: Vec<&str> = args.iter().filter_map(|arg| arg.to_str()).collect();
+    let (options, wanted): (Vec<&str>, Vec<&str>) =
+        args.iter().filter_map(|arg| arg.to_str()).partition(|arg| arg.starts_with("--"));
+    if let Some(unknown) = options.iter().find(|option| **option != WITH_BCC) {
+        bail!("bench knows {WITH_BCC} and names of tools, not {unknown}");
+    }
     if let Some(unknown) = wanted.iter().find(|name| !SUBJECTS.iter().any(|subject| subject.tool == **name)) {
         bail!("bench takes names of tools: {unknown} is none");
     }
     let subjects: Vec<&Subject> =
         SUBJECTS.iter().filter(|subject| wanted.is_empty() || wanted.contains(&subject.tool)).collect();
     setup::satisfy(&[setup::BUILD, &setup::guests(&[Line::V6_1])].concat())?;
-    if let Err(why) = fetch_peers() {
-        say(&format!("without {PEERS}: {why:#}"));
+    if let Err(why) = peers::fetch() {
+        say(&format!("without {}: {why:#}", peers::PACKAGE));
     }
     let binary = build::dist()?;
     let starts = starts(&binary, &subjects);
+    let floods = flood::floods(&binary, &subjects);
     let kernel = Line::V6_1.find().context("the kernel was there a moment ago")?;
-    let found = guest::measure(&binary, &kernel, &subjects)?;
-    let text = report::markdown(&binary, &kernel.release, &starts, &found)?;
+    let bcc = if options.is_empty() { None } else { Some(disk::make(&kernel.release)?) };
+    let found = guest::measure(&binary, &kernel, &subjects, bcc)?;
+    let measured = Measured { starts, floods, found, sizes: size::sizes(&binary, &kernel.release) };
+    let text = report::markdown(&kernel.release, &measured);
     println!("{text}");
     if wanted.is_empty() {
-        let file = workspace().join(FILE);
-        fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
-        say(&format!("written to {FILE}"));
+        for (name, content) in [(FILE, text), (PLOT, plot::costs(&measured.found))] {
+            let file = workspace().join(name);
+            fs::create_dir_all(file.parent().context("the workspace")?)?;
+            fs::write(&file, content).with_context(|| format!("write {}", file.display()))?;
+            say(&format!("written to {name}"));
+        }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Unpacks the peers below `target/`, unless they are there or installed.
-fn fetch_peers() -> Result<()> {
-    if find_program("bpf-tcpstates").is_some() || peers().is_dir() {
-        return Ok(());
-    }
-    if !apt::usable() {
-        bail!("this machine has no apt");
-    }
-    say(&format!("unpacking {PEERS} into target/{PEERS} (it is not installed): to measure beside it"));
-    apt::unpack(PEERS, &peers())
-}
-
-fn peers() -> PathBuf {
-    target().join(PEERS)
-}
-
-/// The folders of the libraries that came with the peers.
-fn peer_libraries() -> Vec<PathBuf> {
-    let libraries = format!("lib/{}-linux-gnu", std::env::consts::ARCH);
-    let folders = [peers().join("usr").join(&libraries), peers().join(libraries)];
-    folders.into_iter().filter(|folder| folder.is_dir()).collect()
-}
-
-/// The tool of libbpf-tools. Later packages give its programs a prefix.
-fn find_peer(tool: &str) -> Option<PathBuf> {
-    let names = [format!("bpf-{tool}"), tool.to_owned()];
-    let unpacked = names.iter().map(|name| peers().join("usr/sbin").join(name)).find(|file| file.is_file());
-    unpacked.or_else(|| find_program(&names[0]))
 }
 
 /// Each tool once, in the order of the table.
@@ -118,7 +116,7 @@ fn starts(binary: &Path, subjects: &[&Subject]) -> Vec<Started> {
             Err(anyhow::anyhow!("this is not root"))
         };
         let peer_here =
-            find_peer(subject.tool).filter(|_| subject.libbpf.is_some() && is_root()).map(|peer| {
+            peers::find(subject.tool).filter(|_| subject.libbpf.is_some() && is_root()).map(|peer| {
                 // Its header would stay in a buffer; a line buffer is what a terminal would give it.
                 median(&["stdbuf", "-oL", &peer.display().to_string()])
             });
@@ -151,11 +149,7 @@ pub(crate) fn start(command: &[&str]) -> Result<Start> {
     let [program, args @ ..] = command else { bail!("start what?") };
     let mut cmd = Command::new(program);
     cmd.args(args).env("NETBCC_READY_FD", "1");
-    if let Ok(libraries) = std::env::join_paths(peer_libraries())
-        && !libraries.is_empty()
-    {
-        cmd.env("LD_LIBRARY_PATH", libraries);
-    }
+    with_libraries(&mut cmd);
     let begin = Instant::now();
     let child = cmd.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
     let mut child = Stopped(child.with_context(|| format!("start {program}"))?);
@@ -171,7 +165,24 @@ pub(crate) fn start(command: &[&str]) -> Result<Start> {
     let status = fs::read_to_string(format!("/proc/{}/status", child.0.id()))?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
     let kib = peak.trim().trim_end_matches("kB").trim().parse().context("VmHWM")?;
-    Ok(Start { ns, kib })
+    Ok(Start { ns, kib, kernel: memory::kernel_bytes(child.0.id())? })
+}
+
+/// Peers find their libraries, which are not installed.
+fn with_libraries(cmd: &mut Command) {
+    if let Ok(libraries) = std::env::join_paths(peers::libraries())
+        && !libraries.is_empty()
+    {
+        cmd.env("LD_LIBRARY_PATH", libraries);
+    }
+}
+
+/// Bytes of the kernel's memory that a process takes for BPF.
+///
+/// # Errors
+/// It is gone.
+pub(crate) fn kernel_memory(pid: &str) -> Result<u64> {
+    memory::kernel_bytes(pid.parse().context("a process's number")?)
 }
 
 /// A tool that does not outlive the measurement.

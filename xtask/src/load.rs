@@ -1,11 +1,12 @@
 //! The traffic of the benchmark, run inside the guest, all of it over loopback and one thing after the other.
 //!
-//! `load NAME COUNT` prints the nanoseconds that it took, `load start COMMAND...` how long a tool takes to start.
+//! `load NAME COUNT` prints the nanoseconds that it took, `load start COMMAND...` how long a tool takes to start,
+//! `load memory PID` what the kernel keeps for it, and `load flood NAME SECONDS` how often it was done in that time, after a number that stands in each row of it.
 
 use std::hint::black_box;
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::time::Instant;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -94,6 +95,36 @@ impl Load {
             Self::Retransmits => retransmits(count),
         }
     }
+
+    /// Does it as often as one core can in this time: a number that stands in each row of it, and how often.
+    ///
+    /// # Errors
+    /// Loopback does not work, or this load cannot be a flood.
+    fn flood(self, time: Duration) -> Result<(u32, u64)> {
+        let mut count: u64 = 0;
+        let start = Instant::now();
+        match self {
+            Self::Connects => {
+                let listener = TcpListener::bind("0.0.0.0:0").context("listen")?;
+                let port = listener.local_addr()?.port();
+                while start.elapsed() < time {
+                    // One address would be out of ports after 28,000, which are kept for a minute.
+                    let [high, low, ..] = (count % 40_000).to_le_bytes();
+                    connection(&listener, (Ipv4Addr::new(127, 1, high, low), port).into(), true)?;
+                    count += 1;
+                }
+                Ok((port.into(), count))
+            }
+            Self::Listens => {
+                while start.elapsed() < time {
+                    drop(TcpListener::bind("127.0.0.1:0").context("listen on loopback")?);
+                    count += 1;
+                }
+                Ok((std::process::id(), count))
+            }
+            _ => bail!("{} is no flood", self.name()),
+        }
+    }
 }
 
 /// The command inside the guest.
@@ -104,13 +135,19 @@ pub(crate) fn load(args: &[&str]) -> Result<()> {
     match args {
         ["start", command @ ..] => {
             let start = crate::bench::start(command)?;
-            println!("{} {}", start.ns, start.kib);
+            println!("{} {} {}", start.ns, start.kib, start.kernel);
+        }
+        ["memory", pid] => println!("{}", crate::bench::kernel_memory(pid)?),
+        ["flood", name, seconds] => {
+            let load = Load::of(name).with_context(|| format!("no load {name}"))?;
+            let (mark, count) = load.flood(Duration::from_secs(seconds.parse().context("for how long?")?))?;
+            println!("{mark} {count}");
         }
         [name, count] => {
             let load = Load::of(name).with_context(|| format!("no load {name}"))?;
             println!("{}", load.run(count.parse().context("how often?")?)?);
         }
-        _ => bail!("load NAME COUNT, or load start COMMAND"),
+        _ => bail!("load NAME COUNT, load flood NAME SECONDS, or load start COMMAND"),
     }
     Ok(())
 }
@@ -118,22 +155,27 @@ pub(crate) fn load(args: &[&str]) -> Result<()> {
 fn connections(count: u32, read: bool) -> Result<u128> {
     let listener = TcpListener::bind("127.0.0.1:0").context("listen on loopback")?;
     let at = listener.local_addr()?;
-    let mut bytes = [b'x'; 64];
     let start = Instant::now();
     for _ in 0..count {
-        let mut near = TcpStream::connect(at).context("connect over loopback")?;
-        let (mut far, _) = listener.accept()?;
-        near.write_all(&bytes)?;
-        if read {
-            far.read_exact(&mut bytes)?;
-            drop(near);
-            drop(far);
-        } else {
-            drop(far);
-            drop(near);
-        }
+        connection(&listener, at, read)?;
     }
     Ok(start.elapsed().as_nanos())
+}
+
+fn connection(listener: &TcpListener, at: SocketAddr, read: bool) -> Result<()> {
+    let mut bytes = [b'x'; 64];
+    let mut near = TcpStream::connect(at).context("connect over loopback")?;
+    let (mut far, _) = listener.accept()?;
+    near.write_all(&bytes)?;
+    if read {
+        far.read_exact(&mut bytes)?;
+        drop(near);
+        drop(far);
+    } else {
+        drop(far);
+        drop(near);
+    }
+    Ok(())
 }
 
 fn listens(count: u32) -> Result<u128> {
@@ -232,5 +274,14 @@ mod tests {
         for load in [Load::Connects, Load::Resets, Load::Listens, Load::Sends, Load::Datagrams] {
             assert!(load.run(3).expect("loopback works") > 0);
         }
+    }
+
+    #[test]
+    fn a_flood_ends_and_tells_how_much_it_was() {
+        for load in [Load::Connects, Load::Listens] {
+            let (mark, count) = load.flood(Duration::from_millis(50)).expect("loopback works");
+            assert!(mark > 0 && count > 0);
+        }
+        assert!(Load::Drops.flood(Duration::ZERO).is_err());
     }
 }

@@ -18,6 +18,7 @@ mod initramfs;
 mod kernels;
 mod load;
 mod modules;
+mod peers;
 mod report;
 mod run;
 mod setup;
@@ -40,8 +41,10 @@ cargo xtask test [FILTER] [--no-vm]          all tiers: format, lints, unit, gol
 cargo xtask vm --kernel 6.1|6.12 [--timeout SECONDS] [-- COMMAND...]
                                              a shell in such a guest, or one command and its exit code; a COMMAND of
                                              one word is a shell line: -- 'uname -r; ip link'
-cargo xtask bench [TOOL...]                  what the tools cost, beside libbpf-tools; all of them: BENCHMARKS.md
-cargo xtask compare [TOOL...]                BCC's tool and netbcc's at once on the same traffic, row by row, in a guest
+cargo xtask bench [--bcc] [TOOL...]          what the tools cost, beside libbpf-tools (and BCC, which is slow); all of
+                                             them: BENCHMARKS.md and docs/cost.svg
+cargo xtask compare [TOOL...]                BCC's tool, libbpf-tools' and netbcc's at once on the same traffic in a
+                                             guest: what differs and is not known to fails
 ";
 
 fn main() -> ExitCode {

@@ -8,9 +8,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use super::subjects::{Budget, Subject};
-use super::{Start, find_peer, peer_libraries, start_args};
+use super::{Start, start_args};
+use crate::compare::disk;
 use crate::kernels::Kernel;
 use crate::load::{DROPPED_BYTES, DROPPED_PORT, Load};
+use crate::peers;
 use crate::shell::{say, target};
 use crate::vm::Guest;
 
@@ -19,6 +21,8 @@ pub(super) struct Found {
     pub(super) subject: &'static Subject,
     pub(super) ours: Cost,
     pub(super) peer: Option<Cost>,
+    /// `None`: BCC was not asked for, or is no match for this.
+    pub(super) bcc: Option<Cost>,
     pub(super) start: Option<Start>,
     pub(super) peer_start: Option<Start>,
 }
@@ -35,11 +39,16 @@ pub(super) struct Cost {
     pub(super) rows: i64,
     /// Most memory that was resident, KiB.
     pub(super) kib: u64,
+    /// The kernel's memory for it, bytes.
+    pub(super) kernel: u64,
+    /// Tenths of a second from its start until it said something.
+    pub(super) tenths: u64,
     /// What it said on standard error.
     pub(super) said: String,
 }
 
 /// A measurement to be made.
+#[derive(Clone)]
 struct Contender {
     /// Its place in the list of subjects, and whose tool it is.
     name: String,
@@ -49,19 +58,22 @@ struct Contender {
     /// How often each load is run; the shortest counts. Now and then one takes half a percent more whatever the tool does,
     /// which is nothing beside a cost, but much beside nothing.
     rounds: u32,
+    /// How it is told to end.
+    signal: &'static str,
+    /// Seconds for what it still does after the load.
+    tail: u32,
 }
-
-/// Where peers and their libraries lie in the guest.
-const PEERS: &str = "/peer";
-const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu";
-/// The library by which coreutils' stdbuf works.
-const LIBSTDBUF: &str = "/usr/libexec/coreutils/libstdbuf.so";
 
 /// Measures in one guest.
 ///
 /// # Errors
 /// The guest or a tool in it fails.
-pub(super) fn measure(binary: &Path, kernel: &Kernel, subjects: &[&'static Subject]) -> Result<Vec<Found>> {
+pub(super) fn measure(
+    binary: &Path,
+    kernel: &Kernel,
+    subjects: &[&'static Subject],
+    bcc: Option<PathBuf>,
+) -> Result<Vec<Found>> {
     let mut files = vec![
         (binary.to_owned(), "/bin/netbcc".to_owned()),
         (std::env::current_exe().context("this program")?, "/bin/load".to_owned()),
@@ -73,26 +85,28 @@ pub(super) fn measure(binary: &Path, kernel: &Kernel, subjects: &[&'static Subje
         let rung = subject.rung.map_or(String::new(), |rung| format!("NETBCC_ATTACH={rung} "));
         let command =
             format!("NETBCC_READY_FD=3 {rung}netbcc {} {} 3>/tmp/ready", subject.tool, (subject.args)());
-        contenders.push(Contender { name: format!("{index}/ours"), command, load, count, rounds });
+        let ours =
+            Contender { name: format!("{index}/ours"), command, load, count, rounds, signal: "INT", tail: 1 };
         starts.push((
             format!("{index}/ours"),
             format!("netbcc {} {}", subject.tool, start_args(subject.tool).join(" ")),
         ));
-        if let (Some(args), Some(peer)) = (subject.libbpf, find_peer(subject.tool)) {
-            let at = format!("{PEERS}/{}", subject.tool);
-            files.push((peer, at.clone()));
+        if let (Some(args), Some(_)) = (subject.libbpf, peers::find(subject.tool)) {
+            let at = format!("{}/{}", peers::FOLDER, subject.tool);
             let command = format!("stdbuf -oL {at} {args}");
-            contenders.push(Contender { name: format!("{index}/peer"), command, load, count, rounds });
+            contenders.push(Contender { name: format!("{index}/peer"), command, ..ours.clone() });
             starts.push((format!("{index}/peer"), format!("stdbuf -oL {at}")));
         }
+        if let (Some(_), Some(args)) = (&bcc, bcc_args(subject)) {
+            // Python ignores an interrupt that its shell ignores. Its rows keep coming for seconds.
+            let command = format!("chroot /bcc /usr/bin/python3 -u /usr/sbin/{}-bpfcc {args}", subject.tool);
+            let name = format!("{index}/bcc");
+            contenders.push(Contender { name, command, signal: "TERM", tail: 20, ..ours.clone() });
+        }
+        contenders.push(ours);
     }
-    if files.len() > 2 {
-        files.extend(
-            [("/usr/bin/stdbuf", "/bin/stdbuf"), (LIBSTDBUF, LIBSTDBUF)]
-                .map(|(from, to)| (from.into(), to.to_owned())),
-        );
-        files.extend(libraries());
-    }
+    let with_peers = subjects.iter().filter(|subject| subject.libbpf.is_some()).map(|subject| subject.tool);
+    files.extend(peers::files(&with_peers.collect::<Vec<_>>()));
     files.sort();
     files.dedup();
     say("counting instructions in a guest (some minutes)");
@@ -102,10 +116,10 @@ pub(super) fn measure(binary: &Path, kernel: &Kernel, subjects: &[&'static Subje
         memory: 2048,
         smp: 1,
         icount: true,
-        disk: None,
         files,
-        script: script(&contenders, &starts),
-        timeout: Duration::from_mins(40),
+        script: if bcc.is_some() { disk::MOUNT } else { "" }.to_owned() + &script(&contenders, &starts),
+        timeout: Duration::from_mins(if bcc.is_some() { 240 } else { 40 }),
+        disk: bcc,
     };
     let outcome = guest.run(say)?;
     fs::remove_dir_all(target().join("vm").join(&guest.name))?;
@@ -124,6 +138,7 @@ pub(super) fn measure(binary: &Path, kernel: &Kernel, subjects: &[&'static Subje
                 ours: cost("ours")?
                     .with_context(|| format!("the guest says nothing of {}", subject.name()))?,
                 peer: cost("peer")?,
+                bcc: cost("bcc")?,
                 start: start("ours"),
                 peer_start: start("peer"),
             })
@@ -131,14 +146,18 @@ pub(super) fn measure(binary: &Path, kernel: &Kernel, subjects: &[&'static Subje
         .collect()
 }
 
-/// The peers' libraries that are not this machine's own.
-fn libraries() -> Vec<(PathBuf, String)> {
-    let folders = peer_libraries().into_iter().filter_map(|folder| fs::read_dir(folder).ok());
-    let files = folders.flatten().filter_map(Result::ok).filter(|entry| entry.path().is_file());
-    files
-        .map(|entry| (entry.path(), format!("{LIBRARIES}/{}", entry.file_name().to_string_lossy())))
-        .collect()
+/// How BCC's tool is called for the same; `None`: it has no such way, or nothing happens that it could show.
+fn bcc_args(subject: &Subject) -> Option<String> {
+    let args = (subject.args)();
+    if subject.rung.is_some() || matches!(subject.budget, Some(Budget::Nothing)) || args.len() > ARGS {
+        return None;
+    }
+    // It says nothing before its first interval ends.
+    Some(if subject.tool == "netqtop" { args.replace("3600", "60") } else { args })
 }
+
+/// The longest list of arguments that BCC's program can be made of: it compares with each subnet in turn.
+const ARGS: usize = 1000;
 
 /// The script's beginning. A minute before each load, which costs nothing here, so that no connection of an earlier one
 /// is left in TIME_WAIT, where the search for a free port would meet it.
@@ -161,7 +180,7 @@ fn script(contenders: &[Contender], starts: &[(String, String)]) -> String {
     for (name, command) in starts {
         writeln!(text, "echo start {name} $(/bin/load load start {command})").expect("a String takes all");
     }
-    for Contender { name, command, load, count, rounds } in contenders {
+    for Contender { name, command, load, count, rounds, signal, tail } in contenders {
         let filter = match load {
             Load::Drops => Some("output"),
             Load::Retransmits => Some("input"),
@@ -184,17 +203,18 @@ fn script(contenders: &[Contender], starts: &[(String, String)]) -> String {
              {command} >/tmp/rows 2>/tmp/err &\n\
              pid=$!\n\
              tries=0\n\
-             while [ ! -s /tmp/ready ] && [ ! -s /tmp/rows ] && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries+1)); done\n\
+             while [ ! -s /tmp/ready ] && [ ! -s /tmp/rows ] && [ $tries -lt 3000 ]; do sleep 0.1; tries=$((tries+1)); done\n\
              sleep 61\n\
              read first rest </proc/$pid/schedstat\n\
              with=$(least {load} {count} {rounds})\n\
              read before rest </proc/$pid/schedstat\n\
-             sleep 1\n\
+             sleep {tail}\n\
              read after rest </proc/$pid/schedstat\n\
              while read key value rest; do [ $key = VmHWM: ] && peak=$value; done </proc/$pid/status\n\
+             kernel=$(/bin/load load memory $pid)\n\
              rows=$(grep -c 127.0.0.1 /tmp/rows)\n\
-             kill -INT $pid; wait $pid\n\
-             echo \"result {name} $base $with $((after-before)) $((after-first)) $rows $peak $(head -c 300 /tmp/err | tr '\\n' ' ')\"\n"
+             kill -{signal} $pid; wait $pid\n\
+             echo \"result {name} $base $with $((after-before)) $((after-first)) $rows $peak $kernel $tries $(head -c 300 /tmp/err | tr '\\n' ' ')\"\n"
         )
         .expect("a String takes all");
         if filter.is_some() {
@@ -213,20 +233,23 @@ fn line<'a>(text: &'a str, kind: &str, name: &str) -> Option<&'a str> {
 
 fn parse(line: &str) -> Result<Cost> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let [base, with, tail, reader, rows, kib, said @ ..] = &words[..] else {
+    let [base, with, tail, reader, rows, kib, kernel, tenths, said @ ..] = &words[..] else {
         bail!("the guest said: {line}")
     };
     let numbers = [base, with, tail, reader, rows].map(|word| word.parse::<i64>());
     let [Ok(base), Ok(with), Ok(tail), Ok(reader), Ok(rows)] = numbers else {
         bail!("the guest said: {line}")
     };
-    let kib = kib.parse().with_context(|| format!("the guest said: {line}"))?;
-    Ok(Cost { base, added: with - base + tail, reader, rows, kib, said: said.join(" ") })
+    let sizes = [kib, kernel, tenths].map(|word| word.parse::<u64>());
+    let [Ok(kib), Ok(kernel), Ok(tenths)] = sizes else { bail!("the guest said: {line}") };
+    let added = with - base + tail;
+    Ok(Cost { base, added, reader, rows, kib, kernel, tenths, said: said.join(" ") })
 }
 
 fn parse_start(line: &str) -> Option<Start> {
-    let (ns, kib) = line.split_once(' ')?;
-    Some(Start { ns: ns.parse().ok()?, kib: kib.parse().ok()? })
+    let words: Vec<&str> = line.split(' ').collect();
+    let [ns, kib, kernel] = words[..] else { return None };
+    Some(Start { ns: ns.parse().ok()?, kib: kib.parse().ok()?, kernel: kernel.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -235,13 +258,29 @@ mod tests {
 
     #[test]
     fn a_tail_counts_and_names_are_whole() {
-        let text =
-            "start 1/ours 5000 17\nresult 12/ours 1 2 3 4 5 6\nresult 1/ours 100 150 7 30 4 2048 a word\n";
+        let text = "start 1/ours 5000 17 4096\nresult 12/ours 1 2 3 4 5 6 7 8\nresult 1/ours 100 150 7 30 4 2048 4096 3 a word\n";
         let cost = parse(line(text, "result", "1/ours").expect("is there")).expect("fits");
         let said = "a word".to_owned();
-        assert_eq!(cost, Cost { base: 100, added: 57, reader: 30, rows: 4, kib: 2048, said });
-        assert_eq!(line(text, "start", "1/ours").and_then(parse_start), Some(Start { ns: 5000, kib: 17 }));
+        assert_eq!(
+            cost,
+            Cost { base: 100, added: 57, reader: 30, rows: 4, kib: 2048, kernel: 4096, tenths: 3, said }
+        );
+        assert_eq!(
+            line(text, "start", "1/ours").and_then(parse_start),
+            Some(Start { ns: 5000, kib: 17, kernel: 4096 })
+        );
         assert_eq!(line(text, "result", "2/ours"), None);
-        assert!(parse("1 2 x 4 5 6").is_err());
+        assert!(parse("1 2 x 4 5 6 7 8").is_err());
+    }
+
+    #[test]
+    fn bcc_is_asked_what_it_can() {
+        use super::super::subjects::SUBJECTS;
+        let asked: Vec<String> = SUBJECTS
+            .iter()
+            .filter_map(|subject| Some(format!("{} {}", subject.tool, bcc_args(subject)?)))
+            .collect();
+        assert!(asked.contains(&"netqtop -n lo -i 60".to_owned()), "{asked:?}");
+        assert!(asked.iter().all(|command| command.len() < ARGS));
     }
 }

@@ -2,32 +2,45 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
+use super::flood::{self, Flood, Seen};
 use super::guest::{Cost, Found};
+use super::size::Size;
 use super::subjects::Budget;
-use super::{PEERS, STARTS, Start, Started, find_peer, version};
-use crate::build;
+use super::{Measured, PLOT, STARTS, Start, Started, version};
 use crate::load::Load;
 use crate::setup::find_qemu;
 use crate::shell::{output, workspace};
+use crate::{build, peers};
 
 /// What the tables mean.
 const COST: &str = "\
 Instructions that a tool adds per operation, everything counted: probes, wake-ups, reading, formatting, writing each row
-to a file. One processor, QEMU's `-icount`: the guest's clock counts instructions. *Reader* is the part of it that the
-tool's own process spent, its system calls included; the rest is spent in the kernel on the way of the traffic. Peers run
-in the same guest under the same load, their rows written at once as on a terminal (`stdbuf -oL`). BCC's figures were
-measured once with BCC 0.26 in such a guest and are not of this run; its tcpstates rows were six per connection. Budgets
-are a third of what libbpf-tools' tool was measured to cost, a twelfth of BCC's where only that has the tool, and set for
-the rest.";
+to a file. One processor, QEMU's `-icount`: the guest's clock counts instructions. Peers run in the same guest under the
+same load, their rows written at once as on a terminal (`stdbuf -oL`). BCC's figures are of this run if it was asked for
+(`--bcc`); else those that there are were measured once, with BCC 0.26 in such a guest. Budgets are a third of what
+libbpf-tools' tool was measured to cost, a twelfth of BCC's where only that has the tool, and set for the rest.";
 const LOADS: &str = "\
 A *connection* is connect, accept, 64 bytes sent and read, both ends closed (ten changes of state); one that is *reset* is
 closed by the accepting end before it read (six). *Send + receive* moves 1000 bytes. A *datagram* of 100 bytes is one
 packet out and one in. A *drop* is a segment that a packet filter drops on its way out, a *retransmit* one that it had
 dropped on its way in.";
+const SPLIT: &str = "\
+Of what a tool adds, the *reader* is what its own process spends: waiting, reading, formatting, writing, its system calls
+included. The rest is spent *in the kernel*, by probes and wake-ups on the way of the traffic. Ratios to libbpf-tools.";
+const FLOOD: &str = "\
+Connections over loopback (for solisten: listens) as fast as one core of this machine makes them for 10 s, the tool on
+another, its rows into a file. *Missing* are rows that should have been and were not; *lost* is what the tool itself says
+at its end. *Of a core* is what its process took meanwhile. What else the machine does at the time shows here.";
+const KERNEL_MEMORY: &str = "\
+The kernel's memory for it once it has started: maps, programs, ring or perf buffers, as the kernel counts them
+(`memlock` in fdinfo; ring buffers, of which kernels before 6.6 count nothing, by their size). It does not depend on
+traffic: tables are made at their full size.";
+const SIZE: &str = "\
+BCC's and libbpf-tools' packages are whole, with every package that they cannot run without, down to the C library, by
+the sizes that apt's lists give for what is installed.";
 const MISSED: &str = "\
 What misses its budget, and where it goes. **tcptop** looks into a hash table per send and per receive, by a key of 64
 bytes: the process, its name and both ends of the connection. tcpsubnet, whose programs hang at the same place and add to
@@ -49,28 +62,34 @@ included, and the most memory that was resident after the traffic above. A figur
 it does at the time.";
 
 /// Everything that was measured.
-///
-/// # Errors
-/// The binary cannot be read.
-pub(super) fn markdown(binary: &Path, kernel: &str, starts: &[Started], found: &[Found]) -> Result<String> {
+pub(super) fn markdown(kernel: &str, measured: &Measured) -> String {
+    let found = &measured.found[..];
     let mut text = String::from(
         "# Benchmarks\n\nMade by `cargo xtask bench`, which measures again and writes this file; `cargo xtask bench TOOL...` only prints.\n\n",
     );
     environment(&mut text, kernel);
-    writeln!(text, "\n## Cost per operation\n\n{COST}\n\n{LOADS}\n")?;
-    costs(&mut text, found);
-    writeln!(text, "\n{MISSED}")?;
-    let idle = found.iter().any(|found| matches!(found.subject.budget, Some(Budget::Nothing)));
-    if idle {
+    let mut say = |part: String| text.push_str(&part);
+    say(format!(
+        "\n## Cost per operation\n\n![A bar per tool and peer, on a logarithmic scale]({PLOT})\n\n{COST}\n\n{LOADS}\n\n"
+    ));
+    say(costs(found));
+    say(format!("\n{MISSED}\n"));
+    say(format!("\n### Where it is spent\n\n{SPLIT}\n\n{}", split(found)));
+    if found.iter().any(|found| matches!(found.subject.budget, Some(Budget::Nothing))) {
         let noise = noise(found);
-        writeln!(text, "\n## Cost where nothing happens\n\n{IDLE}\n{noise:.2} % of what they take.\n")?;
-        nothing(&mut text, found, noise);
-        writeln!(text, "\n{IDLE_WHY}")?;
+        say(format!("\n## Cost where nothing happens\n\n{IDLE}\n{noise:.2} % of what they take.\n\n"));
+        say(format!("{}\n{IDLE_WHY}\n", nothing(found, noise)));
     }
-    writeln!(text, "\n## Start, memory, size\n\n{START} {STARTS}\n{START_REST}\n")?;
-    started(&mut text, starts, found);
-    sizes(&mut text, binary, starts)?;
-    Ok(text)
+    if !measured.floods.is_empty() {
+        say(format!("\n## Flood\n\n{FLOOD}\n\n{}", floods(&measured.floods)));
+    }
+    say(format!(
+        "\n## Start and memory\n\n{START} {STARTS}\n{START_REST}\n\n{}",
+        started(&measured.starts, found)
+    ));
+    say(format!("\n{KERNEL_MEMORY}\n\n{}", kernel_memory(&measured.starts, found)));
+    say(format!("\n## Size on disk\n\n{SIZE}\n\n{}", sizes(&measured.sizes, &measured.starts)));
+    text
 }
 
 /// What was measured, on what.
@@ -88,7 +107,7 @@ fn environment(text: &mut String, kernel: &str) {
         ("compiler", version("rustc", &["--version"])),
         ("machine", format!("{model}, {cpus} processors, Linux {}", version("uname", &["-r"]))),
         ("guest", format!("Linux {kernel} (Debian), 1 processor, {qemu}")),
-        ("peer", format!("{PEERS} {}", peer_version())),
+        ("peer", format!("{} {}", peers::PACKAGE, peer_version())),
     ] {
         writeln!(text, "* {what}: {value}").expect("a String takes all");
     }
@@ -106,17 +125,15 @@ fn profile(overrides: &[(String, String)]) -> String {
 }
 
 fn peer_version() -> String {
-    let policy = output(std::process::Command::new("apt-cache").args(["policy", PEERS])).unwrap_or_default();
+    let policy =
+        output(std::process::Command::new("apt-cache").args(["policy", peers::PACKAGE])).unwrap_or_default();
     let candidate = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "));
     candidate.map_or_else(|| "of unknown version".to_owned(), |version| format!("{version} (Debian)"))
 }
 
-fn costs(text: &mut String, found: &[Found]) {
-    text.push_str(
-        "| tool | operation | it takes | netbcc adds | reader | rows | per row | budget | | libbpf-tools adds | rows | per row | ratio | BCC adds |\n\
-         |---|---|--:|--:|--:|--:|--:|--:|---|--:|--:|--:|--:|--:|\n",
-    );
-    for found in found.iter().filter(|found| !matches!(found.subject.budget, Some(Budget::Nothing))) {
+fn costs(found: &[Found]) -> String {
+    let mut rows = Vec::new();
+    for found in counted(found) {
         let subject = found.subject;
         let ours = Share::new(found, &found.ours);
         let (budget, verdict) = match subject.budget {
@@ -127,30 +144,67 @@ fn costs(text: &mut String, found: &[Found]) {
             Some(Budget::Nothing) | None => (String::new(), ""),
         };
         let peer = found.peer.as_ref().map(|cost| Share::new(found, cost));
-        let (peer_cells, ratio) = match &peer {
-            Some(peer) => (
-                format!("{:.0} | {} | {}", peer.added, rows(peer.rows), whole(peer.per_row)),
-                format!("{:.2}", ours.added / peer.added),
-            ),
-            None => (" | | ".to_owned(), String::new()),
-        };
-        writeln!(
-            text,
-            "| {} | {} | {:.0} | {:.0} | {:.0} | {} | {} | {budget} | {verdict} | {peer_cells} | {ratio} | {} |",
+        let of_peer = |value: fn(&Share) -> Option<f64>| peer.as_ref().and_then(value);
+        rows.push(vec![
             subject.name(),
-            subject.load.operation(),
-            ours.base,
-            ours.added,
-            ours.reader,
-            rows(ours.rows),
+            subject.load.operation().to_owned(),
+            whole(Some(ours.base)),
+            whole(Some(ours.added)),
+            hundredths(ours.rows),
             whole(ours.per_row),
-            subject.bcc.map_or(String::new(), |bcc| bcc.to_string()),
-        )
-        .expect("a String takes all");
+            budget,
+            verdict.to_owned(),
+            whole(of_peer(|peer| Some(peer.added))),
+            hundredths(of_peer(|peer| peer.rows)),
+            whole(of_peer(|peer| peer.per_row)),
+            hundredths(peer.as_ref().map(|peer| ours.added / peer.added)),
+            whole(bcc_adds(found)),
+        ]);
         if !found.ours.said.is_empty() {
-            writeln!(text, "| | it said: {} |", found.ours.said).expect("a String takes all");
+            rows.push(vec![String::new(), format!("it said: {}", found.ours.said)]);
         }
     }
+    table(
+        "tool | operation | >it takes | >netbcc adds | >rows | >per row | >budget | | >libbpf-tools adds | >rows | \
+         >per row | >ratio | >BCC adds",
+        &rows,
+    )
+}
+
+/// What BCC's tool adds per operation: measured now, else when its figure was taken down.
+pub(super) fn bcc_adds(found: &Found) -> Option<f64> {
+    let now = found.bcc.as_ref().map(|cost| Share::new(found, cost).added);
+    now.or(found.subject.bcc.map(|bcc| bcc as f64))
+}
+
+/// Those with an operation that is seen.
+fn counted(found: &[Found]) -> impl Iterator<Item = &Found> {
+    found.iter().filter(|found| !matches!(found.subject.budget, Some(Budget::Nothing)))
+}
+
+fn split(found: &[Found]) -> String {
+    let rows = counted(found).map(|found| {
+        let ours = Share::new(found, &found.ours);
+        let peer = found.peer.as_ref().map(|cost| Share::new(found, cost));
+        let ratio = |part: fn(&Share) -> f64| {
+            hundredths(peer.as_ref().filter(|peer| part(peer) >= 1.0).map(|peer| part(&ours) / part(peer)))
+        };
+        let [of_kernel, of_reader]: [fn(&Share) -> f64; 2] = [Share::in_the_kernel, |share| share.reader];
+        vec![
+            found.subject.name(),
+            found.subject.load.operation().to_owned(),
+            whole(Some(of_kernel(&ours))),
+            whole(peer.as_ref().map(of_kernel)),
+            ratio(of_kernel),
+            whole(Some(of_reader(&ours))),
+            whole(peer.as_ref().map(of_reader)),
+            ratio(of_reader),
+        ]
+    });
+    table(
+        "tool | operation | >netbcc in the kernel | >libbpf-tools | >ratio | >netbcc's reader | >libbpf-tools' | >ratio",
+        &rows.collect::<Vec<_>>(),
+    )
 }
 
 /// By how much the runs of the first load without a tool differ: percent.
@@ -165,75 +219,147 @@ fn noise(found: &[Found]) -> f64 {
     if least == 0 { 0.0 } else { (most - least) as f64 * 100.0 / least as f64 }
 }
 
-fn nothing(text: &mut String, found: &[Found], noise: f64) {
-    text.push_str("| tool | a connection takes | netbcc adds | part of it | |\n|---|--:|--:|--:|---|\n");
-    for found in found.iter().filter(|found| matches!(found.subject.budget, Some(Budget::Nothing))) {
+fn nothing(found: &[Found], noise: f64) -> String {
+    let idle = found.iter().filter(|found| matches!(found.subject.budget, Some(Budget::Nothing)));
+    let rows = idle.map(|found| {
         let per = Share::new(found, &found.ours);
         let percent = per.added * 100.0 / per.base;
-        writeln!(
-            text,
-            "| {} | {:.0} | {:.0} | {percent:.2} % | {} |",
+        vec![
             found.subject.name(),
-            per.base,
-            per.added,
-            met(percent <= noise)
-        )
-        .expect("a String takes all");
-    }
+            whole(Some(per.base)),
+            whole(Some(per.added)),
+            format!("{percent:.2} %"),
+            met(percent <= noise).to_owned(),
+        ]
+    });
+    table("tool | >a connection takes | >netbcc adds | >part of it | ", &rows.collect::<Vec<_>>())
 }
 
-fn started(text: &mut String, starts: &[Started], found: &[Found]) {
-    text.push_str(
-        "| tool | start here, ms | memory, KiB | start in the guest, ms | memory after traffic, KiB | libbpf-tools here, ms | in the guest, ms | memory after traffic, KiB |\n\
-         |---|--:|--:|--:|--:|--:|--:|--:|\n",
-    );
+fn floods(floods: &[Flood]) -> String {
+    let seen = |seen: &Result<Seen>| match seen {
+        Ok(seen) => {
+            let rate = seen.operations as f64 / flood::SECONDS as f64;
+            let lost = format!("{}", seen.due.saturating_sub(seen.rows));
+            [
+                format!("{rate:.0}"),
+                seen.rows.to_string(),
+                lost,
+                seen.reported.to_string(),
+                format!("{:.0} %", seen.cpu * 100.0),
+            ]
+        }
+        Err(why) => [format!("not ({why:#})"), String::new(), String::new(), String::new(), String::new()],
+    };
+    let mut rows = Vec::new();
+    for flood in floods {
+        let peer = flood.peer.as_ref().map_or_else(<[String; 5]>::default, seen);
+        rows.push([vec![flood.tool.to_owned()], seen(&flood.ours).to_vec(), peer.to_vec()].concat());
+        if let Ok(seen) = &flood.ours
+            && !seen.said.is_empty()
+        {
+            rows.push(vec![String::new(), format!("it said: {}", seen.said.replace('\n', " "))]);
+        }
+    }
+    table(
+        "tool | >per second | >rows | >missing | >lost, it says | >of a core | >libbpf-tools: per second | >rows | \
+         >missing | >lost, it says | >of a core",
+        &rows,
+    )
+}
+
+fn started(starts: &[Started], found: &[Found]) -> String {
+    let mut rows = Vec::new();
     for Started { tool, here, peer_here } in starts {
         let of = |start: &Result<Start>| match start {
-            Ok(start) => (format!("{:.1}", start.ns as f64 / 1e6), start.kib.to_string()),
+            Ok(start) => (millis(Some(start)), start.kib.to_string()),
             Err(why) => (format!("not ({why:#})"), String::new()),
         };
         let (ms, kib) = of(here);
-        let peer_ms = peer_here.as_ref().map_or(String::new(), |start| of(start).0);
         let found = found.iter().find(|found| found.subject.tool == *tool);
-        let millis = |start: Option<Start>| {
-            start.map_or(String::new(), |start| format!("{:.1}", start.ns as f64 / 1e6))
-        };
+        let bcc = found.and_then(|found| found.bcc.as_ref());
         let kibs = |cost: Option<&Cost>| cost.map_or(String::new(), |cost| cost.kib.to_string());
-        writeln!(
-            text,
-            "| {tool} | {ms} | {kib} | {} | {} | {peer_ms} | {} | {} |",
-            millis(found.and_then(|found| found.start)),
+        rows.push(vec![
+            (*tool).to_owned(),
+            ms,
+            kib,
+            millis(found.and_then(|found| found.start.as_ref())),
             kibs(found.map(|found| &found.ours)),
-            millis(found.and_then(|found| found.peer_start)),
+            peer_here.as_ref().map_or(String::new(), |start| of(start).0),
+            millis(found.and_then(|found| found.peer_start.as_ref())),
             kibs(found.and_then(|found| found.peer.as_ref())),
-        )
-        .expect("a String takes all");
+            bcc.map_or(String::new(), |bcc| format!("{:.1}", bcc.tenths as f64 / 10.0)),
+            kibs(bcc),
+        ]);
     }
+    table(
+        "tool | >start here, ms | >memory, KiB | >start in the guest, ms | >memory after traffic, KiB | \
+         >libbpf-tools here, ms | >in the guest, ms | >memory after traffic, KiB | >BCC in the guest, s | \
+         >memory after traffic, KiB",
+        &rows,
+    )
 }
 
-fn sizes(text: &mut String, binary: &Path, starts: &[Started]) -> Result<()> {
-    let ours = fs::metadata(binary).with_context(|| format!("{}", binary.display()))?.len();
-    let peers: Vec<u64> = starts
-        .iter()
-        .filter(|start| start.peer_here.is_some())
-        .filter_map(|start| Some(fs::metadata(find_peer(start.tool)?).ok()?.len()))
-        .collect();
-    writeln!(text, "\nSize: netbcc is one static file of {ours} bytes with all of its tools.")?;
-    if !peers.is_empty() {
-        writeln!(
-            text,
-            "libbpf-tools' {} files of the same tools have {} bytes, and need libc, libelf and libz.",
-            peers.len(),
-            peers.iter().sum::<u64>()
-        )?;
+fn millis(start: Option<&Start>) -> String {
+    start.map_or(String::new(), |start| format!("{:.1}", start.ns as f64 / 1e6))
+}
+
+fn kernel_memory(starts: &[Started], found: &[Found]) -> String {
+    let kib = |start: Option<&Start>| start.map_or(String::new(), |start| (start.kernel / 1024).to_string());
+    let rows = starts.iter().map(|Started { tool, here, peer_here }| {
+        let found = found.iter().find(|found| found.subject.tool == *tool);
+        vec![
+            (*tool).to_owned(),
+            kib(here.as_ref().ok()),
+            kib(found.and_then(|found| found.start.as_ref())),
+            kib(peer_here.as_ref().and_then(|start| start.as_ref().ok())),
+            kib(found.and_then(|found| found.peer_start.as_ref())),
+            found
+                .and_then(|found| found.bcc.as_ref())
+                .map_or(String::new(), |bcc| (bcc.kernel / 1024).to_string()),
+        ]
+    });
+    table(
+        "tool | >here, KiB | >in the guest, KiB | >libbpf-tools here, KiB | >in the guest, KiB | >BCC in the guest, KiB",
+        &rows.collect::<Vec<_>>(),
+    )
+}
+
+fn sizes(sizes: &[Size], starts: &[Started]) -> String {
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for Size { what, bytes } in sizes {
+        let bytes = match bytes {
+            Ok(bytes) => format!("{:.1}", *bytes as f64 / f64::from(1 << 20)),
+            Err(why) => format!("not known ({why:#})"),
+        };
+        rows.push(vec![what.clone(), bytes]);
     }
-    Ok(())
+    let peers = starts.iter().filter(|start| start.peer_here.is_some());
+    let files: Vec<u64> =
+        peers.filter_map(|start| Some(fs::metadata(peers::find(start.tool)?).ok()?.len())).collect();
+    if !files.is_empty() {
+        let what = format!("of libbpf-tools, the files of the same {} tools alone", files.len());
+        rows.push(vec![what, format!("{:.1}", files.iter().sum::<u64>() as f64 / f64::from(1 << 20))]);
+    }
+    table("what | >MiB", &rows)
+}
+
+/// A table in Markdown. Columns stand between bars, those to be aligned to the right after a `>`. A short row is one
+/// remark, in its last cell.
+fn table(columns: &str, rows: &[Vec<String>]) -> String {
+    let columns: Vec<&str> = columns.split('|').map(str::trim).collect();
+    let names: Vec<&str> = columns.iter().map(|name| name.trim_start_matches('>')).collect();
+    let lines = columns.iter().map(|name| if name.starts_with('>') { "--:" } else { "---" });
+    let mut text = format!("| {} |\n|{}|\n", names.join(" | "), lines.collect::<Vec<_>>().join("|"));
+    for row in rows {
+        writeln!(text, "| {} |", row.join(" | ")).expect("a String takes all");
+    }
+    text
 }
 
 /// A cost per operation.
-struct Share {
+pub(super) struct Share {
     base: f64,
-    added: f64,
+    pub(super) added: f64,
     reader: f64,
     /// `None`: its rows do not come from single operations.
     rows: Option<f64>,
@@ -241,7 +367,7 @@ struct Share {
 }
 
 impl Share {
-    fn new(found: &Found, cost: &Cost) -> Self {
+    pub(super) fn new(found: &Found, cost: &Cost) -> Self {
         let load = found.subject.load;
         // How often timers send again is theirs to decide: what was seen is counted.
         let count =
@@ -256,6 +382,11 @@ impl Share {
             per_row: (!sums && cost.rows > 0).then(|| cost.added as f64 / cost.rows as f64),
         }
     }
+
+    /// What is not the reader's is spent by probes and wake-ups, in whoever makes the traffic.
+    fn in_the_kernel(&self) -> f64 {
+        self.added - self.reader
+    }
 }
 
 fn met(yes: bool) -> &'static str {
@@ -266,7 +397,7 @@ fn whole(value: Option<f64>) -> String {
     value.map_or(String::new(), |value| format!("{value:.0}"))
 }
 
-fn rows(value: Option<f64>) -> String {
+fn hundredths(value: Option<f64>) -> String {
     value.map_or(String::new(), |value| format!("{value:.2}"))
 }
 
@@ -279,5 +410,12 @@ mod tests {
         assert_eq!(profile(&[]), "release profile");
         let overrides = [("CODEGEN_UNITS".to_owned(), "16".to_owned())];
         assert_eq!(profile(&overrides), "**not the release profile**: codegen-units 16");
+    }
+
+    #[test]
+    fn a_table_has_a_line_of_dashes() {
+        let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
+        let text = table("tool | >ms | ", &[row(&["tcplife", "7.1", "met"]), row(&["", "it said: x"])]);
+        assert_eq!(text, "| tool | ms |  |\n|---|--:|---|\n| tcplife | 7.1 | met |\n|  | it said: x |\n");
     }
 }

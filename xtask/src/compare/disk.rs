@@ -15,11 +15,21 @@ const TOOLS: &str = "bpfcc-tools";
 /// What the guest mounts over, beyond the packages' own folders.
 const FOLDERS: [&str; 4] = ["proc", "sys", "dev", "tmp"];
 
+/// Mounts it, as a guest's shell does.
+pub(crate) const MOUNT: &str = "\
+mkdir -p /bcc
+tries=0
+while [ ! -b /dev/nvme0n1 ] && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries+1)); done
+mount -t ext4 -o ro /dev/nvme0n1 /bcc || exit 1
+for dir in proc sys dev; do mount -o rbind /$dir /bcc/$dir || exit 1; done
+mount -t tmpfs tmpfs /bcc/tmp || exit 1
+";
+
 /// Answers the image of the file system for this kernel; makes it unless it is there.
 ///
 /// # Errors
 /// This machine has no apt, the packages cannot be had, or there is no room.
-pub(super) fn make(release: &str) -> Result<PathBuf> {
+pub(crate) fn make(release: &str) -> Result<PathBuf> {
     let image = target().join(format!("bcc-{release}.img"));
     if image.is_file() {
         return Ok(image);
@@ -33,10 +43,7 @@ pub(super) fn make(release: &str) -> Result<PathBuf> {
         image.file_name().unwrap_or_default().to_string_lossy()
     ));
     let tree = target().join("bcc");
-    // The headers' other half has the name without the flavour.
-    let base = release.rsplit_once("-cloud-").map_or(release, |(base, _)| base);
-    let headers = [format!("linux-headers-{release}"), format!("linux-headers-{base}-common")];
-    apt::unpack_whole(TOOLS, &headers, &tree)?;
+    apt::unpack_whole(TOOLS, &apt::headers(release), &tree)?;
     for folder in FOLDERS {
         fs::create_dir_all(tree.join(folder))?;
     }

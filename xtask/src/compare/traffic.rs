@@ -1,13 +1,18 @@
 //! The traffic on which tools are compared: connections over loopback, one after the other, so that there is one order.
 
-use std::fs;
+mod lossy;
+mod queues;
+mod sums;
+
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
+
+use self::lossy::Hook;
+pub(super) use self::lossy::speak;
+pub(super) use self::queues::flows;
 
 /// Connections to this port come before what is compared.
 pub(super) const FIRST: u16 = 7001;
@@ -26,53 +31,54 @@ pub(super) enum Traffic {
     Connections,
     /// Segments that the guest's filter drops, so that they are sent again.
     Retransmits,
+    /// Segments that it drops on their way out, and on their way in from another host.
+    Drops,
+    /// Bytes over connections between the host's own addresses, as many as are told.
+    Transfers,
+    /// Datagrams and connections for some seconds.
+    Interrupts,
+    /// Packets of each size on each queue of an interface.
+    Queues,
 }
-
-/// The filter's own network, for both families.
-const TABLE: &str = "inet compare";
-/// It drops what goes to these ports and is longer than this.
-const LOSSY: &str = "add rule inet compare drops tcp dport { 7001, 7002, 20020 } meta length > 200 drop";
-/// And all that goes to this one.
-const SILENT: u16 = 20_021;
-/// Bytes of a segment that is dropped.
-const LONG: usize = 400;
-/// Until something was sent again so often.
-const AGAIN: Duration = Duration::from_secs(30);
 
 impl Traffic {
     /// What has to be in place before the tools start.
     ///
     /// # Errors
-    /// The filter refuses.
+    /// The filter refuses, or an interface cannot be made.
     pub(super) fn prepare(self) -> Result<()> {
-        if self == Self::Connections {
-            return Ok(());
+        match self {
+            Self::Retransmits => lossy::prepare(Hook::Input),
+            Self::Drops => queues::prepare().and_then(|()| lossy::prepare(Hook::Output)),
+            Self::Queues => queues::prepare(),
+            Self::Connections | Self::Transfers | Self::Interrupts => Ok(()),
         }
-        let rules = format!(
-            "add table {TABLE}\nflush table {TABLE}\n\
-             add chain {TABLE} drops {{ type filter hook input priority 0; }}\n\
-             {LOSSY}\nadd rule {TABLE} drops tcp dport {SILENT} drop\n"
-        );
-        nft(&rules)
     }
 
     /// Takes away what was prepared.
     ///
     /// # Errors
-    /// The filter refuses.
+    /// The filter refuses, or an interface cannot be taken away.
     pub(super) fn clear(self) -> Result<()> {
-        if self == Self::Connections { Ok(()) } else { nft(&format!("delete table {TABLE}\n")) }
+        match self {
+            Self::Retransmits => lossy::clear(),
+            Self::Drops => lossy::clear().and_then(|()| queues::clear()),
+            Self::Queues => queues::clear(),
+            Self::Connections | Self::Transfers | Self::Interrupts => Ok(()),
+        }
     }
 
-    /// What every tool for this traffic shows, at this port, in each family.
+    /// What every tool with rows for this traffic shows, at this port, in each family.
     ///
     /// # Errors
     /// Loopback does not work.
     pub(super) fn mark(self, port: u16) -> Result<()> {
         for address in ADDRESSES {
             let pair = connect((address, port).into(), (address, port).into())?;
-            if self == Self::Retransmits {
-                lose(pair, 1)?;
+            match self {
+                Self::Retransmits => lossy::lose(pair, 1)?,
+                Self::Drops => lossy::refused(pair)?,
+                _ => {}
             }
         }
         Ok(())
@@ -85,59 +91,21 @@ impl Traffic {
     pub(super) fn run(self) -> Result<()> {
         match self {
             Self::Connections => connections(),
-            Self::Retransmits => retransmits(),
+            Self::Retransmits => lossy::retransmits(),
+            Self::Drops => lossy::drops(),
+            Self::Transfers => sums::transfers(),
+            Self::Interrupts => sums::interrupts(),
+            Self::Queues => queues::run(),
         }
     }
-}
 
-fn nft(rules: &str) -> Result<()> {
-    let mut nft = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().context("start nft")?;
-    nft.stdin.take().context("nft's input")?.write_all(rules.as_bytes())?;
-    if !nft.wait()?.success() {
-        bail!("nft refuses: {rules}");
+    /// What the kernel itself calls what happened.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub(super) fn names(self) -> Result<Vec<String>> {
+        if self == Self::Drops { lossy::names() } else { Ok(Vec::new()) }
     }
-    Ok(())
-}
-
-/// Sends what is dropped until the kernel has sent something again so often, then resets.
-fn lose((mut near, far, _listener): (TcpStream, TcpStream, TcpListener), times: u64) -> Result<()> {
-    near.set_nodelay(true)?;
-    // Left unread, so that to close is to reset.
-    near.write_all(b"x")?;
-    let until = sent_again()? + times;
-    near.write_all(&[b'x'; LONG])?;
-    let deadline = Instant::now() + AGAIN;
-    while sent_again()? < until {
-        if Instant::now() > deadline {
-            bail!("nothing is sent again");
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    drop(far);
-    Ok(())
-}
-
-/// How many segments the kernel has sent again.
-fn sent_again() -> Result<u64> {
-    let text = fs::read_to_string("/proc/net/snmp").context("read /proc/net/snmp")?;
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
-    let (names, values) = lines.next().zip(lines.next()).context("no counters of TCP")?;
-    let mut pairs = names.split(' ').zip(values.split(' '));
-    let (_, value) = pairs.find(|(name, _)| *name == "RetransSegs").context("no RetransSegs")?;
-    value.parse().context("RetransSegs")
-}
-
-fn retransmits() -> Result<()> {
-    let port = 20_020;
-    let mapped: IpAddr = Ipv4Addr::LOCALHOST.to_ipv6_mapped().into();
-    for (to, at) in [(ADDRESSES[0], ADDRESSES[0]), (ADDRESSES[1], ADDRESSES[1]), (ADDRESSES[0], mapped)] {
-        lose(connect((to, port).into(), (at, port).into())?, 3)?;
-    }
-    // Nobody answers: the first segment is sent again.
-    for address in ADDRESSES {
-        drop(TcpStream::connect_timeout(&(address, SILENT).into(), Duration::from_millis(3500)));
-    }
-    Ok(())
 }
 
 /// Whether a line names this port: alone, or after its address.
