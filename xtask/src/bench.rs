@@ -23,7 +23,7 @@ use anyhow::{Context as _, Result, bail};
 use self::subjects::{SUBJECTS, Subject};
 use crate::compare::disk;
 use crate::kernels::Line;
-use crate::shell::{is_root, output, say, workspace};
+use crate::shell::{find_program, is_root, output, say, workspace};
 use crate::{build, peers, setup};
 
 /// Starts per tool; the median counts.
@@ -77,6 +77,9 @@ pub(crate) fn bench(args: &[OsString]) -> Result<ExitCode> {
     let subjects: Vec<&Subject> =
         SUBJECTS.iter().filter(|subject| wanted.is_empty() || wanted.contains(&subject.tool)).collect();
     setup::satisfy(&[setup::BUILD, &setup::guests(&[Line::V6_1])].concat())?;
+    if let Some(code) = with_tracefs(args)? {
+        return Ok(code);
+    }
     if let Err(why) = peers::fetch() {
         say(&format!("without {}: {why:#}", peers::PACKAGE));
     }
@@ -98,6 +101,24 @@ pub(crate) fn bench(args: &[OsString]) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says that this is the command that [`with_tracefs`] started.
+const INSIDE: &str = "NETBCC_BENCH_INSIDE";
+
+/// libbpf-tools' tools attach through tracefs, which netbcc's do without. Where it is not mounted, the whole command is run
+/// again in a mount namespace that has it; answers with what exit code.
+fn with_tracefs(args: &[OsString]) -> Result<Option<ExitCode>> {
+    const TRACEFS: &str = "/sys/kernel/tracing";
+    let mounted = Path::new(TRACEFS).join("events").exists();
+    if mounted || !is_root() || std::env::var_os(INSIDE).is_some() || find_program("unshare").is_none() {
+        return Ok(None);
+    }
+    let mut cmd = Command::new("unshare");
+    cmd.args(["--mount", "sh", "-c", &format!("mount -t tracefs tracefs {TRACEFS}; exec \"$@\""), "sh"]);
+    cmd.arg(std::env::current_exe().context("this program")?).arg("bench").args(args);
+    let status = cmd.env(INSIDE, "1").status().context("start unshare")?;
+    Ok(Some(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }))
 }
 
 /// Each tool once, in the order of the table.
