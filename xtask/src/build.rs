@@ -77,7 +77,10 @@ pub(crate) fn overrides() -> Vec<(String, String)> {
 }
 
 /// The name of this machine for the compiler, such as `x86_64-unknown-linux-gnu`.
-fn triple() -> Result<String> {
+///
+/// # Errors
+/// The compiler does not say it.
+pub(crate) fn triple() -> Result<String> {
     let text = output(Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())).arg("-vV"))?;
     let host = text.lines().find_map(|line| line.strip_prefix("host: "));
     host.map(str::to_owned).context("rustc -vV names no host")

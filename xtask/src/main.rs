@@ -13,6 +13,7 @@ mod bench;
 mod build;
 mod compare;
 mod cpio;
+mod dist;
 mod elf;
 mod initramfs;
 mod kernels;
@@ -36,6 +37,8 @@ netbcc's own commands. Each first installs what the machine lacks for it.
 
 cargo xtask run [--] TOOL ARGS...            build, then run one tool (through sudo when not root)
 cargo xtask build                            the release binary: one static file, target/dist/netbcc
+cargo xtask dist [--check]                   the Debian package, a tarball, SPDX, checksums, all in target/dist;
+                                             --check builds once more in a clone elsewhere and compares all bytes
 cargo xtask test [FILTER] [--no-vm]          all tiers: format, lints, unit, golden, command line, this machine's
                                              kernel, and QEMU guests with Debian's 6.1 and 6.12 kernels
 cargo xtask vm --kernel 6.1|6.12 [--timeout SECONDS] [-- COMMAND...]
@@ -70,6 +73,7 @@ fn verb(mut args: Vec<OsString>) -> Result<ExitCode> {
             setup::satisfy(setup::BUILD)?;
             build::dist().map(|_| ExitCode::SUCCESS)
         }
+        Some("dist") => dist::dist(&args),
         Some("test") => test::test(&test::Options::parse(&args)?),
         Some("bench") => bench::bench(&args),
         Some("compare") => compare::compare(&args),

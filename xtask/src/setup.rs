@@ -93,12 +93,43 @@ const MAN: Program = Program {
     pacman: "man-db",
 };
 
+const DPKG_DEB: Program = Program {
+    name: "dpkg-deb",
+    why: "it makes the Debian package",
+    apt: "dpkg",
+    dnf: "dpkg",
+    pacman: "dpkg",
+};
+const TAR: Program =
+    Program { name: "tar", why: "it makes the tarball", apt: "tar", dnf: "tar", pacman: "tar" };
+const GZIP: Program =
+    Program { name: "gzip", why: "it compresses the manual pages", apt: "gzip", dnf: "gzip", pacman: "gzip" };
+const GIT: Program =
+    Program { name: "git", why: "it knows the commit's time", apt: "git", dnf: "git", pacman: "git" };
+
+const SETCAP: Program = Program {
+    name: "setcap",
+    why: "the package gives the binary its capabilities by it",
+    apt: "libcap2-bin",
+    dnf: "libcap",
+    pacman: "libcap",
+};
+const ZSH: Program =
+    Program { name: "zsh", why: "the tests load its completions", apt: "zsh", dnf: "zsh", pacman: "zsh" };
+const FISH: Program =
+    Program { name: "fish", why: "the tests load its completions", apt: "fish", dnf: "fish", pacman: "fish" };
+
 /// To build the release binary.
 pub(crate) const BUILD: &[Need] = &[Need::StaticLibc, Need::Toolchain, Need::Linker];
+/// To make packages of it.
+pub(crate) const PACKAGES: &[Need] =
+    &[Need::Program(&DPKG_DEB), Need::Program(&TAR), Need::Program(&GZIP), Need::Program(&GIT)];
+/// To install packages in guests.
+pub(crate) const INSTALLING: &[Need] = &[Need::Program(&SETCAP)];
 /// To check the code.
 pub(crate) const LINTS: &[Need] = &[Need::Lints, Need::BpfLints];
 /// To test the command line.
-pub(crate) const MANUALS: &[Need] = &[Need::Program(&MAN)];
+pub(crate) const MANUALS: &[Need] = &[Need::Program(&MAN), Need::Program(&ZSH), Need::Program(&FISH)];
 /// To run the kernel tests on this machine.
 pub(crate) const TRAFFIC: &[Need] = &[Need::Program(&IP), Need::Program(&TC), Need::Program(&NFT)];
 /// To run guests, whatever their kernel.

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use xtask::toolchain::{Toolchain, bpf_rustflags, find_bpf_linker};
 
 use crate::build::{dist, static_cargo};
+use crate::dist::{guest as package, make};
 use crate::kernels::{LINES, Line};
 use crate::report::{Harness, Report};
 use crate::setup::{self, satisfy};
@@ -58,7 +59,7 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     let mut no_guests = options.no_vm.then(|| "--no-vm was given".to_owned());
     satisfy(&[setup::LINTS, setup::BUILD, setup::MANUALS, setup::TRAFFIC].concat())?;
     if no_guests.is_none()
-        && let Err(why) = satisfy(&setup::guests(&LINES))
+        && let Err(why) = satisfy(&[&setup::guests(&LINES), setup::PACKAGES, setup::INSTALLING].concat())
     {
         if ci {
             return Err(why.context("the guests, which must run in CI"));
@@ -173,25 +174,44 @@ impl Run {
         Ok(())
     }
 
-    /// The kernel tests in a guest per kernel line, all guests at once: each takes one processor of this machine.
+    /// The package and the kernel tests in a guest per kernel line, all lines at once: each takes one processor of this
+    /// machine.
     fn guests(&mut self, binary: &Path, tests: &Path) {
-        let filter = self.filter.as_deref();
+        let filter = self.filter.clone();
+        let filter = filter.as_deref();
+        let package = package::wanted(filter).then(|| make(binary));
+        let package = match package {
+            Some(Err(why)) => {
+                self.report.failed(HERE, "package", &format!("{why:#}"));
+                None
+            }
+            Some(Ok(made)) => Some(made),
+            None => None,
+        };
+        let package = package.as_ref();
         let harnesses = thread::scope(|scope| {
             let guests = LINES.map(|line| {
                 say(&format!("kernel tests in the guest with kernel {line}"));
-                scope.spawn(move || in_guest(line, binary, tests, filter))
+                scope.spawn(move || {
+                    let installed =
+                        package.map(|made| told(line, |on_line| package::check(made, line, on_line)));
+                    let tested = told(line, |on_line| guest(line, binary, tests, filter, on_line));
+                    installed.into_iter().chain([tested]).collect()
+                })
             });
             guests.map(|guest| {
                 guest.join().unwrap_or_else(|_| {
                     let mut harness = Harness::default();
                     harness.broke("what reads its output panicked");
-                    harness
+                    vec![harness]
                 })
             })
         });
-        for (column, harness) in (1..).zip(harnesses) {
-            self.report.tools(column, &harness);
-            self.seen += harness.len();
+        for (column, harnesses) in (1..).zip(harnesses) {
+            for harness in harnesses {
+                self.report.tools(column, &harness);
+                self.seen += harness.len();
+            }
         }
     }
 
@@ -216,10 +236,10 @@ fn stream(cmd: &mut Command) -> Result<Harness> {
     Ok(harness)
 }
 
-/// Runs the kernel tests in a guest, shows what it prints as it comes, and counts.
-fn in_guest(line: Line, binary: &Path, tests: &Path, filter: Option<&str>) -> Harness {
+/// Runs what runs tests in a guest, shows what it prints as it comes, and counts.
+fn told(line: Line, run: impl FnOnce(&mut dyn FnMut(&str)) -> Result<u8>) -> Harness {
     let mut harness = Harness::default();
-    let outcome = guest(line, binary, tests, filter, |text| {
+    let outcome = run(&mut |text| {
         println!("{line} | {text}");
         harness.line(text);
     });

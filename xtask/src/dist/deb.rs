@@ -1,0 +1,103 @@
+//! The Debian package, by `dpkg-deb` itself: with fixed owners and `SOURCE_DATE_EPOCH` it writes the same bytes for the
+//! same files. `cargo-deb` could do it, too, but is hundreds of crates to build for what is one command here.
+//!
+//! There is no script for the removal, because nothing is left to do: the file capabilities go with the file. Without
+//! one, dpkg forgets the package altogether when it is removed.
+
+use std::fmt::Write as _;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use super::VERSION;
+use super::tree;
+use crate::shell::{output, run};
+
+const POSTINST: &str = include_str!("postinst.sh");
+
+/// Debian's name of the machine that the binary is for.
+///
+/// # Errors
+/// There is no package for it.
+pub(super) fn architecture() -> Result<&'static str> {
+    match std::env::consts::ARCH {
+        "x86_64" => Ok("amd64"),
+        "aarch64" => Ok("arm64"),
+        other => bail!("no package is made for {other}"),
+    }
+}
+
+/// Packs the files below `root`.
+pub(super) fn build(root: &Path, arch: &str, epoch: u64, to: &Path) -> Result<()> {
+    let files = tree::files(root)?;
+    let mut bytes = 0;
+    let mut sums = Command::new("md5sum");
+    sums.current_dir(root);
+    for file in &files {
+        let meta = fs::symlink_metadata(root.join(file))?;
+        bytes += meta.len().next_multiple_of(1024);
+        if meta.is_file() {
+            sums.arg(file);
+        }
+    }
+    let debian = root.join("DEBIAN");
+    tree::folder(&debian)?;
+    tree::file(&debian.join("control"), control(arch, bytes / 1024).as_bytes())?;
+    tree::file(&debian.join("md5sums"), output(&mut sums)?.as_bytes())?;
+    tree::file(&debian.join("postinst"), POSTINST.as_bytes())?;
+    fs::set_permissions(debian.join("postinst"), Permissions::from_mode(0o755))?;
+    let mut cmd = Command::new("dpkg-deb");
+    // One thread: several cut the data into blocks, and so give other bytes on a machine with more processors.
+    cmd.env("SOURCE_DATE_EPOCH", epoch.to_string()).env("DPKG_DEB_THREADS_MAX", "1");
+    run(cmd
+        .args(["--root-owner-group", "-Zxz", "-z6", "--build"])
+        .arg(root)
+        .arg(to)
+        .stdout(std::process::Stdio::null()))
+}
+
+fn control(arch: &str, kib: u64) -> String {
+    let mut text = String::new();
+    let fields = [
+        ("Package", "netbcc"),
+        ("Version", VERSION),
+        ("Architecture", arch),
+        ("Maintainer", concat!("The netbcc authors <", env!("CARGO_PKG_REPOSITORY"), ">")),
+        ("Installed-Size", &kib.to_string()),
+        ("Recommends", "libcap2-bin"),
+        ("Section", "net"),
+        ("Priority", "optional"),
+        ("Homepage", env!("CARGO_PKG_REPOSITORY")),
+        ("Description", "BCC's network tools as one static binary"),
+    ];
+    for (name, value) in fields {
+        writeln!(text, "{name}: {value}").expect("a String takes all");
+    }
+    text.push_str(
+        " Who connects where, how long, with what latency, what is dropped or sent\n again: tcpconnect, tcplife, \
+         tcpdrop and ten more, as eBPF programs that ask\n the running kernel for its layout. No Python, no compiler, \
+         no kernel headers.\n .\n The tools' own names are links in /usr/lib/netbcc/bin, so that they do not\n clash \
+         with those of bpfcc-tools and libbpf-tools.\n",
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_has_a_field_a_line_and_a_folded_description() {
+        let text = control("amd64", 5000);
+        let (fields, description) = text.split_once("Description: ").expect("the last field");
+        assert!(
+            fields.contains("Architecture: amd64\n") && fields.contains("Installed-Size: 5000\n"),
+            "{text}"
+        );
+        assert!(fields.lines().all(|line| line.split_once(": ").is_some_and(|(_, value)| !value.is_empty())));
+        assert!(description.lines().skip(1).all(|line| line.starts_with(' ') && line.len() < 80), "{text}");
+    }
+}
