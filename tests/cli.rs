@@ -2,6 +2,7 @@
 //!
 //! Nothing here needs root, and nothing here may get as far as loading a program: what is refused is refused before.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::ffi::OsStrExt as _;
@@ -852,38 +853,144 @@ fn manual_pages_render_without_a_warning() {
     }
 }
 
+/// netbcc's own commands.
+const VERBS: [&str; 6] = ["completions", "doctor", "help", "install-links", "man", "schema"];
+
+/// The options in the help of a tool, of a command, or of netbcc itself.
+fn options_of(words: &[&str]) -> BTreeSet<String> {
+    if words == ["help"] {
+        // Its help is netbcc's.
+        return ["-h", "--help"].map(Into::into).into();
+    }
+    shown(&prints(&[words, &["--help"]].concat())).into_iter().flat_map(|option| option.names).collect()
+}
+
 #[test]
-fn completions_work_in_each_shell_that_is_there() {
+fn the_manual_of_netbcc_has_the_options_of_its_commands() {
+    let page = plain(&prints(&["man"]));
+    let commands = section(&page, "COMMANDS").join("\n");
+    for verb in VERBS {
+        let part = commands.split(".SS ").find(|part| part.starts_with(&format!("\"netbcc {verb} ")));
+        let part = part.unwrap_or_else(|| panic!("{verb}: {commands}"));
+        let tags = part.split(".TP\n").skip(1).filter_map(|entry| entry.lines().next());
+        let words = tags.flat_map(|tag| tag.split([' ', ',']));
+        let told: BTreeSet<String> = words.filter(|word| word.starts_with('-')).map(Into::into).collect();
+        assert_eq!(told, options_of(&[verb]), "{verb}");
+    }
+}
+
+/// Words that begin a command line, and the options that its help has.
+type Question = (Vec<String>, BTreeSet<String>);
+
+/// Each tool by its link and by netbcc, each command, and netbcc itself.
+fn questions() -> Vec<Question> {
+    let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+    let mut all = vec![(words(&["netbcc"]), options_of(&[]))];
+    for tool in tools() {
+        let options = options_of(&[&tool]);
+        all.push((words(&[&tool]), options.clone()));
+        all.push((words(&["netbcc", &tool]), options));
+    }
+    all.extend(VERBS.iter().map(|verb| (words(&["netbcc", verb]), options_of(&[verb]))));
+    all
+}
+
+/// Calls the function that bash was told of, as bash does when somebody types a dash and the tab key.
+const BASH: &str = r#"
+ask() {
+    local how; how=$(complete -p "$1") || exit
+    how=${how#*-F }
+    COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
+    "${how%% *}" "$1" - "${COMP_WORDS[COMP_CWORD - 1]}"
+    printf '%s\n' "? $*" "${COMPREPLY[@]}"
+}
+"#;
+
+const FISH: &str = r#"
+function ask
+    echo "? $argv"
+    complete --do-complete "$argv"
+end
+"#;
+
+/// Types into a zsh of its own, on a terminal of its own: only its line editor asks for completions. The word by which
+/// it says that it has done something is never typed as such, for a terminal shows what is typed.
+const ZSH: &str = r#"
+zmodload zsh/zpty
+zpty typed zsh -f -i
+tell() {
+    zpty -w typed "$1; print do\"\"ne"
+    zpty -r typed all '*done*'
+}
+tell 'autoload -U compinit; compinit -D -u; PROMPT= ; stty -echo'
+tell 'compadd() { local -a hits; builtin compadd -O hits "$@"; print -rl -- $hits >>answers; builtin compadd "$@" }'
+tell 'press() { zle complete-word; BUFFER="print do\"\"ne"; zle accept-line }; zle -N press; bindkey "^I" press'
+ask() {
+    print -r -- "? $*" >>answers
+    zpty -w -n typed "$*"$'\t'
+    zpty -r typed all '*done*'
+}
+"#;
+
+/// What a shell offers for each of the questions.
+fn asked(shell: &str, questions: &[Question]) -> Vec<Question> {
     let dir = tempfile::tempdir().expect("a directory");
-    for (shell, asks) in [
-        // What `netbcc tcplife --local` and then the tab key offer.
-        (
-            "bash",
-            "COMP_WORDS=(netbcc tcplife --local); COMP_CWORD=2; _netbcc netbcc --local tcplife; echo ${COMPREPLY[@]}",
-        ),
-        ("fish", "complete --do-complete 'netbcc tcplife --local'"),
-        ("zsh", "whence -w _netbcc; print ${_comps[netbcc]}"),
-    ] {
+    let mut script = match shell {
+        "bash" => BASH,
+        "fish" => FISH,
+        _ => ZSH,
+    }
+    .to_owned();
+    for tool in tools().iter().map(Some).chain([None]) {
+        let name = tool.map_or("netbcc", String::as_str);
+        let args: Vec<&str> = ["completions", shell].into_iter().chain(tool.map(String::as_str)).collect();
+        fs::write(dir.path().join(name), prints(&args)).expect("a file");
+        script += &match shell {
+            "zsh" => format!("tell 'source ./{name}'\n"),
+            _ => format!("source ./{name}\n"),
+        };
+    }
+    for (words, _) in questions {
+        script += &format!("ask {} -\n", words.join(" "));
+    }
+    if shell == "zsh" {
+        script += "zpty -d typed\ncat answers\n";
+    }
+    fs::write(dir.path().join("script"), script).expect("a file");
+    let mut call = command(shell);
+    call.args(match shell {
+        "bash" => &["--norc", "script"][..],
+        "fish" => &["--no-config", "script"],
+        _ => &["-f", "script"],
+    });
+    let output = run(call.current_dir(dir.path()).env("HOME", dir.path()).env("TERM", "dumb"));
+    assert_eq!(text(&output.stderr), "", "{shell}");
+    let mut answers: Vec<Question> = Vec::new();
+    for line in text(&output.stdout).lines() {
+        if let Some(words) = line.strip_prefix("? ") {
+            let words = words.split(' ').filter(|word| *word != "-").map(Into::into);
+            answers.push((words.collect(), BTreeSet::new()));
+        } else if line.starts_with('-') {
+            // fish says what an option means behind a tab.
+            let option = line.split('\t').next().unwrap_or_default();
+            answers.last_mut().expect("a question comes first").1.insert(option.to_owned());
+        }
+    }
+    answers
+}
+
+#[test]
+fn each_shell_offers_the_options_that_the_help_has() {
+    let questions = questions();
+    for shell in ["bash", "fish", "zsh"] {
         if !installed(shell) {
             continue;
         }
-        let file = dir.path().join(shell);
-        fs::write(&file, prints(&["completions", shell])).expect("a file");
-        let load = if shell == "zsh" { "autoload -U compinit && compinit -D -u && " } else { "" };
-        let script = format!("{load}source {} && {asks}", file.display());
-        let mut call = command(shell);
-        call.args(if shell == "bash" {
-            &["--norc", "-c"][..]
-        } else if shell == "zsh" {
-            &["-f", "-c"]
-        } else {
-            &["--no-config", "-c"]
-        });
-        let output = run(call.arg(&script).env("HOME", dir.path()));
-        assert_eq!(text(&output.stderr), "", "{shell}");
-        let answer = text(&output.stdout);
-        let expected = if shell == "zsh" { "_netbcc: function\n_netbcc\n" } else { "--localport" };
-        assert!(answer.starts_with(expected), "{shell}: {answer:?}");
+        let answers = asked(shell, &questions);
+        assert_eq!(answers.len(), questions.len(), "{shell}: {answers:?}");
+        for (answer, question) in answers.iter().zip(&questions) {
+            assert_eq!(answer, question, "{shell}");
+        }
     }
 }
 

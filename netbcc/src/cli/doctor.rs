@@ -35,13 +35,13 @@ pub(super) fn examine(args: Vec<OsString>, tools: &'static [Entry]) -> Result<()
 pub(super) fn command(tools: &[Entry]) -> Command {
     super::manners(Command::new("doctor"))
         .bin_name("netbcc doctor")
-        .about("Says which tools run on this machine, and in which way")
+        .about("Say which tools run on this machine, and in which way")
         .arg(super::verbs::tool_arg(tools).help("This tool only"))
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("One JSON object"))
         .after_help(
-            "Every way to attach is tried and taken back at once; nothing is traced. Without\nthe permission to do \
-             that (root, or CAP_BPF and CAP_PERFMON) it says what can be\nseen without. The exit code is 0 when all \
-             tools run, 1 otherwise.",
+            "Every way to attach is tried and taken back at once; nothing is traced. Without the permission to do that \
+             (root, or CAP_BPF and CAP_PERFMON) it says what can be seen without. The exit code is 0 when all tools run, \
+             1 otherwise.",
         )
 }
 

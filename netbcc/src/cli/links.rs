@@ -32,16 +32,16 @@ pub(super) fn command() -> Command {
     };
     super::manners(Command::new("install-links"))
         .bin_name("netbcc install-links")
-        .about("Links the tools' names to this binary")
+        .about("Link the tools' names to this binary, all or none")
         .arg(
             Arg::new("dir")
                 .value_name("DIR")
                 .required(true)
                 .value_parser(value_parser!(PathBuf))
-                .help("Where"),
+                .help("The folder for the links; what is not a link to netbcc is never replaced"),
         )
-        .arg(affix("prefix", "Before each name: netbcc-"))
-        .arg(affix("suffix", "After each name: -bpfcc"))
+        .arg(affix("prefix", "Before each name; a link is known by the prefix netbcc-"))
+        .arg(affix("suffix", "After each name; a link is known by the suffix -bpfcc"))
 }
 
 fn link_all(dir: &Path, prefix: &str, suffix: &str, target: &Path, tools: &'static [Entry]) -> Result<()> {

@@ -67,13 +67,29 @@ fn of_netbcc(tools: &'static [Entry]) -> Result<String> {
         text.control("TP", []).text([bold(entry.spec.name), roman("(8)")]).text([roman(entry.spec.about)]);
     }
     text.control("SH", ["COMMANDS"]);
+    page.push_str(&body(&text));
     for verb in verbs::all(tools) {
-        let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
-        text.control("TP", []).text([bold(verb.get_name())]).text([roman(about)]);
+        page.push_str(&of_verb(verb)?);
     }
+    let mut text = Roff::new();
     text.control("SH", ["NAMES"]).text([roman(multicall::NAMES)]);
     page.push_str(&body(&text));
     Ok(page)
+}
+
+/// A command's part of that page: how it is called, what it does, its options as a tool's page has them.
+fn of_verb(mut verb: Command) -> Result<String> {
+    let usage = verb.render_usage().to_string();
+    let mut text = Roff::new();
+    text.control("SS", [usage.trim_start_matches("Usage: ").trim()]);
+    text.text([roman(verb.get_about().map(ToString::to_string).unwrap_or_default())]);
+    if let Some(more) = verb.get_after_help() {
+        text.control("PP", []).text([roman(more.to_string())]);
+    }
+    let mut options = Vec::new();
+    Man::new(verb).render_options_section(&mut options)?;
+    let (part, options) = (body(&text), String::from_utf8(options)?);
+    Ok(part + options.split_once(".SH OPTIONS\n").map_or("", |(_, entries)| entries))
 }
 
 const NETBCC: &str = "One static binary that holds BCC's network tools. Their eBPF programs are inside it and ask the \

@@ -67,6 +67,7 @@ pub fn pick(argv0: &OsStr, args: &[OsString], tools: &'static [Entry]) -> Call {
         "schema" => Call::Schema(rest.to_vec()),
         "help" => match rest {
             [] => Call::Help,
+            [flag] if flag == "--help" || flag == "-h" => Call::Help,
             [name] => find(&name.to_string_lossy(), tools).map_or_else(|| unknown(name, tools), Call::HelpOf),
             [_, extra, ..] => Call::Wrong(format!("unexpected argument '{}'", extra.to_string_lossy())),
         },
