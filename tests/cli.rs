@@ -810,6 +810,7 @@ fn manual_pages_have_all_sections_and_every_field() {
 fn schemas_know_every_row_by_exactly_one_kind() {
     for tool in tools() {
         let schema = Schema::of(&tool);
+        assert_eq!(schema.well_formed(), Ok(()), "{tool}");
         // The schema is the reader's own: no line that lacks a field, or has another one, is a row.
         for line in ["{}", "[]", "null", r#"{"time":"2026-11-22T14:48:38.270339900Z","ts_ns":1}"#, "x"] {
             assert!(schema.check(line).is_err(), "{tool}: {line}");
@@ -819,6 +820,75 @@ fn schemas_know_every_row_by_exactly_one_kind() {
             schema.objects().len()
         );
     }
+}
+
+#[test]
+fn a_schema_that_is_none_is_told() {
+    let start = r#"{"$schema":"https://json-schema.org/draft/2020-12/schema","#;
+    for (wrong, says) in [
+        (r#""type":"text"}"#, "type"),
+        (r#""enum":[1,1]}"#, "enum"),
+        (r#""required":["a"],"properties":{"b":{}}}"#, "required"),
+        (r#""properties":{"b":{"minimum":"0"}}}"#, "b: minimum"),
+        (r#""anyOf":[]}"#, "anyOf"),
+        (r#""oneOf":[{"items":{"maximum":null}}]}"#, "maximum"),
+        (r#""maxContains":1}"#, "maxContains"),
+    ] {
+        let why = Schema::parse(&format!("{start}{wrong}")).well_formed().expect_err(wrong);
+        assert!(why.contains(says), "{wrong}: {why}");
+    }
+    assert!(Schema::parse(r#"{"type":"string"}"#).well_formed().is_err());
+}
+
+/// The lines of `docs/fields.md` about a tool.
+fn fields_of(tool: &str) -> String {
+    let mut text = format!("\n## {tool}\n");
+    let schema = Schema::of(tool);
+    for kind in schema.objects() {
+        if schema.objects().len() > 1 {
+            text += &format!("\n{}\n", kind["title"].as_str().expect("a kind of row has a title"));
+        }
+        text += "\n| field | type | always | OpenTelemetry | meaning |\n| --- | --- | --- | --- | --- |\n";
+        let always = kind["required"].as_array().expect("a list");
+        for (key, says) in kind["properties"].as_object().expect("properties") {
+            let word = |name: &str| says[name].as_str().unwrap_or_default();
+            let otel =
+                if word("x-otel").is_empty() { String::new() } else { format!("`{}`", word("x-otel")) };
+            let always = if always.iter().any(|name| name == key) { "yes" } else { "" };
+            let meaning = word("description").replace('|', "\\|");
+            text += &format!("| `{key}` | {} | {always} | {otel} | {meaning} |\n", type_of(says));
+        }
+    }
+    text
+}
+
+/// What a field's values are, in a word or two.
+fn type_of(says: &serde_json::Value) -> String {
+    let inner = |list: &serde_json::Value| {
+        let kinds: Vec<String> = list.as_array().into_iter().flatten().map(type_of).collect();
+        kinds.join(" or ")
+    };
+    match (says["type"].as_str(), says["format"].as_str()) {
+        (_, Some("date-time")) => "time".into(),
+        (Some("string"), _) if says["anyOf"].is_array() => "address".into(),
+        (Some("array"), _) => format!("list of {}", type_of(&says["items"])),
+        (Some(kind), _) => kind.into(),
+        (None, _) if says["anyOf"].is_array() => inner(&says["anyOf"]),
+        (None, _) => match says["enum"].as_array().and_then(|list| list.first()) {
+            Some(value) if value.is_string() => "word".into(),
+            _ => "integer".into(),
+        },
+    }
+}
+
+#[test]
+fn the_page_of_fields_is_what_the_schemas_say() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/fields.md");
+    let page = fs::read_to_string(&path).expect("docs/fields.md");
+    // What comes before the first tool was written by hand.
+    let intro = page.split("\n## netqtop\n").next().expect("a first part");
+    let fields: String = tools().iter().map(|tool| fields_of(tool)).collect();
+    matches_fixture(&path, &format!("{intro}{fields}"));
 }
 
 /// A program of this machine, or nothing, which is said. Where CI runs, nothing may be missing.

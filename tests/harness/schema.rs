@@ -43,6 +43,15 @@ impl Schema {
         valid(&serde_json::from_str(line).map_err(|e| e.to_string())?, &self.0)
     }
 
+    /// Why it is no JSON Schema of version 2020-12.
+    ///
+    /// # Errors
+    /// A word is unknown, or is not followed by what it must be.
+    pub fn well_formed(&self) -> Result<(), String> {
+        self.0.get("$schema").ok_or("it does not say that it is a schema")?;
+        well_formed(&self.0)
+    }
+
     /// The schemas of objects in it: itself, or one per kind of row.
     pub fn objects(&self) -> Vec<&Value> {
         match self.0["oneOf"].as_array() {
@@ -50,6 +59,48 @@ impl Schema {
             None => vec![&self.0],
         }
     }
+}
+
+/// Why this is no JSON Schema of the version that it names: what the meta-schemas of 2020-12 demand of each word that we
+/// use. The reader itself knows no other words.
+fn well_formed(schema: &Value) -> Result<(), String> {
+    let words = schema.as_object().ok_or("a schema is no object")?;
+    for (word, says) in words {
+        let list =
+            || says.as_array().filter(|list| !list.is_empty()).ok_or(format!("{word}: no list, or empty"));
+        let unique = |list: &[Value]| list.iter().enumerate().all(|(i, item)| !list[..i].contains(item));
+        let good = match word.as_str() {
+            "$schema" => says == "https://json-schema.org/draft/2020-12/schema",
+            "$id" => says.as_str().is_some_and(|id| id.starts_with("urn:") && !id.contains(['#', ' '])),
+            "title" | "description" | "x-otel" | "format" | "pattern" => says.is_string(),
+            "type" => says.as_str().is_some_and(|kind| is(&Value::Null, kind).is_ok()),
+            "minimum" | "maximum" => says.is_number(),
+            "enum" => unique(list()?),
+            "required" => {
+                let known = words
+                    .get("properties")
+                    .and_then(Value::as_object)
+                    .ok_or("required, but no properties")?;
+                unique(list()?)
+                    && list()?.iter().all(|key| key.as_str().is_some_and(|key| known.contains_key(key)))
+            }
+            "anyOf" | "oneOf" => list()?.iter().try_for_each(well_formed).map(|()| true)?,
+            "items" => well_formed(says).map(|()| true)?,
+            "properties" => {
+                let inner = says.as_object().ok_or("properties are no object")?;
+                inner
+                    .iter()
+                    .try_for_each(|(key, inner)| well_formed(inner).map_err(|why| format!("{key}: {why}")))?;
+                true
+            }
+            "additionalProperties" => says.is_boolean(),
+            _ => false,
+        };
+        if !good {
+            return Err(format!("{word} may not be {says}"));
+        }
+    }
+    Ok(())
 }
 
 fn valid(value: &Value, schema: &Value) -> Result<(), String> {

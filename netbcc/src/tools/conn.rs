@@ -7,7 +7,7 @@ use netbcc_common::addr::{AF_INET, Addr, Tuple};
 use crate::out::{About, Cell, Kind};
 
 /// The IP version.
-pub(super) const IP: About = About::new(Kind::Choice(&[4, 6]), "The IP version.");
+pub(super) const IP: About = About::new(Kind::Choice(&[4, 6]), "The IP version.").otel("network.type");
 /// The local end.
 pub(super) const LADDR: About = About::new(Kind::Address, "The local address.").otel("network.local.address");
 /// The local end.
