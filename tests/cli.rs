@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
@@ -846,7 +847,8 @@ fn fields_of(tool: &str) -> String {
     let schema = Schema::of(tool);
     for kind in schema.objects() {
         if schema.objects().len() > 1 {
-            text += &format!("\n{}\n", kind["title"].as_str().expect("a kind of row has a title"));
+            let title = kind["title"].as_str().expect("a kind of row has a title");
+            writeln!(text, "\n{title}").expect("a String takes all");
         }
         text += "\n| field | type | always | OpenTelemetry | meaning |\n| --- | --- | --- | --- | --- |\n";
         let always = kind["required"].as_array().expect("a list");
@@ -856,7 +858,8 @@ fn fields_of(tool: &str) -> String {
                 if word("x-otel").is_empty() { String::new() } else { format!("`{}`", word("x-otel")) };
             let always = if always.iter().any(|name| name == key) { "yes" } else { "" };
             let meaning = word("description").replace('|', "\\|");
-            text += &format!("| `{key}` | {} | {always} | {otel} | {meaning} |\n", type_of(says));
+            writeln!(text, "| `{key}` | {} | {always} | {otel} | {meaning} |", type_of(says))
+                .expect("a String takes all");
         }
     }
     text
@@ -1015,13 +1018,12 @@ fn asked(shell: &str, questions: &[Question]) -> Vec<Question> {
         let name = tool.map_or("netbcc", String::as_str);
         let args: Vec<&str> = ["completions", shell].into_iter().chain(tool.map(String::as_str)).collect();
         fs::write(dir.path().join(name), prints(&args)).expect("a file");
-        script += &match shell {
-            "zsh" => format!("tell 'source ./{name}'\n"),
-            _ => format!("source ./{name}\n"),
-        };
+        let load = format!("source ./{name}");
+        let load = if shell == "zsh" { format!("tell '{load}'") } else { load };
+        writeln!(script, "{load}").expect("a String takes all");
     }
     for (words, _) in questions {
-        script += &format!("ask {} -\n", words.join(" "));
+        writeln!(script, "ask {} -", words.join(" ")).expect("a String takes all");
     }
     if shell == "zsh" {
         script += "zpty -d typed\ncat answers\n";
