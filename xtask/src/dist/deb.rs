@@ -18,6 +18,9 @@ use crate::shell::{output, run};
 
 const POSTINST: &str = include_str!("postinst.sh");
 
+/// The script runs again when setcap comes, wherever a release of Debian has it: apt may configure this package first.
+const TRIGGERS: &str = "interest-noawait /sbin/setcap\ninterest-noawait /usr/sbin/setcap\n";
+
 /// Debian's name of the machine that the binary is for.
 ///
 /// # Errors
@@ -47,6 +50,7 @@ pub(super) fn build(root: &Path, arch: &str, epoch: u64, to: &Path) -> Result<()
     tree::folder(&debian)?;
     tree::file(&debian.join("control"), control(arch, bytes / 1024).as_bytes())?;
     tree::file(&debian.join("md5sums"), output(&mut sums)?.as_bytes())?;
+    tree::file(&debian.join("triggers"), TRIGGERS.as_bytes())?;
     tree::file(&debian.join("postinst"), POSTINST.as_bytes())?;
     fs::set_permissions(debian.join("postinst"), Permissions::from_mode(0o755))?;
     let mut cmd = Command::new("dpkg-deb");

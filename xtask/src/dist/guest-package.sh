@@ -73,6 +73,7 @@ is_removed_without_a_trace() {
     never query -W netbcc
     never ls /var/lib/dpkg/info/netbcc.list
     never grep -q netbcc /var/lib/dpkg/status
+    never grep -r netbcc /var/lib/dpkg/triggers
 }
 
 without_setcap_it_says_so() {
@@ -82,6 +83,10 @@ without_setcap_it_says_so() {
     grep "^netbcc: no setcap here (package libcap2-bin)" /tmp/told
     never row '/usr/bin/netbcc tcpconnect'
     grep "CAP_BPF" /tmp/rows
+    # What dpkg does when the package with setcap comes.
+    /usr/sbin/dpkg-trigger --by-package=libcap2-bin /sbin/setcap
+    dpkg --triggers-only --pending
+    row '/usr/bin/netbcc tcpconnect'
     dpkg -r netbcc
 }
 

@@ -25,7 +25,7 @@ const CHECKS: [&str; 7] = [
 ];
 
 /// Programs of this machine that dpkg and the package's script call; the others are busybox's.
-const PROGRAMS: [&str; 6] = ["dpkg", "dpkg-deb", "dpkg-query", "dpkg-split", "tar", "setcap"];
+const PROGRAMS: [&str; 7] = ["dpkg", "dpkg-deb", "dpkg-query", "dpkg-split", "dpkg-trigger", "tar", "setcap"];
 
 /// Whether a filter leaves any of the checks. They build on each other, so one of them means all.
 pub(crate) fn wanted(filter: Option<&str>) -> bool {

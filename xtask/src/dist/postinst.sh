@@ -3,7 +3,8 @@
 set -e
 binary=/usr/bin/netbcc
 power=cap_bpf,cap_perfmon=ep
-if [ "$1" = configure ]; then
+# Triggered: setcap came after this package.
+if [ "$1" = configure ] || [ "$1" = triggered ]; then
     if ! command -v setcap >/dev/null; then
         echo "netbcc: no setcap here (package libcap2-bin), so only root can run the tools, until: setcap $power $binary"
     elif ! why=$(setcap "$power" "$binary" 2>&1); then
