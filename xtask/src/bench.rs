@@ -206,6 +206,14 @@ pub(crate) fn kernel_memory(pid: &str) -> Result<u64> {
     memory::kernel_bytes(pid.parse().context("a process's number")?)
 }
 
+/// Nanoseconds that the BPF programs of a process have run.
+///
+/// # Errors
+/// It is gone.
+pub(crate) fn program_time(pid: &str) -> Result<u64> {
+    memory::program_ns(pid.parse().context("a process's number")?)
+}
+
 /// A tool that does not outlive the measurement.
 struct Stopped(Child);
 

@@ -1,7 +1,8 @@
 //! The traffic of the benchmark, run inside the guest, all of it over loopback and one thing after the other.
 //!
 //! `load NAME COUNT` prints the nanoseconds that it took, `load start COMMAND...` how long a tool takes to start,
-//! `load memory PID` what the kernel keeps for it, and `load flood NAME SECONDS` how often it was done in that time, after a number that stands in each row of it.
+//! `load memory PID` what the kernel keeps for it, `load programs PID` how long its BPF programs have run, and
+//! `load flood NAME SECONDS` how often it was done in that time, after a number that stands in each row of it.
 
 use std::hint::black_box;
 use std::io::{Read as _, Write as _};
@@ -137,6 +138,7 @@ pub(crate) fn load(args: &[&str]) -> Result<()> {
             let start = crate::bench::start(command)?;
             println!("{} {} {}", start.ns, start.kib, start.kernel);
         }
+        ["programs", pid] => println!("{}", crate::bench::program_time(pid)?),
         ["memory", pid] => println!("{}", crate::bench::kernel_memory(pid)?),
         ["flood", name, seconds] => {
             let load = Load::of(name).with_context(|| format!("no load {name}"))?;

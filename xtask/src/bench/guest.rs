@@ -34,9 +34,10 @@ pub(super) struct Cost {
     pub(super) base: i64,
     /// What the tool added, all that it did afterwards included.
     pub(super) added: i64,
-    /// What of it the tool's own process spent, in its system calls too.
-    pub(super) reader: i64,
     pub(super) rows: i64,
+    /// What its BPF programs took when the load was run once more, and the rows of that.
+    pub(super) programs: i64,
+    pub(super) again: i64,
     /// Most memory that was resident, KiB.
     pub(super) kib: u64,
     /// The kernel's memory for it, bytes.
@@ -78,7 +79,9 @@ pub(super) fn measure(
         (binary.to_owned(), "/bin/netbcc".to_owned()),
         (std::env::current_exe().context("this program")?, "/bin/load".to_owned()),
     ];
-    let (mut contenders, mut starts) = (Vec::new(), Vec::new());
+    // What a tool leaves behind is not to cost netbcc's anything: those are first, and Python's, which are killed, last.
+    let [mut ours_all, mut peers_all, mut bcc_all] = [const { Vec::new() }; 3];
+    let mut starts = Vec::new();
     for (index, subject) in subjects.iter().enumerate() {
         let (load, count) = (subject.load, subject.count());
         let rounds = if matches!(subject.budget, Some(Budget::Nothing)) { 3 } else { 1 };
@@ -87,6 +90,7 @@ pub(super) fn measure(
             format!("NETBCC_READY_FD=3 {rung}netbcc {} {} 3>/tmp/ready", subject.tool, (subject.args)());
         let ours =
             Contender { name: format!("{index}/ours"), command, load, count, rounds, signal: "INT", tail: 1 };
+        ours_all.push(ours.clone());
         starts.push((
             format!("{index}/ours"),
             format!("netbcc {} {}", subject.tool, start_args(subject.tool).join(" ")),
@@ -94,17 +98,17 @@ pub(super) fn measure(
         if let (Some(args), Some(_)) = (subject.libbpf, peers::find(subject.tool)) {
             let at = format!("{}/{}", peers::FOLDER, subject.tool);
             let command = format!("stdbuf -oL {at} {args}");
-            contenders.push(Contender { name: format!("{index}/peer"), command, ..ours.clone() });
+            peers_all.push(Contender { name: format!("{index}/peer"), command, ..ours.clone() });
             starts.push((format!("{index}/peer"), format!("stdbuf -oL {at}")));
         }
         if let (Some(_), Some(args)) = (&bcc, bcc_args(subject)) {
             // Python ignores an interrupt that its shell ignores. Its rows keep coming for seconds.
             let command = format!("chroot /bcc /usr/bin/python3 -u /usr/sbin/{}-bpfcc {args}", subject.tool);
             let name = format!("{index}/bcc");
-            contenders.push(Contender { name, command, signal: "TERM", tail: 20, ..ours.clone() });
+            bcc_all.push(Contender { name, command, signal: "TERM", tail: 20, ..ours });
         }
-        contenders.push(ours);
     }
+    let contenders = [ours_all, peers_all, bcc_all].concat();
     let with_peers = subjects.iter().filter(|subject| subject.libbpf.is_some()).map(|subject| subject.tool);
     files.extend(peers::files(&with_peers.collect::<Vec<_>>()));
     files.sort();
@@ -174,7 +178,8 @@ nft add table ip bench
 
 /// For each contender: its load without it, then with it, then what it still does after it. The tool's own time comes
 /// from schedstat (ns on a processor); on one processor, where time is instructions, all that an operation costs is
-/// either in the load's time or in that tail.
+/// either in the load's time or in that tail. Then the load once more while the kernel takes the time of each BPF program,
+/// which itself costs something.
 fn script(contenders: &[Contender], starts: &[(String, String)]) -> String {
     let mut text = PRELUDE.to_owned();
     for (name, command) in starts {
@@ -205,7 +210,6 @@ fn script(contenders: &[Contender], starts: &[(String, String)]) -> String {
              tries=0\n\
              while [ ! -s /tmp/ready ] && [ ! -s /tmp/rows ] && [ $tries -lt 3000 ]; do sleep 0.1; tries=$((tries+1)); done\n\
              sleep 61\n\
-             read first rest </proc/$pid/schedstat\n\
              with=$(least {load} {count} {rounds})\n\
              read before rest </proc/$pid/schedstat\n\
              sleep {tail}\n\
@@ -213,8 +217,14 @@ fn script(contenders: &[Contender], starts: &[(String, String)]) -> String {
              while read key value rest; do [ $key = VmHWM: ] && peak=$value; done </proc/$pid/status\n\
              kernel=$(/bin/load load memory $pid)\n\
              rows=$(grep -c 127.0.0.1 /tmp/rows)\n\
+             echo 1 >/proc/sys/kernel/bpf_stats_enabled\n\
+             load {load} {count} >/dev/null\n\
+             sleep {tail}\n\
+             programs=$(/bin/load load programs $pid)\n\
+             echo 0 >/proc/sys/kernel/bpf_stats_enabled\n\
+             again=$(($(grep -c 127.0.0.1 /tmp/rows)-rows))\n\
              kill -{signal} $pid; wait $pid\n\
-             echo \"result {name} $base $with $((after-before)) $((after-first)) $rows $peak $kernel $tries $(head -c 300 /tmp/err | tr '\\n' ' ')\"\n"
+             echo \"result {name} $base $with $((after-before)) $rows $programs $again $peak $kernel $tries $(head -c 300 /tmp/err | tr '\\n' ' ')\"\n"
         )
         .expect("a String takes all");
         if filter.is_some() {
@@ -233,17 +243,17 @@ fn line<'a>(text: &'a str, kind: &str, name: &str) -> Option<&'a str> {
 
 fn parse(line: &str) -> Result<Cost> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let [base, with, tail, reader, rows, kib, kernel, tenths, said @ ..] = &words[..] else {
+    let [base, with, tail, rows, programs, again, kib, kernel, tenths, said @ ..] = &words[..] else {
         bail!("the guest said: {line}")
     };
-    let numbers = [base, with, tail, reader, rows].map(|word| word.parse::<i64>());
-    let [Ok(base), Ok(with), Ok(tail), Ok(reader), Ok(rows)] = numbers else {
+    let numbers = [base, with, tail, rows, programs, again].map(|word| word.parse::<i64>());
+    let [Ok(base), Ok(with), Ok(tail), Ok(rows), Ok(programs), Ok(again)] = numbers else {
         bail!("the guest said: {line}")
     };
     let sizes = [kib, kernel, tenths].map(|word| word.parse::<u64>());
     let [Ok(kib), Ok(kernel), Ok(tenths)] = sizes else { bail!("the guest said: {line}") };
     let added = with - base + tail;
-    Ok(Cost { base, added, reader, rows, kib, kernel, tenths, said: said.join(" ") })
+    Ok(Cost { base, added, rows, programs, again, kib, kernel, tenths, said: said.join(" ") })
 }
 
 fn parse_start(line: &str) -> Option<Start> {
@@ -258,19 +268,29 @@ mod tests {
 
     #[test]
     fn a_tail_counts_and_names_are_whole() {
-        let text = "start 1/ours 5000 17 4096\nresult 12/ours 1 2 3 4 5 6 7 8\nresult 1/ours 100 150 7 30 4 2048 4096 3 a word\n";
+        let text = "start 1/ours 5000 17 4096\nresult 12/ours 1 2 3 4 5 6 7 8 9\nresult 1/ours 100 150 7 4 30 5 2048 4096 3 a word\n";
         let cost = parse(line(text, "result", "1/ours").expect("is there")).expect("fits");
         let said = "a word".to_owned();
         assert_eq!(
             cost,
-            Cost { base: 100, added: 57, reader: 30, rows: 4, kib: 2048, kernel: 4096, tenths: 3, said }
+            Cost {
+                base: 100,
+                added: 57,
+                rows: 4,
+                programs: 30,
+                again: 5,
+                kib: 2048,
+                kernel: 4096,
+                tenths: 3,
+                said
+            }
         );
         assert_eq!(
             line(text, "start", "1/ours").and_then(parse_start),
             Some(Start { ns: 5000, kib: 17, kernel: 4096 })
         );
         assert_eq!(line(text, "result", "2/ours"), None);
-        assert!(parse("1 2 x 4 5 6 7 8").is_err());
+        assert!(parse("1 2 x 4 5 6 7 8 9").is_err());
     }
 
     #[test]

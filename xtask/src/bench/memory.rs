@@ -1,4 +1,4 @@
-//! What a process keeps in the kernel's memory: BPF maps and programs, and the buffers of perf events.
+//! What a process has in the kernel: the memory of BPF maps, programs and buffers of perf events, and the time of programs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,22 +13,41 @@ const RING_BUFFER: u64 = 27;
 /// # Errors
 /// The process is gone, or belongs to somebody else.
 pub(super) fn kernel_bytes(pid: u32) -> Result<u64> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).context("its mappings")?;
+    Ok(sum(pid, object)? + perf_buffers(&maps))
+}
+
+/// Nanoseconds that a process's programs have run, as far as the kernel counted.
+///
+/// # Errors
+/// As [`kernel_bytes`].
+pub(super) fn program_ns(pid: u32) -> Result<u64> {
+    sum(pid, |fdinfo| {
+        Some((field(fdinfo, "prog_id:")?.to_owned(), field(fdinfo, "run_time_ns:")?.parse().ok()?))
+    })
+}
+
+/// The sum of what its descriptors say, each object's once: several descriptors may be of one.
+fn sum(pid: u32, told: impl Fn(&str) -> Option<(String, u64)>) -> Result<u64> {
     let folder = format!("/proc/{pid}/fdinfo");
-    // Several descriptors may be of one map.
     let mut objects = BTreeMap::new();
     for entry in fs::read_dir(&folder).with_context(|| format!("read {folder}"))? {
         // A descriptor may have been closed meanwhile.
-        objects.extend(fs::read_to_string(entry?.path()).ok().and_then(|text| object(&text)));
+        objects.extend(fs::read_to_string(entry?.path()).ok().and_then(|text| told(&text)));
     }
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).context("its mappings")?;
-    Ok(objects.values().sum::<u64>() + perf_buffers(&maps))
+    Ok(objects.values().sum())
+}
+
+fn field<'t>(fdinfo: &'t str, name: &str) -> Option<&'t str> {
+    fdinfo.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
 /// The number of the map or program of a descriptor, and its bytes.
 fn object(fdinfo: &str) -> Option<(String, u64)> {
-    let field = |name: &str| fdinfo.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    let number = |name: &str| field(name).and_then(|value| value.parse::<u64>().ok());
-    let id = ["map_id:", "prog_id:"].into_iter().find_map(|name| Some(format!("{name}{}", field(name)?)))?;
+    let number = |name: &str| field(fdinfo, name).and_then(|value| value.parse::<u64>().ok());
+    let id = ["map_id:", "prog_id:"]
+        .into_iter()
+        .find_map(|name| Some(format!("{name}{}", field(fdinfo, name)?)))?;
     let counted = number("memlock:")?;
     let ring = if number("map_type:") == Some(RING_BUFFER) { number("max_entries:")? } else { 0 };
     Some((id, counted.max(ring)))

@@ -28,8 +28,9 @@ closed by the accepting end before it read (six). *Send + receive* moves 1000 by
 packet out and one in. A *drop* is a segment that a packet filter drops on its way out, a *retransmit* one that it had
 dropped on its way in.";
 const SPLIT: &str = "\
-Of what a tool adds, the *reader* is what its own process spends: waiting, reading, formatting, writing, its system calls
-included. The rest is spent *in the kernel*, by probes and wake-ups on the way of the traffic. Ratios to libbpf-tools.";
+What the BPF *programs* take of it, by the kernel's own count (`bpf_stats_enabled`) of the same load, with some 30
+instructions per run for that; and the *rest*: the ways into the programs, wake-ups, and the reader in user space with its
+system calls, formatting and writing. Ratios to libbpf-tools.";
 const FLOOD: &str = "\
 Connections over loopback (for solisten: listens) as fast as one core of this machine makes them for 10 s, the tool on
 another, its rows into a file. *Missing* are rows that should have been and were not; *lost* is what the tool itself says
@@ -189,20 +190,20 @@ fn split(found: &[Found]) -> String {
         let ratio = |part: fn(&Share) -> f64| {
             hundredths(peer.as_ref().filter(|peer| part(peer) >= 1.0).map(|peer| part(&ours) / part(peer)))
         };
-        let [of_kernel, of_reader]: [fn(&Share) -> f64; 2] = [Share::in_the_kernel, |share| share.reader];
+        let [programs, rest]: [fn(&Share) -> f64; 2] = [|share| share.programs, Share::rest];
         vec![
             found.subject.name(),
             found.subject.load.operation().to_owned(),
-            whole(Some(of_kernel(&ours))),
-            whole(peer.as_ref().map(of_kernel)),
-            ratio(of_kernel),
-            whole(Some(of_reader(&ours))),
-            whole(peer.as_ref().map(of_reader)),
-            ratio(of_reader),
+            whole(Some(programs(&ours))),
+            whole(peer.as_ref().map(programs)),
+            ratio(programs),
+            whole(Some(rest(&ours))),
+            whole(peer.as_ref().map(rest)),
+            ratio(rest),
         ]
     });
     table(
-        "tool | operation | >netbcc in the kernel | >libbpf-tools | >ratio | >netbcc's reader | >libbpf-tools' | >ratio",
+        "tool | operation | >netbcc's programs | >libbpf-tools' | >ratio | >netbcc's rest | >libbpf-tools' | >ratio",
         &rows.collect::<Vec<_>>(),
     )
 }
@@ -360,7 +361,7 @@ fn table(columns: &str, rows: &[Vec<String>]) -> String {
 pub(super) struct Share {
     base: f64,
     pub(super) added: f64,
-    reader: f64,
+    programs: f64,
     /// `None`: its rows do not come from single operations.
     rows: Option<f64>,
     per_row: Option<f64>,
@@ -370,22 +371,24 @@ impl Share {
     pub(super) fn new(found: &Found, cost: &Cost) -> Self {
         let load = found.subject.load;
         // How often timers send again is theirs to decide: what was seen is counted.
-        let count =
-            if load == Load::Retransmits { cost.rows.max(1) } else { found.subject.count().into() } as f64;
+        let operations = |rows: i64| {
+            if load == Load::Retransmits { rows.max(1) as f64 } else { found.subject.count().into() }
+        };
+        let (count, again) = (operations(cost.rows), operations(cost.again));
         let sums = matches!(load, Load::Sends | Load::Datagrams);
         let rows = (!sums).then_some(cost.rows as f64 / count);
         Self {
             base: cost.base as f64 / count,
             added: cost.added as f64 / count,
-            reader: cost.reader as f64 / count,
+            programs: cost.programs as f64 / again,
             rows,
             per_row: (!sums && cost.rows > 0).then(|| cost.added as f64 / cost.rows as f64),
         }
     }
 
-    /// What is not the reader's is spent by probes and wake-ups, in whoever makes the traffic.
-    fn in_the_kernel(&self) -> f64 {
-        self.added - self.reader
+    /// What the programs do not take.
+    fn rest(&self) -> f64 {
+        self.added - self.programs
     }
 }
 

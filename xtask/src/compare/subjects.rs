@@ -219,9 +219,13 @@ pub(super) const SUBJECTS: &[Subject] = &[
         head: &["Tracing soft irq events... Hit Ctrl-C to end.", "", "SOFTIRQ          TOTAL_count"],
         connection: &["SOFTIRQ"],
         measured: &[("TOTAL_count", Measure::Near(0.05))],
+        older: Some(Older {
+            head: &[],
+            line: str::to_owned,
+            reason: "BCC 0.26 puts the least first; the newest, as netbcc, the greatest",
+        }),
         // It counts only as a histogram.
         libbpf: Some(Libbpf { args: "-d", read: sums::counts_of_histograms, ..Libbpf::PLAIN }),
-        ..ROWS
     },
     Subject {
         tool: "netqtop",
