@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub struct Runs {
     /// When the run under way began, ns; 0: none is, or its beginning was not seen.
     pub start_ns: u64,
-    /// Time in runs that ended, ns.
+    /// Time in runs that ended, ns (modulo 2^64).
     pub total_ns: u64,
     /// Runs that ended; with [`Config::events`], runs that began.
     pub count: u64,

@@ -15,6 +15,7 @@ use netbcc_tests::run::Ended;
 pub(crate) const CHECKS: &[Check] = checks![
     counts_are_those_of_the_kernel,
     counts_of_one_cpu_are_those_of_the_kernel,
+    times_of_one_cpu_have_the_counts_of_the_kernel,
     times_are_sorted_and_less_than_the_run,
     histograms_hold_every_run,
 ];
@@ -86,6 +87,15 @@ fn counts_are_those_of_the_kernel(case: &Case) {
 fn counts_of_one_cpu_are_those_of_the_kernel(case: &Case) {
     let (inner, outer, ended) = around(case, "-C -c 0", Some(0));
     between(&ended, inner, value(&ended.stdout, "net_rx"), outer);
+}
+
+fn times_of_one_cpu_have_the_counts_of_the_kernel(case: &Case) {
+    let (inner, outer, ended) = around(case, "-N --count -c 0", Some(0));
+    let row = ended.stdout.iter().find_map(|line| line.strip_prefix("net_rx"));
+    let count =
+        row.map_or(0, |row| row.split_whitespace().nth(1).expect("a count").parse().expect("a number"));
+    // Where an exit came before the end of the run, its entry may have come before the beginning.
+    between(&ended, inner.saturating_sub(1), count, outer);
 }
 
 fn times_are_sorted_and_less_than_the_run(case: &Case) {

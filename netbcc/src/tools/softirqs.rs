@@ -130,10 +130,12 @@ impl Tool for Softirqs {
             dist: args.dist.into(),
             nanoseconds: args.nanoseconds.into(),
         };
-        let mut plan = Plan::new(cx).ladder(&RUNS).global("CONFIG", &config);
-        if !args.events {
-            plan = plan.ask("time");
-        }
+        let plan = Plan::new(cx).ladder(&RUNS).global("CONFIG", &config);
+        let plan = match &args {
+            Options { events: true, .. } => plan.ask(SOME),
+            Options { dist: false, cpu: None, .. } => plan.ask(TOTALS),
+            _ => plan.ask(SOME).ask(TIME_OF_SOME),
+        };
         let mut probe = plan.attach(cx)?;
         cx.out.line(if args.events {
             "Tracing soft irq events... Hit Ctrl-C to end."
@@ -157,14 +159,23 @@ impl Tool for Softirqs {
     }
 }
 
+/// All CPUs' totals of time.
+const TOTALS: &str = "totals";
+/// Counts, histograms or one CPU.
+const SOME: &str = "some";
+/// The same, but for counts.
+const TIME_OF_SOME: &str = "time of some";
+
 const RUNS: Ladder = Ladder {
     name: "runs of handlers",
     // Every kernel that has BTF has these, and nothing sees more.
     rungs: &[Rung {
         name: RungName::Tracepoint,
         programs: &[
-            tp_btf("entry_tp", "softirq_entry"),
-            tp_btf("exit_tp", "softirq_exit").when(Need::Asked("time")),
+            tp_btf("entry_tp", "softirq_entry").when(Need::Asked(TOTALS)),
+            tp_btf("exit_tp", "softirq_exit").when(Need::Asked(TOTALS)),
+            tp_btf("entry_of_some_tp", "softirq_entry").when(Need::Asked(SOME)),
+            tp_btf("exit_of_some_tp", "softirq_exit").when(Need::Asked(TIME_OF_SOME)),
         ],
         less_exact: None,
     }],
@@ -225,11 +236,16 @@ fn totals(args: &Options, cx: &mut Ctx, counters: &mut Counters, now_ns: u64) ->
         .chunks_exact(RUNS_WORDS)
         .enumerate()
         // The first word is when the run under way began.
-        .map(|(vector, words)| Total { vector, time_ns: words[1], count: words[2] })
+        .map(|(vector, words)| Total { vector, time_ns: time_ns(words[1]), count: words[2] })
         .filter(|total| total.count > 0)
         .collect();
     print_totals(args, cx, &mut totals, now_ns);
     Ok(())
+}
+
+/// A sum of times. The kernel's fast clock may go back a little while it is adjusted; a sum of nothing else is 0.
+fn time_ns(sum: u64) -> u64 {
+    if sum.cast_signed() < 0 { 0 } else { sum }
 }
 
 fn print_totals(args: &Options, cx: &mut Ctx, totals: &mut [Total], now_ns: u64) {
@@ -337,6 +353,11 @@ mod tests {
             "SOFTIRQ          TOTAL_usecs TOTAL_count\ntimer                 306256           3\n"
         );
         assert_eq!(block("", &[]), "SOFTIRQ          TOTAL_usecs\n");
+    }
+
+    #[test]
+    fn a_clock_that_went_back_is_no_time() {
+        assert_eq!([0, 7, 5_u64.wrapping_sub(7)].map(time_ns), [0, 7, 0]);
     }
 
     #[test]

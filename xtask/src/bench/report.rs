@@ -43,10 +43,10 @@ const SIZE: &str = "\
 BCC's and libbpf-tools' packages are whole, with every package that they cannot run without, down to the C library, by
 the sizes that apt's lists give for what is installed.";
 const MISSED: &str = "\
-What misses its budget, and where it goes. **tcptop** looks into a hash table per send and per receive, by a key of 64
-bytes: the process, its name and both ends of the connection. tcpsubnet, whose programs hang at the same place and add to
-an array, shows what that would cost without the table. **softirqs**: a message over TCP is two soft interrupts, so four
-runs of a program, each with a look at the clock and into an array.";
+What misses its budget, and where it goes. **softirqs**: a message over TCP is two soft interrupts, so four runs of a
+program. Programs that do nothing cost 260 at these tracepoints, and programs that only look at the clock 459: what is left
+finds this CPU's sums and adds to them. A trampoline costs more to enter than a tracepoint, so programs at the handlers
+themselves would not be cheaper.";
 const IDLE: &str = "\
 What tools add to each connection while what they look for does not happen: no retransmit, no drop, no listen; and for
 tcpconnlat no connect by the process it is told to watch (both ends are counted here, of a host that only accepts half of
