@@ -42,6 +42,10 @@ fields! {
     SkRcvSaddr = "sock_common"."skc_rcv_saddr": 4,
     /// Remote IPv4 address.
     SkDaddr = "sock_common"."skc_daddr": 4,
+    /// Both ports as one word, to compare connections by.
+    SkPortpair = "sock_common"."skc_portpair": 4,
+    /// Both IPv4 addresses as one word, to compare connections by.
+    SkAddrpair = "sock_common"."skc_addrpair": 8,
     /// Local IPv6 address. Absent from kernels without IPv6.
     SkV6RcvSaddr = "sock_common"."skc_v6_rcv_saddr": 16,
     /// Remote IPv6 address. Absent from kernels without IPv6.
@@ -72,6 +76,8 @@ fields! {
     MptcpFirst = "mptcp_sock"."first": 8,
     /// The common part of a network namespace.
     NetCommon = "net"."ns": 0,
+    /// Name of a thread: up to a NUL, behind which anything may be.
+    TaskComm = "task_struct"."comm": 0,
     /// Open files of a task.
     TaskFiles = "task_struct"."files": 8,
     /// The table of open files.

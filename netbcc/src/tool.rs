@@ -57,6 +57,8 @@ pub struct Ctx {
     pub purpose: Purpose,
     /// Room for events in the ring, if not the usual.
     pub ring_bytes: Option<u32>,
+    /// Room in each table that may get full, if not the usual.
+    pub table_entries: Option<u32>,
 }
 
 /// What becomes of a tool's plan.
@@ -73,7 +75,7 @@ pub enum Purpose {
 impl Ctx {
     /// A quiet run of `spec`.
     pub fn new(spec: &'static Spec, out: Out) -> Self {
-        Self { spec, verbose: false, out, purpose: Purpose::Trace, ring_bytes: None }
+        Self { spec, verbose: false, out, purpose: Purpose::Trace, ring_bytes: None, table_entries: None }
     }
 
     /// One line on stderr that every user should see: a degraded hook, lost events.

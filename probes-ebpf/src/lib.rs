@@ -4,8 +4,11 @@
 //! here: a table that one tool needs (it would sit in every object) or anything that knows a tool. Start reading
 //! at [`mem`], then [`sock`].
 #![no_std]
+// The kernel's atomic instructions: `core` has only loads and stores for this target.
+#![feature(asm_experimental_arch)]
 
 pub mod answer;
+pub mod atomic;
 pub mod dev;
 pub mod emit;
 pub mod filter;

@@ -149,6 +149,36 @@ impl<A: Access> Sock<A> {
         u16::from_be(unsafe { field::<A, u16>(self.at, Field::SkDport) })
     }
 
+    /// Both ports as the kernel keeps them, to compare connections by.
+    #[inline(always)]
+    pub fn portpair(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { field::<A, u32>(self.at, Field::SkPortpair) }
+    }
+
+    /// Both IPv4 addresses as the kernel keeps them, to compare connections by. Of IPv6 sockets: those of a v4-mapped
+    /// connection, else always the same.
+    #[inline(always)]
+    pub fn addrpair(self) -> u64 {
+        // SAFETY: as above.
+        unsafe { field::<A, u64>(self.at, Field::SkAddrpair) }
+    }
+
+    /// Whether these are its local and its remote IPv6 address, as words of memory.
+    #[inline(always)]
+    pub fn is_between_v6(self, laddr: [u64; 2], raddr: [u64; 2]) -> bool {
+        let (Some(near), Some(far)) = (offset(Field::SkV6RcvSaddr), offset(Field::SkV6Daddr)) else {
+            return true;
+        };
+        // SAFETY: as above; two words are within the 16 bytes of an address.
+        let word =
+            |offset: usize, nth: usize| unsafe { A::load::<u64>(self.at.wrapping_add(offset + 8 * nth)) };
+        word(far, 1) == raddr[1]
+            && word(far, 0) == raddr[0]
+            && word(near, 1) == laddr[1]
+            && word(near, 0) == laddr[0]
+    }
+
     /// Writes both addresses, read as the socket's own family.
     #[inline(always)]
     pub fn addrs(self, family: u16, to: &mut Tuple) {

@@ -2,12 +2,12 @@
 
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task,
-    bpf_get_current_uid_gid, bpf_get_smp_processor_id, bpf_ktime_get_ns,
+    bpf_get_current_task_btf, bpf_get_current_uid_gid, bpf_get_smp_processor_id, bpf_ktime_get_ns,
 };
 use netbcc_common::Comm;
 use netbcc_common::kernel::Field;
 
-use crate::mem::{Probed, field, offset};
+use crate::mem::{Access as _, Probed, Typed, field, offset};
 
 /// Now: `CLOCK_MONOTONIC`, ns.
 #[inline(always)]
@@ -48,6 +48,19 @@ pub fn uid() -> u32 {
 pub fn comm(to: &mut Comm) {
     // SAFETY: exactly the 16 bytes of `to`.
     unsafe { bpf_get_current_comm(to.as_mut_ptr().cast(), size_of::<Comm>() as u32) };
+}
+
+/// The thread's name as the kernel has it: equal words are equal names, but behind a name's end anything may be. For
+/// typed programs, to which this costs less than [`comm`].
+#[inline(always)]
+pub fn raw_comm() -> [u64; 2] {
+    let Some(offset) = offset(Field::TaskComm) else { return [0; 2] };
+    // SAFETY: the helper answers the current `struct task_struct`, whose type the verifier knows; two words are the 16
+    // bytes of the name.
+    unsafe {
+        let at = (bpf_get_current_task_btf() as *const u8).wrapping_add(offset);
+        [Typed::load(at), Typed::load(at.wrapping_add(size_of::<u64>()))]
+    }
 }
 
 /// Id of the cgroup v2 that the task is in.

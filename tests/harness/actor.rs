@@ -111,6 +111,24 @@ impl Actor {
             ["elsewhere", id, to] => self.connect_elsewhere(number(id), address(to)),
             ["fastopen", id, to, bytes] => self.fast_open(number(id), address(to), size(bytes)),
             ["send", id, bytes] => self.send(number(id), size(bytes)),
+            ["sends", id, bytes, times] => {
+                for _ in 0..size(times) {
+                    self.send(number(id), size(bytes))?;
+                }
+                done()
+            }
+            ["descriptor", id] => Ok(self.socket(number(id))?.as_raw_fd().to_string()),
+            ["share", id, pid, descriptor] => {
+                let socket = raw::descriptor_of(
+                    pid.parse().expect("a number"),
+                    descriptor.parse().expect("a number"),
+                )?;
+                self.keep(number(id), socket)
+            }
+            ["rename", name] => {
+                fs::write("/proc/self/comm", unhex(name))?;
+                done()
+            }
             ["receive", id, bytes] => self.receive(number(id), size(bytes)),
             ["push", id, how, bytes] => {
                 Ok(raw::push(self.socket(number(id))?.as_raw_fd(), how, size(bytes))?.to_string())

@@ -293,6 +293,11 @@ impl Peer {
         }
     }
 
+    /// Renames its first thread.
+    pub fn rename(&self, name: &str) {
+        self.order(&format!("rename {}", hex(name.as_bytes())));
+    }
+
     /// Kills it, in the middle of whatever it does.
     pub fn kill(mut self) {
         if let Some(mut process) = self.process.get_mut().take() {
@@ -440,6 +445,26 @@ impl Conn<'_> {
     /// Sends this many bytes.
     pub fn send(&self, bytes: usize) {
         self.peer.order(&format!("send {} {bytes}", self.id));
+    }
+
+    /// Begins to send this many bytes so many times; the answer is there when all are sent.
+    pub fn begin_sends(&self, bytes: usize, times: usize) -> impl FnOnce() + use<'_> {
+        self.peer.begin(&format!("sends {} {bytes} {times}", self.id));
+        || drop(self.peer.end().unwrap_or_else(|error| panic!("send: {error}")))
+    }
+
+    /// Begins to receive exactly this many bytes; the answer is there when all are.
+    pub fn begin_receive(&self, bytes: usize) -> impl FnOnce() + use<'_> {
+        self.peer.begin(&format!("receive {} {bytes}", self.id));
+        || drop(self.peer.end().unwrap_or_else(|error| panic!("receive: {error}")))
+    }
+
+    /// The same socket in another process as well.
+    pub fn share<'p>(&self, with: &'p Peer) -> Conn<'p> {
+        let descriptor = self.peer.order(&format!("descriptor {}", self.id));
+        let id = with.id();
+        with.order(&format!("share {id} {} {descriptor}", self.peer.pid()));
+        Conn { peer: with, id, local: self.local }
     }
 
     /// Receives exactly this many bytes.

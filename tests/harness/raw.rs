@@ -125,6 +125,21 @@ pub fn mptcp_socket(ipv6: bool) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// A descriptor of another process (`pidfd_getfd(2)`, since 5.6): both then have the same file.
+pub fn descriptor_of(pid: libc::pid_t, descriptor: RawFd) -> io::Result<OwnedFd> {
+    let owned = |fd: libc::c_long| {
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    };
+    // SAFETY: a system call without pointers.
+    let process = owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: as above.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), descriptor, 0) })
+}
+
 /// `listen(2)` with any backlog: nix refuses what the kernel clamps.
 pub fn listen(socket: RawFd, backlog: i32) -> io::Result<()> {
     // SAFETY: a system call without pointers.

@@ -27,6 +27,11 @@ pub(crate) const CHECKS: &[Check] = checks![
     rows_are_exactly_these_bytes_and_outlive_their_connection: alone,
     the_filters_keep_what_they_say: alone,
     sums_over_intervals_lose_nothing: alone,
+    processes_that_share_a_socket_have_rows_of_their_own: alone,
+    short_connections_keep_their_bytes_to_the_end_of_the_interval: alone,
+    a_socket_that_connects_elsewhere_has_another_row: alone,
+    who_takes_another_name_has_another_row: alone,
+    what_has_no_room_is_told: alone,
 ];
 
 pub(crate) const ANY: &[Check] = checks![
@@ -246,24 +251,169 @@ fn the_filters_keep_what_they_say(case: &Case) {
 
 fn sums_over_intervals_lose_nothing(case: &Case) {
     let net = Net::new();
-    let (server, client) = (net.peer("server"), net.peer("client"));
+    let (server, client, other) = (net.peer("server"), net.peer("client"), net.peer("other"));
     let listener = server.listen(net.v4_of(2, 80));
     let run = case.launch("--json 1").start(&net);
     let from = client.connect(listener.address());
+    let shared = from.share(&other);
     let to = listener.accept();
     let start = Instant::now();
-    let mut all = 0;
-    // Over two ends of intervals at least.
+    let (mut all, mut others) = (0, 0);
+    // Over two ends of intervals at least: on a connection that stays, by two processes, and on some that do not.
     while start.elapsed() < Duration::from_millis(2300) {
         from.send(777);
-        to.receive(777);
-        all += 777;
+        shared.send(333);
+        to.receive(777 + 333);
+        let short = client.connect(listener.address());
+        let end = listener.accept();
+        short.send(55);
+        end.receive(55);
+        short.close();
+        end.close();
+        all += 777 + 55;
+        others += 333;
     }
     let ended = run.finish();
-    let blocks = rows(&ended, &client).len();
+    let blocks = rows(&ended, &other).len();
     assert!(blocks >= 2, "{blocks} blocks");
     is(&ended, "the client", sums(&ended, &client), (0, all));
-    is(&ended, "the server", sums(&ended, &server), (all, 0));
+    is(&ended, "who shares its socket", sums(&ended, &other), (0, others));
+    is(&ended, "the server", sums(&ended, &server), (all + others, 0));
+    ended.quiet();
+}
+
+fn processes_that_share_a_socket_have_rows_of_their_own(case: &Case) {
+    const TIMES: usize = 500;
+    let net = Net::new();
+    let server = net.peer("server");
+    // Of one name: only the process tells them apart.
+    let clients = [net.peer("client"), net.peer("client"), net.peer("client")];
+    let listener = server.listen(net.v6_of(2, 80));
+    let run = case.launch("--json 3600").start(&net);
+    let first = clients[0].connect(listener.address());
+    let to = listener.accept();
+    let all = [first.share(&clients[0]), first.share(&clients[1]), first.share(&clients[2])];
+    // One after the other, in both directions; then all at once.
+    for (nth, conn) in all.iter().enumerate() {
+        conn.send(100 + nth);
+        to.receive(100 + nth);
+        to.send(10 + nth);
+        conn.receive(10 + nth);
+    }
+    let received = to.begin_receive(TIMES * (7 + 8 + 9));
+    let sent: Vec<_> = all.iter().enumerate().map(|(nth, conn)| conn.begin_sends(7 + nth, TIMES)).collect();
+    for wait in sent {
+        wait();
+    }
+    received();
+    let ended = run.finish();
+    for (nth, client) in clients.iter().enumerate() {
+        let expected = (10 + nth, 100 + nth + (7 + nth) * TIMES);
+        is(&ended, "a client", sums(&ended, client), (expected.0 as u64, expected.1 as u64));
+        assert_eq!(rows(&ended, client).len(), 1, "{:?}", ended.stdout);
+    }
+    is(&ended, "the server", sums(&ended, &server), ((303 + 24 * TIMES) as u64, 33));
+    ended.quiet();
+}
+
+fn short_connections_keep_their_bytes_to_the_end_of_the_interval(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let listener = server.listen(net.v4_of(2, 80));
+    let run = case.launch("--json 3600").start(&net);
+    let mut expected = Vec::new();
+    for bytes in 1..=60 {
+        let from = client.connect(listener.address());
+        let to = listener.accept();
+        from.send(bytes);
+        to.receive(bytes);
+        expected.push((u64::from(from.local().port()), bytes as u64));
+        from.close();
+        to.await_end();
+        to.close();
+    }
+    let ended = run.finish();
+    let found = |of: &Peer, port: &str, bytes: &str| {
+        let rows = rows(&ended, of);
+        let mut found: Vec<(u64, u64)> = rows
+            .iter()
+            .map(|row| (row[port].as_u64().expect("a port"), row[bytes].as_u64().expect("a number")))
+            .collect();
+        found.sort_by_key(|&(_, bytes)| bytes);
+        found
+    };
+    assert_eq!(found(&client, "lport", "tx_bytes"), expected);
+    assert_eq!(found(&server, "rport", "rx_bytes"), expected);
+    ended.quiet();
+}
+
+fn a_socket_that_connects_elsewhere_has_another_row(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    for (address, elsewhere) in [(net.v4_of(2, 80), net.v4_of(3, 80)), (net.v6_of(2, 80), net.v6_of(3, 80))] {
+        let listeners = [server.listen(address), server.listen(elsewhere)];
+        let run = case.launch("--json 3600").start(&net);
+        let from = client.connect(listeners[0].address());
+        let to = listeners[0].accept();
+        from.send(100);
+        to.receive(100);
+        from.connect_elsewhere(listeners[1].address());
+        let to = listeners[1].accept();
+        from.send(20);
+        to.receive(20);
+        let ended = run.finish();
+        let rows = rows(&ended, &client);
+        let found: Vec<_> =
+            rows.iter().map(|row| (row["raddr"].as_str(), row["tx_bytes"].as_u64())).collect();
+        let (first, second) = (address.ip().to_string(), elsewhere.ip().to_string());
+        assert_eq!(found, [(Some(first.as_str()), Some(100)), (Some(second.as_str()), Some(20))]);
+        is(&ended, "the server", sums(&ended, &server), (120, 0));
+        ended.quiet();
+    }
+}
+
+fn who_takes_another_name_has_another_row(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("a long name"));
+    let listener = server.listen(net.v4_of(2, 80));
+    let run = case.launch("--json 3600").start(&net);
+    let from = client.connect(listener.address());
+    let _to = listener.accept();
+    from.send(100);
+    // What is left of the old name behind the new one's end is no part of it.
+    client.rename("short");
+    from.send(20);
+    client.rename("a long name");
+    from.send(3);
+    let ended = run.finish();
+    let rows = rows(&ended, &client);
+    let found: Vec<_> = rows.iter().map(|row| (row["comm"].as_str(), row["tx_bytes"].as_u64())).collect();
+    assert_eq!(found, [(Some("a long name"), Some(103)), (Some("short"), Some(20))]);
+    ended.quiet();
+}
+
+fn what_has_no_room_is_told(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let listener = server.listen(net.v4_of(2, 80));
+    let run = case.launch("--json --x-table-entries 4 3600").start(&net);
+    let mut kept = Vec::new();
+    for _ in 0..20 {
+        let from = client.connect(listener.address());
+        let to = listener.accept();
+        from.send(100);
+        to.receive(100);
+        kept.push((from, to));
+    }
+    let ended = run.stop();
+    ended.code(0);
+    let counted: u64 = [&server, &client].iter().map(|of| sums(&ended, of)).map(|(rx, tx)| rx + tx).sum();
+    let told = ended.stderr.lines().find_map(|line| line.split_once(": lost ")?.1.split_once(" events: "));
+    let (lost, why) = told.unwrap_or_else(|| ended.fail("it does not say that something was lost"));
+    assert!(why.starts_with(&format!("{lost} because a table was full")), "{why}");
+    assert_eq!(counted + lost.parse::<u64>().expect("a number") * 100, 2 * 20 * 100);
+    // Each of at most two tables has its four rows.
+    assert!([400, 800].contains(&counted), "{counted}");
 }
 
 fn idle_intervals_have_no_header_and_end_by_themselves(case: &Case) {

@@ -74,9 +74,12 @@ fn dispatch(call: Call, tools: &'static [Entry]) -> Result<()> {
 fn run_tool(entry: &'static Entry, args: Vec<OsString>) -> Result<()> {
     // BCC's developers' option, of which help, manual and completions do not speak.
     let ebpf = clap::Arg::new("ebpf").long("ebpf").hide(true).action(ArgAction::SetTrue);
-    // For tests of what happens when it is full. No tool's option begins with this letter.
+    // For tests of what happens when something is full. No tool's option begins with this letter.
     let ring = clap::Arg::new("x-ring-bytes").long("x-ring-bytes").hide(true).value_parser(parse::ring_bytes);
-    let Some(matches) = parse_args((entry.command)().arg(ebpf).arg(ring), args)? else { return Ok(()) };
+    let table = clap::Arg::new("x-table-entries").long("x-table-entries").hide(true);
+    let table = table.value_parser(clap::value_parser!(u32).range(1..));
+    let command = (entry.command)().args([ebpf, ring, table]);
+    let Some(matches) = parse_args(command, args)? else { return Ok(()) };
     if matches.get_flag("ebpf") {
         return print(format!(
             "{name}: no source is generated at run time: its BPF object, {size} bytes in this binary, is \
@@ -87,7 +90,8 @@ fn run_tool(entry: &'static Entry, args: Vec<OsString>) -> Result<()> {
     }
     let verbose = std::env::var_os("NETBCC_LOG").is_some_and(|level| level == "debug");
     let ring_bytes = matches.get_one("x-ring-bytes").copied();
-    let mut cx = Ctx { verbose, ring_bytes, ..Ctx::new(entry.spec, Out::stdout()?) };
+    let table_entries = matches.get_one("x-table-entries").copied();
+    let mut cx = Ctx { verbose, ring_bytes, table_entries, ..Ctx::new(entry.spec, Out::stdout()?) };
     let ran = (entry.run)(&matches, &mut cx);
     // Rows that were printed before an error are as good as any.
     ran.and(cx.out.flush())

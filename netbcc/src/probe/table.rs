@@ -1,8 +1,8 @@
 //! Tables that programs count in, read as a whole once per interval.
 //!
 //! By batch where the kernel has that (since 5.6; per-CPU arrays since 5.13), else entry by entry. Nothing that
-//! arrives meanwhile is lost: [`Counters`] are never set to zero, only compared with what they were; [`Generations`]
-//! are two tables of which programs use one at a time, and the other is emptied when no program can be in it.
+//! arrives meanwhile is lost: [`Counters`] are never set to zero, only compared with what they were; of [`Generations`]
+//! of tables there are two, of which programs use one at a time, and the other is emptied when no program can be in it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -80,7 +80,16 @@ impl Table {
     /// # Errors
     /// The kernel refuses.
     pub fn each(&mut self, see: impl FnMut(&[u8], &[u8])) -> Result<()> {
-        self.read(false, see)
+        self.read(self.entries, false, see)
+    }
+
+    /// The same, of the first `count` entries of an array.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn first(&mut self, count: usize, see: impl FnMut(&[u8], &[u8])) -> Result<()> {
+        let count = count.min(self.entries);
+        if count == 0 { Ok(()) } else { self.read(count, false, see) }
     }
 
     /// The same, and leaves the table empty. What programs add meanwhile may or may not be seen.
@@ -88,7 +97,7 @@ impl Table {
     /// # Errors
     /// The kernel refuses.
     pub fn drain(&mut self, see: impl FnMut(&[u8], &[u8])) -> Result<()> {
-        self.read(true, see)
+        self.read(self.entries, true, see)
     }
 
     /// Sets a value.
@@ -99,23 +108,33 @@ impl Table {
         self.map.update(key, value).with_context(|| format!("write to the map {}", self.name))
     }
 
-    fn read(&mut self, deletes: bool, mut see: impl FnMut(&[u8], &[u8])) -> Result<()> {
+    /// At most `most` entries, which are all, or the first of an array.
+    fn read(&mut self, most: usize, deletes: bool, mut see: impl FnMut(&[u8], &[u8])) -> Result<()> {
         if self.batches {
-            match self.by_batch(deletes, &mut see) {
+            match self.by_batch(most, deletes, &mut see) {
                 Ok(true) => return Ok(()),
                 Ok(false) => self.batches = false,
                 Err(error) => return Err(error).with_context(|| format!("read the map {}", self.name)),
             }
         }
-        self.one_by_one(deletes, &mut see).with_context(|| format!("read the map {}", self.name))
+        self.one_by_one(most, deletes, &mut see).with_context(|| format!("read the map {}", self.name))
     }
 
     /// Whether the kernel has batches for this table; if not, nothing was seen.
-    fn by_batch(&mut self, deletes: bool, see: &mut impl FnMut(&[u8], &[u8])) -> io::Result<bool> {
+    fn by_batch(
+        &mut self,
+        most: usize,
+        deletes: bool,
+        see: &mut impl FnMut(&[u8], &[u8]),
+    ) -> io::Result<bool> {
         let mut room = self.entries.min(CHUNK).min(CHUNK_BYTES / self.value).max(1);
         let mut at = vec![0; self.key.max(8)];
         let mut first = true;
+        let mut left = most;
         loop {
+            if self.is_array {
+                room = room.min(left);
+            }
             self.keys.resize(room * self.key, 0);
             self.values.resize(room * self.value, 0);
             let step = match self.map.batch(&mut at, first, &mut self.keys, &mut self.values, deletes) {
@@ -137,18 +156,24 @@ impl Table {
             keys.zip(self.values.chunks_exact(self.value))
                 .take(count)
                 .for_each(|(key, value)| see(key, value));
-            if matches!(step, Step::End(_)) {
+            left = left.saturating_sub(count);
+            if matches!(step, Step::End(_)) || self.is_array && left == 0 {
                 return Ok(true);
             }
             first = false;
         }
     }
 
-    fn one_by_one(&mut self, deletes: bool, see: &mut impl FnMut(&[u8], &[u8])) -> io::Result<()> {
+    fn one_by_one(
+        &mut self,
+        most: usize,
+        deletes: bool,
+        see: &mut impl FnMut(&[u8], &[u8]),
+    ) -> io::Result<()> {
         // All keys first: what is deleted or added in between cannot send us back to the beginning.
         let mut keys = Vec::new();
         if self.is_array {
-            for index in 0..self.entries {
+            for index in 0..most {
                 keys.extend_from_slice(&u32::try_from(index).map_err(io::Error::other)?.to_ne_bytes());
             }
         } else {
@@ -226,25 +251,26 @@ impl Counters {
     }
 }
 
-/// Two tables of one shape. Programs use the one that a third, an array with one `u32`, names.
+/// Two generations of tables. Programs use that which the lowest bit of an array's only `u32` names: the number of the
+/// interval.
 pub struct Generations {
     current: Table,
-    tables: [Table; 2],
-    used: u32,
+    interval: u32,
     quiescence: Quiescence,
 }
 
 impl Generations {
-    /// Turns programs to the other table, and takes everything out of the one that they used.
+    /// Turns programs to the other generation. Answers which one they used, 0 or 1: no program is in that any more.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn take(&mut self, see: impl FnMut(&[u8], &[u8])) -> Result<()> {
-        let full = self.used as usize;
-        self.used ^= 1;
-        self.current.set(&0_u32.to_ne_bytes(), &self.used.to_ne_bytes())?;
+    pub fn turn(&mut self) -> Result<usize> {
+        let used = self.interval;
+        // Never 0, which is what sockets keep that were in no interval.
+        self.interval = used.checked_add(1).unwrap_or(2);
+        self.current.set(&0_u32.to_ne_bytes(), &self.interval.to_ne_bytes())?;
         self.quiescence.wait().context("wait for running programs")?;
-        self.tables[full].drain(see)
+        Ok((used & 1) as usize)
     }
 }
 
@@ -265,16 +291,14 @@ impl Probe {
         Ok(Counters::new(self.table(name)?))
     }
 
-    /// Two tables, and the array that says which of them programs use.
+    /// The array that says which generation of tables programs use. It must hold `interval`, the number of the first.
     ///
     /// # Errors
-    /// There are none of these names, or the kernel refuses.
-    pub fn generations(&mut self, current: &str, tables: [&str; 2]) -> Result<Generations> {
-        let [first, second] = tables;
+    /// There is none of this name, or the kernel refuses.
+    pub fn generations(&mut self, current: &str, interval: u32) -> Result<Generations> {
         Ok(Generations {
             current: self.table(current)?,
-            tables: [self.table(first)?, self.table(second)?],
-            used: 0,
+            interval,
             quiescence: Quiescence::new().context("a map to wait with")?,
         })
     }
@@ -307,7 +331,7 @@ mod tests {
     fn read(table: &mut Table, deletes: bool) -> BTreeMap<u32, u64> {
         let mut all = BTreeMap::new();
         table
-            .read(deletes, |key, value| {
+            .read(table.entries, deletes, |key, value| {
                 let before = all.insert(
                     u32::from_ne_bytes(key.try_into().unwrap()),
                     u64::from_ne_bytes(value[..8].try_into().unwrap()),
@@ -362,21 +386,42 @@ mod tests {
     }
 
     #[test]
+    fn of_an_array_the_first_entries_are_read() {
+        for batches in [true, false] {
+            let Some(mut table) = table(bpf_map_type::BPF_MAP_TYPE_ARRAY, 8, 10_000) else { return };
+            if !batches {
+                table = table.without_batches();
+            }
+            for key in 0..10_000_u32 {
+                table.set(&key.to_ne_bytes(), &u64::from(key * 3).to_ne_bytes()).unwrap();
+            }
+            for count in [0, 1, 4096, 4097, 9999, 10_000, 10_001] {
+                let mut seen = Vec::new();
+                table
+                    .first(count, |key, value| {
+                        seen.push((
+                            u32::from_ne_bytes(key.try_into().unwrap()),
+                            u64::from_ne_bytes(value.try_into().unwrap()),
+                        ));
+                    })
+                    .unwrap();
+                let last = u32::try_from(count.min(10_000)).unwrap();
+                assert_eq!(seen, (0..last).map(|key| (key, u64::from(key * 3))).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
     fn generations_take_turns() {
-        let hash = || table(bpf_map_type::BPF_MAP_TYPE_HASH, 8, 16);
-        let (Some(current), Some(first), Some(second)) =
-            (table(bpf_map_type::BPF_MAP_TYPE_ARRAY, 4, 1), hash(), hash())
-        else {
-            return;
-        };
-        let mut generations =
-            Generations { current, tables: [first, second], used: 0, quiescence: Quiescence::new().unwrap() };
-        for round in 0..4_u32 {
-            let used = generations.used as usize;
-            generations.tables[used].set(&round.to_ne_bytes(), &7_u64.to_ne_bytes()).unwrap();
-            let mut seen = Vec::new();
-            generations.take(|key, _| seen.push(key.to_vec())).unwrap();
-            assert_eq!(seen, [round.to_ne_bytes()]);
+        let Some(current) = table(bpf_map_type::BPF_MAP_TYPE_ARRAY, 4, 1) else { return };
+        let mut generations = Generations { current, interval: 1, quiescence: Quiescence::new().unwrap() };
+        for round in [1, 2, 3, u32::MAX] {
+            generations.interval = round;
+            assert_eq!(generations.turn().unwrap(), (round & 1) as usize);
+            let mut now = [0; 4];
+            assert!(generations.current.map.lookup(&[0; 4], &mut now).unwrap());
+            let now = u32::from_ne_bytes(now);
+            assert!(now != 0 && now & 1 != round & 1, "{round}, then {now}");
         }
     }
 }

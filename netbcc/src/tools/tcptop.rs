@@ -35,16 +35,17 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
+use netbcc_common::Comm;
 use netbcc_common::addr::AF_INET;
 use netbcc_common::kernel::{Field, Func};
-use netbcc_common::tcptop::{Config, Key, Sum};
-use zerocopy::FromBytes as _;
+use netbcc_common::tcptop::{self, Config, Key, Sum, Used};
+use zerocopy::{FromBytes as _, IntoBytes as _, transmute};
 
 use super::{conn, object, sends};
 use crate::cli::{Containers, Every, Family, Json, Pid, Verbose};
 use crate::out::{About, Cell, Format, Rows, Table, data, left, right};
 use crate::probe::hook::{Ladder, Prog, Rung, RungName, fexit, kprobe, kretprobe, tp_btf};
-use crate::probe::{Generations, Pace, Plan};
+use crate::probe::{Generations, Pace, Plan, Probe, Table as Map};
 use crate::tool::{Ctx, Spec, Tool};
 
 /// The tool.
@@ -123,13 +124,15 @@ impl Tool for Tcptop {
             ("tcptop -CS --json 1", "JSON Lines"),
         ],
         overhead: "Runs a short program per send and per receive of a TCP socket and sums in the kernel: the cost \
-                   grows with calls, not with rows or bytes. Where the kernel has neither fentry, kprobes nor \
+                   grows with calls, not with rows or bytes. A socket knows the row of the thread that uses it; a \
+                   call costs two or three times as much where threads of several names use a socket in the same \
+                   direction, and with kprobes. Where the kernel has neither fentry, kprobes nor \
                    sock_send_length (before 6.3), every system call costs a little.",
         differences: &[
             "COMM is the plain name.",
             "What MSG_PEEK sees is not counted; splice and sendfile are, on every kernel.",
             "The screen is cleared only where there is one: no escape sequence goes into a pipe or file.",
-            "There is room for 65536 rows per interval; what has none is counted as lost, and said.",
+            "There is room for 65536 rows per interval at least; what has none is counted as lost, and said.",
             "-c, -s, -r and -v are those of libbpf-tools; without -r there is no limit of rows.",
         ],
         object: object!("tcptop"),
@@ -149,20 +152,32 @@ impl Tool for Tcptop {
             .as_ref()
             .map(|path| File::open(path).with_context(|| format!("--cgroup {}", path.display())));
         let group = group.transpose()?;
-        let config = Config { sends: sends::calls(), by_group: group.is_some().into() };
-        let mut probe = Plan::new(cx)
+        let Containers { cgroupmap, mntnsmap } = &args.containers;
+        let filters = args.pid.pid.is_some()
+            || args.family.ipv4
+            || args.family.ipv6
+            || cgroupmap.is_some()
+            || mntnsmap.is_some()
+            || group.is_some();
+        let config =
+            Config { sends: sends::calls(), filters: filters.into(), by_group: group.is_some().into() };
+        let mut plan = Plan::new(cx)
             .ladder(&TRANSFERS)
             .fields(FIELDS)
             .pid(args.pid.pid.map_or(0, NonZeroU32::get))
             .family(args.family)
             .containers(&args.containers)?
             .global("CONFIG", &config)
-            .attach(cx)?;
+            .entry("CURRENT", &0_u32, &FIRST);
+        if let Some(entries) = cx.table_entries {
+            plan = TABLES.iter().fold(plan, |plan, table| plan.size(table, entries));
+        }
+        let mut probe = plan.attach(cx)?;
         if let (Some(group), Some(path)) = (&group, &args.cgroup) {
             let set = probe.table("GROUP")?.set(&0_u32.to_ne_bytes(), &group.as_raw_fd().to_ne_bytes());
             set.with_context(|| format!("--cgroup {}: not a directory of cgroup v2", path.display()))?;
         }
-        let mut sums = probe.generations("CURRENT", ["SUMS_0", "SUMS_1"])?;
+        let mut sums = Sums::new(&mut probe)?;
         let seconds = args.every.interval.unwrap_or(NonZeroU32::MIN);
         cx.out.line(format_args!("Tracing... Output every {seconds} secs. Hit Ctrl-C to end"));
         let pace = Pace::from(Every { interval: Some(seconds), ..args.every });
@@ -177,6 +192,9 @@ const FIELDS: &[Field] = &[
     Field::SkDport,
     Field::SkRcvSaddr,
     Field::SkDaddr,
+    Field::SkPortpair,
+    Field::SkAddrpair,
+    Field::TaskComm,
     Field::SkProtocol,
     Field::InetSport,
     Field::TcpCopiedSeq,
@@ -308,9 +326,9 @@ pub fn table(args: &Options, v6: bool) -> Table<Row> {
 }
 
 /// One block.
-fn block(args: &Options, cx: &mut Ctx, sums: &mut Generations) -> Result<()> {
+fn block(args: &Options, cx: &mut Ctx, sums: &mut Sums) -> Result<()> {
     let now_ns = cx.out.clock().monotonic_ns();
-    let mut rows = taken(sums)?;
+    let mut rows = sums.taken()?;
     if args.noclear || args.json.json || !cx.out.clear_screen() {
         cx.out.line("");
     }
@@ -325,19 +343,75 @@ fn block(args: &Options, cx: &mut Ctx, sums: &mut Generations) -> Result<()> {
     Ok(())
 }
 
-/// What the kernel summed since the last time.
-fn taken(sums: &mut Generations) -> Result<Vec<Row>> {
-    let mut rows: HashMap<Key, Sum> = HashMap::new();
-    sums.take(|key, cpus| {
-        let Ok(key) = Key::read_from_bytes(key) else { return };
-        let sum = rows.entry(key).or_default();
-        for cpu in cpus.chunks_exact(size_of::<Sum>()) {
-            let Ok(Sum { rx_bytes, tx_bytes }) = Sum::read_from_bytes(cpu) else { continue };
+/// What may get full.
+const TABLES: [&str; 4] = ["ROWS_0", "ROWS_1", "SUMS_0", "SUMS_1"];
+
+/// The number of the first interval.
+const FIRST: u32 = 1;
+
+/// Where the kernel sums: of each table two, of which programs use one at a time.
+struct Sums {
+    generations: Generations,
+    used: Map,
+    rows: [Map; 2],
+    tables: [Map; 2],
+}
+
+impl Sums {
+    fn new(probe: &mut Probe) -> Result<Self> {
+        Ok(Self {
+            generations: probe.generations("CURRENT", FIRST)?,
+            used: probe.table("USED")?,
+            rows: [probe.table(TABLES[0])?, probe.table(TABLES[1])?],
+            tables: [probe.table(TABLES[2])?, probe.table(TABLES[3])?],
+        })
+    }
+
+    /// What the kernel summed since the last time.
+    fn taken(&mut self) -> Result<Vec<Row>> {
+        let Self { generations, used, rows, tables } = self;
+        let full = generations.turn()?;
+        let at = u32::try_from(full)?.to_ne_bytes();
+        let mut filled = Used::default();
+        used.each(|index, value| {
+            if let Ok(value) = Used::read_from_bytes(value)
+                && index == at
+            {
+                filled = value;
+            }
+        })?;
+        let mut sums: HashMap<Key, Sum> = HashMap::new();
+        let mut add = |key, Sum { rx_bytes, tx_bytes }| {
+            let sum = sums.entry(key).or_default();
             sum.rx_bytes += rx_bytes;
             sum.tx_bytes += tx_bytes;
+        };
+        rows[full].first(usize::try_from(filled.rows)?, |_, row| {
+            if let Ok(row) = tcptop::Row::read_from_bytes(row) {
+                add(key(&row), row.sum);
+            }
+        })?;
+        if filled.table != 0 {
+            tables[full].drain(|key, cpus| {
+                let Ok(key) = Key::read_from_bytes(key) else { return };
+                for cpu in cpus.chunks_exact(size_of::<Sum>()) {
+                    let Ok(sum) = Sum::read_from_bytes(cpu) else { continue };
+                    add(key, sum);
+                }
+            })?;
         }
-    })?;
-    Ok(rows.into_iter().map(|(key, sum)| Row { key, sum }).collect())
+        used.set(&at, Used::default().as_bytes())?;
+        Ok(sums.into_iter().map(|(key, sum)| Row { key, sum }).collect())
+    }
+}
+
+/// Whose row it is.
+fn key(row: &tcptop::Row) -> Key {
+    let mut comm: Comm = transmute!(row.comm);
+    if let Some(end) = comm.iter().position(|&byte| byte == 0) {
+        comm[end..].fill(0);
+    }
+    Key { tuple: transmute!(row.tuple), pid: row.pid, zero: 0, comm }
 }
 
 /// By what `-s` says, most first, then by process and addresses, so that equal rows stay where they are; and no more

@@ -8,7 +8,14 @@
 //! to the next, which every way to read calls. Of a socket that was connected before the start the first look tells
 //! nothing: what that call received is known from `sock:sock_recv_length` at its end.
 //!
-//! There are two tables of sums, of which `CURRENT` names the one to use; user space empties the other.
+//! A row of the interval lies in an array, and its socket keeps its place there: who moves bytes is only compared with
+//! who is in it. Of the processes that share a socket, the one that receives first has a row for that and the one that
+//! sends first has one; others, and programs that cannot keep anything with a socket, find theirs in a hash table.
+//! User space adds up what belongs together.
+//!
+//! There are two generations of arrays and tables: programs use the one that the lowest bit of `CURRENT` names, the
+//! number of the interval, and user space empties the other. A row is filled before its place is told, and not changed
+//! after that but for its sums, which CPUs add to at the same time.
 #![no_std]
 #![no_main]
 
@@ -17,24 +24,33 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, btf_tracepoint, fexit, kprobe, kretprobe, map};
 use aya_ebpf::maps::{Array, CgroupArray, HashMap, PerCpuHashMap};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext};
-use netbcc_common::addr::Tuple;
+use netbcc_common::addr::{AF_INET6, Tuple};
 use netbcc_common::loss::Loss;
 use netbcc_common::sends::SendCalls;
-use netbcc_common::tcptop::{Config, Key, Read, Sum};
+use netbcc_common::tcptop::{Config, Kept, Key, ROWS, Row, Sum, Used};
 use probes_ebpf::answer::answer;
 use probes_ebpf::emit::lost;
 use probes_ebpf::mem::{Probed, Typed};
 use probes_ebpf::sock::{Sock, ToTcp, is_inet, socket_sk, state};
-use probes_ebpf::{filter, setting, storage, syscall, task};
+use probes_ebpf::{atomic, filter, setting, storage, syscall, task};
+use zerocopy::transmute;
 
 #[unsafe(no_mangle)]
-static CONFIG: Config = Config { sends: SendCalls::NONE, by_group: 0 };
+static CONFIG: Config = Config { sends: SendCalls::NONE, filters: 0, by_group: 0 };
 
-/// Which table of sums to use: 0 or 1.
+/// Number of the interval; never 0.
 #[map]
 static CURRENT: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
+static USED: Array<Used> = Array::with_max_entries(2, 0);
+#[map]
+static ROWS_0: Array<Row> = Array::with_max_entries(ROWS, 0);
+#[map]
+static ROWS_1: Array<Row> = Array::with_max_entries(ROWS, 0);
+/// User space may set another size.
+#[map]
 static SUMS_0: PerCpuHashMap<Key, Sum> = PerCpuHashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+/// User space may set another size.
 #[map]
 static SUMS_1: PerCpuHashMap<Key, Sum> = PerCpuHashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
@@ -46,9 +62,9 @@ static GROUP: CgroupArray = CgroupArray::with_max_entries(1, 0);
 #[map]
 static CALLS: HashMap<u64, u64> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// How far sockets were read, for tracepoints.
+/// Places of rows; and how far sockets were read, for tracepoints.
 #[btf_map]
-static READ: SkStorage<Read> = SkStorage::new();
+static SOCKETS: SkStorage<Kept> = SkStorage::new();
 
 /// Flags of a receive that takes nothing out of the socket's queue: `MSG_PEEK` and `MSG_ERRQUEUE`.
 const TAKES_NOTHING: i32 = 0x2 | 0x2000;
@@ -60,30 +76,207 @@ fn keeps_task() -> bool {
         && (setting!(CONFIG.by_group) == 0 || matches!(GROUP.current_task_under_cgroup(0), Ok(true)))
 }
 
-/// The current task received and sent so much.
-#[inline(always)]
-fn moved<A: ToTcp>(sk: Sock<A>, rx_bytes: u64, tx_bytes: u64) {
-    let family = sk.family();
-    if !is_inet(family) || !filter::keeps_family(family) || !keeps_task() {
-        return;
+/// In which direction bytes moved.
+#[derive(Clone, Copy)]
+enum Way {
+    Received = 0,
+    Sent = 1,
+}
+
+impl Way {
+    #[inline(always)]
+    fn other(self) -> Self {
+        match self {
+            Self::Received => Self::Sent,
+            Self::Sent => Self::Received,
+        }
     }
-    let mut key = Key {
-        tuple: Tuple { laddr: [0; 4], raddr: [0; 4], lport: sk.num(), rport: sk.rport(), family, zero: 0 },
-        pid: task::pid(),
-        zero: 0,
-        comm: [0; 16],
+
+    /// The sums of so many bytes.
+    #[inline(always)]
+    fn sum(self, bytes: u64) -> Sum {
+        match self {
+            Self::Received => Sum { rx_bytes: bytes, tx_bytes: 0 },
+            Self::Sent => Sum { rx_bytes: 0, tx_bytes: bytes },
+        }
+    }
+}
+
+/// How a program counts.
+trait Count: ToTcp {
+    /// The current task moved so many bytes.
+    fn moved(sk: Sock<Self>, way: Way, bytes: u64);
+}
+
+impl Count for Typed {
+    #[inline(always)]
+    fn moved(sk: Sock<Self>, way: Way, bytes: u64) {
+        if keeps(sk) {
+            count(sk, storage::get_or_zero(&SOCKETS, sk), way, bytes);
+        }
+    }
+}
+
+impl Count for Probed {
+    #[inline(always)]
+    fn moved(sk: Sock<Self>, way: Way, bytes: u64) {
+        if keeps(sk) {
+            count_in_table(sk, interval(), way, bytes);
+        }
+    }
+}
+
+/// Whether the current task and the family of this socket are asked for.
+#[inline(always)]
+fn keeps<A: ToTcp>(sk: Sock<A>) -> bool {
+    // One question for all that nobody asked for: a constant, too, is loaded each time.
+    setting!(CONFIG.filters) == 0
+        || (filter::family() == 0 || filter::keeps_family(sk.family())) && keeps_task()
+}
+
+#[inline(always)]
+fn interval() -> u32 {
+    CURRENT.get(0).copied().unwrap_or(0)
+}
+
+/// The current thread.
+#[derive(Clone, Copy)]
+struct Owner {
+    pid: u32,
+    comm: [u64; 2],
+}
+
+/// The current task moved so many bytes over a socket that keeps `kept`; without that, the kernel had no memory.
+#[inline(always)]
+fn count(sk: Sock<Typed>, kept: Option<&'static mut Kept>, way: Way, bytes: u64) {
+    let now = interval();
+    let Some(kept) = kept else { return count_in_table(sk, now, way, bytes) };
+    let owner = Owner { pid: task::pid(), comm: task::raw_comm() };
+    let place = kept.rows[way as usize];
+    if let Some(row) = row_of(sk, now, owner, place) {
+        return add_to_row(row, way, bytes);
+    }
+    let other = kept.rows[way.other() as usize];
+    if let Some(row) = row_of(sk, now, owner, other) {
+        if !is_of(now, place) {
+            kept.rows[way as usize] = other;
+        }
+        return add_to_row(row, way, bytes);
+    }
+    if is_of(now, place) || !count_in_new_row(sk, kept, now, owner, way, bytes) {
+        count_in_table(sk, now, way, bytes);
+    }
+}
+
+/// Whether `place` is one of this interval.
+#[inline(always)]
+fn is_of(now: u32, place: u64) -> bool {
+    (place >> 32) as u32 == now
+}
+
+/// The row at `place`, if it is of this interval, of this thread and of the connection that `sk` has now.
+#[inline(always)]
+fn row_of(sk: Sock<Typed>, now: u32, owner: Owner, place: u64) -> Option<&'static Row> {
+    if !is_of(now, place) {
+        return None;
+    }
+    // SAFETY: what is behind a place is not changed but for the sums, which nobody reads here.
+    let row = unsafe { &*row_at(now, place as u32)? };
+    let same = row.pid == owner.pid
+        && row.comm[0] == owner.comm[0]
+        && row.comm[1] == owner.comm[1]
+        && row.portpair == sk.portpair()
+        && row.addrpair == sk.addrpair()
+        && (row.family != u32::from(AF_INET6)
+            || sk.is_between_v6([row.tuple[0], row.tuple[1]], [row.tuple[2], row.tuple[3]]));
+    same.then_some(row)
+}
+
+#[inline(always)]
+fn row_at(now: u32, index: u32) -> Option<*mut Row> {
+    if now & 1 == 0 { ROWS_0.get_ptr_mut(index) } else { ROWS_1.get_ptr_mut(index) }
+}
+
+/// Adds to a row, to which others may be adding, too.
+#[inline(always)]
+fn add_to_row(row: &'static Row, way: Way, bytes: u64) {
+    let sum = match way {
+        Way::Received => &raw const row.sum.rx_bytes,
+        Way::Sent => &raw const row.sum.tx_bytes,
     };
-    sk.addrs(family, &mut key.tuple);
-    if key.tuple.lport == 0
+    // SAFETY: a word of a map's value, which is aligned, and which programs change by adding to it only.
+    unsafe { atomic::add(sum.cast_mut(), bytes) };
+}
+
+/// Counts in a row of its own, whose place the socket then keeps; `false` if there is no room, or nothing to count.
+#[inline(always)]
+fn count_in_new_row(
+    sk: Sock<Typed>,
+    kept: &'static mut Kept,
+    now: u32,
+    owner: Owner,
+    way: Way,
+    bytes: u64,
+) -> bool {
+    let family = sk.family();
+    if !is_inet(family) {
+        return false;
+    }
+    let Some(used) = USED.get_ptr_mut(now & 1) else { return false };
+    // SAFETY: a word of a map's value, which is aligned, and which programs change by adding to it only.
+    let index = unsafe { atomic::fetch_add(&raw mut (*used).rows, 1) };
+    if index >= u64::from(ROWS) {
+        return false;
+    }
+    let Some(row) = row_at(now, index as u32) else { return false };
+    let filled = Row {
+        tuple: transmute!(ends(sk, family)),
+        pid: owner.pid,
+        family: family.into(),
+        comm: owner.comm,
+        addrpair: sk.addrpair(),
+        portpair: sk.portpair(),
+        zero: 0,
+        sum: way.sum(bytes),
+    };
+    // SAFETY: nobody else has this row in this interval before its place is told.
+    unsafe { row.write(filled) };
+    let place = &raw mut kept.rows[way as usize];
+    // SAFETY: an aligned word. Told after the row is filled; where two CPUs are here at once, both rows count.
+    unsafe { atomic::publish(place, u64::from(now) << 32 | index) };
+    true
+}
+
+/// Both ends of the connection.
+#[inline(always)]
+fn ends<A: ToTcp>(sk: Sock<A>, family: u16) -> Tuple {
+    let mut tuple =
+        Tuple { laddr: [0; 4], raddr: [0; 4], lport: sk.num(), rport: sk.rport(), family, zero: 0 };
+    sk.addrs(family, &mut tuple);
+    if tuple.lport == 0
         && let Some(tcp) = A::tcp(sk)
     {
         // The connection is closed, and its port released, while somebody still reads what came before.
-        key.tuple.lport = tcp.sport();
+        tuple.lport = tcp.sport();
     }
+    tuple
+}
+
+/// Counts in the hash table.
+#[inline(always)]
+fn count_in_table<A: ToTcp>(sk: Sock<A>, now: u32, way: Way, bytes: u64) {
+    let family = sk.family();
+    if !is_inet(family) {
+        return;
+    }
+    let mut key = Key { tuple: ends(sk, family), pid: task::pid(), zero: 0, comm: [0; 16] };
     task::comm(&mut key.comm);
-    let second = CURRENT.get(0).is_some_and(|current| *current != 0);
-    let added =
-        if second { add(&SUMS_1, &key, rx_bytes, tx_bytes) } else { add(&SUMS_0, &key, rx_bytes, tx_bytes) };
+    if let Some(used) = USED.get_ptr_mut(now & 1) {
+        // SAFETY: a word that programs only ever set to 1.
+        unsafe { (*used).table = 1 };
+    }
+    let sum = way.sum(bytes);
+    let added = if now & 1 == 0 { add(&SUMS_0, &key, sum) } else { add(&SUMS_1, &key, sum) };
     if !added {
         lost(Loss::MapFull);
     }
@@ -91,27 +284,25 @@ fn moved<A: ToTcp>(sk: Sock<A>, rx_bytes: u64, tx_bytes: u64) {
 
 /// Adds to this CPU's sums of `key`; `false` if there is no room for them.
 #[inline(always)]
-fn add(table: &'static PerCpuHashMap<Key, Sum>, key: &Key, rx_bytes: u64, tx_bytes: u64) -> bool {
-    if add_to(table, key, rx_bytes, tx_bytes) {
-        return true;
-    }
-    let sum = Sum { rx_bytes, tx_bytes };
+fn add(table: &'static PerCpuHashMap<Key, Sum>, key: &Key, sum: Sum) -> bool {
     // Another CPU may have been faster.
-    table.insert(key, sum, u64::from(BPF_NOEXIST)).is_ok() || add_to(table, key, rx_bytes, tx_bytes)
+    add_to(table, key, sum)
+        || table.insert(key, sum, u64::from(BPF_NOEXIST)).is_ok()
+        || add_to(table, key, sum)
 }
 
 /// Adds to this CPU's sums of `key`, if there are any.
 #[inline(always)]
-fn add_to(table: &'static PerCpuHashMap<Key, Sum>, key: &Key, rx_bytes: u64, tx_bytes: u64) -> bool {
-    let Some(sum) = table.get_ptr_mut(key) else { return false };
+fn add_to(table: &'static PerCpuHashMap<Key, Sum>, key: &Key, sum: Sum) -> bool {
+    let Some(to) = table.get_ptr_mut(key) else { return false };
     // SAFETY: this CPU's own value, which lives while this program runs. The kernel runs no program inside itself on
     // one CPU, and what receives writes another word than what sends.
     unsafe {
-        if rx_bytes != 0 {
-            (*sum).rx_bytes += rx_bytes;
+        if sum.rx_bytes != 0 {
+            (*to).rx_bytes += sum.rx_bytes;
         }
-        if tx_bytes != 0 {
-            (*sum).tx_bytes += tx_bytes;
+        if sum.tx_bytes != 0 {
+            (*to).tx_bytes += sum.tx_bytes;
         }
     }
     true
@@ -119,17 +310,17 @@ fn add_to(table: &'static PerCpuHashMap<Key, Sum>, key: &Key, rx_bytes: u64, tx_
 
 /// A send that answered `result`.
 #[inline(always)]
-fn sent<A: ToTcp>(sk: Sock<A>, result: i64) {
+fn sent<A: Count>(sk: Sock<A>, result: i64) {
     if result > 0 {
-        moved(sk, 0, result as u64);
+        A::moved(sk, Way::Sent, result as u64);
     }
 }
 
 /// A receive that answered `result`.
 #[inline(always)]
-fn received<A: ToTcp>(sk: Sock<A>, result: i64) {
+fn received<A: Count>(sk: Sock<A>, result: i64) {
     if result > 0 {
-        moved(sk, result as u64, 0);
+        A::moved(sk, Way::Received, result as u64);
     }
 }
 
@@ -287,18 +478,20 @@ fn read_tp(ctx: BtfTracePointContext) -> i32 {
     let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) else { return 0 };
     let Some(tcp) = Typed::tcp(sk) else { return 0 };
     let seq = tcp.copied_seq();
-    if let Some(read) = storage::get(&READ, sk) {
-        let bytes = u64::from(seq.wrapping_sub(read.seq));
-        read.seq = seq;
-        read.counted = read.counted.wrapping_add(bytes);
-        if bytes != 0 {
-            moved(sk, bytes, 0);
-        }
-    } else if let Some(read) = storage::get_or_zero(&READ, sk) {
-        read.seq = seq;
-        read.is_new = 1;
-    } else {
+    let Some(kept) = storage::get_or_zero(&SOCKETS, sk) else {
         lost(Loss::MapFull);
+        return 0;
+    };
+    let bytes = u64::from(seq.wrapping_sub(kept.seq));
+    kept.seq = seq;
+    if kept.is_known == 0 {
+        kept.is_known = 1;
+        kept.is_new = 1;
+        return 0;
+    }
+    kept.counted = kept.counted.wrapping_add(bytes);
+    if bytes != 0 && keeps(sk) {
+        count(sk, Some(kept), Way::Received, bytes);
     }
     0
 }
@@ -312,12 +505,13 @@ fn received_tp(ctx: BtfTracePointContext) -> i32 {
         && let Some(sk) = Sock::<Typed>::new(ctx.arg(0))
         && sk.is_tcp()
         && sk.is_stream()
-        && let Some(read) = storage::get(&READ, sk)
-        && read.is_new != 0
+        && let Some(kept) = storage::get(&SOCKETS, sk)
+        && kept.is_new != 0
     {
-        read.is_new = 0;
-        if result as u64 > read.counted {
-            moved(sk, result as u64 - read.counted, 0);
+        kept.is_new = 0;
+        let counted = kept.counted;
+        if result as u64 > counted && keeps(sk) {
+            count(sk, Some(kept), Way::Received, result as u64 - counted);
         }
     }
     0
@@ -331,9 +525,10 @@ fn state_tp(ctx: BtfTracePointContext) -> i32 {
         && sk.is_tcp()
         && let Some(tcp) = Typed::tcp(sk)
     {
-        if let Some(read) = storage::get_or_zero(&READ, sk) {
-            read.seq = tcp.copied_seq();
-            read.is_new = 0;
+        if let Some(kept) = storage::get_or_zero(&SOCKETS, sk) {
+            kept.seq = tcp.copied_seq();
+            kept.is_known = 1;
+            kept.is_new = 0;
         } else {
             lost(Loss::MapFull);
         }
