@@ -162,10 +162,10 @@ fn count(rows: &Path, mark: &str) -> Result<u64> {
     String::from_utf8_lossy(&found.stdout).trim().parse().context("grep counts")
 }
 
-/// The number in `lost 7 events`.
+/// The numbers in `lost 7 events`: peers say it again and again.
 fn lost(said: &str) -> u64 {
-    let after = said.split_once("lost ").map_or("", |(_, after)| after);
-    after.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+    let numbers = said.split("lost ").skip(1).map(|after| after.split(' ').next().unwrap_or_default());
+    numbers.filter_map(|number| number.parse::<u64>().ok()).sum()
 }
 
 #[cfg(test)]
@@ -176,6 +176,7 @@ mod tests {
     fn a_loss_that_is_told_is_read() {
         let said = "tcpstates: lost 1234 events: 1234 because the ring buffer was full";
         assert_eq!(lost(said), 1234);
+        assert_eq!(lost("lost 12 events on CPU #0\nlost 3 events on CPU #0"), 15);
         assert_eq!(lost("tcplife: drops: not by fentry"), 0);
         assert_eq!(lost(""), 0);
     }

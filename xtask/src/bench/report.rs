@@ -60,7 +60,7 @@ From exec to the first line or to where everything is attached, the median of";
 const START_REST: &str = "\
 starts on this machine; the most memory that was resident until then. Then the same in the guest, by its clock, waiting
 included, and the most memory that was resident after the traffic above. A figure from this machine depends on what else
-it does at the time.";
+it does at the time. BCC's netqtop says nothing before its first interval, here of a minute, has ended.";
 
 /// Everything that was measured.
 pub(super) fn markdown(kernel: &str, measured: &Measured) -> String {
@@ -160,6 +160,7 @@ fn costs(found: &[Found]) -> String {
             whole(of_peer(|peer| peer.per_row)),
             hundredths(peer.as_ref().map(|peer| ours.added / peer.added)),
             whole(bcc_adds(found)),
+            hundredths(found.bcc.as_ref().and_then(|cost| Share::new(found, cost).rows)),
         ]);
         if !found.ours.said.is_empty() {
             rows.push(vec![String::new(), format!("it said: {}", found.ours.said)]);
@@ -167,7 +168,7 @@ fn costs(found: &[Found]) -> String {
     }
     table(
         "tool | operation | >it takes | >netbcc adds | >rows | >per row | >budget | | >libbpf-tools adds | >rows | \
-         >per row | >ratio | >BCC adds",
+         >per row | >ratio | >BCC adds | >rows",
         &rows,
     )
 }
