@@ -102,10 +102,12 @@ pub(super) fn measure(
             starts.push((format!("{index}/peer"), format!("stdbuf -oL {at}")));
         }
         if let (Some(_), Some(args)) = (&bcc, bcc_args(subject)) {
-            // Python ignores an interrupt that its shell ignores. Its rows keep coming for seconds.
+            // Python ignores an interrupt that its shell ignores.
             let command = format!("chroot /bcc /usr/bin/python3 -u /usr/sbin/{}-bpfcc {args}", subject.tool);
             let name = format!("{index}/bcc");
-            bcc_all.push(Contender { name, command, signal: "TERM", tail: 20, ..ours });
+            // Its rows keep coming for seconds. Who adds up prints each second, which has no end.
+            let tail = if matches!(load, Load::Sends | Load::Datagrams) { 1 } else { 20 };
+            bcc_all.push(Contender { name, command, signal: "TERM", tail, ..ours });
         }
     }
     let contenders = [ours_all, peers_all, bcc_all].concat();
