@@ -272,10 +272,10 @@ impl MapHandle {
             unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_long, attr.as_mut_ptr(), attr.len()) }
         };
         let read = attr.count as usize;
-        match Errno::result(answer) {
+        match answered(answer) {
             Ok(_) => Ok(Step::More(read)),
-            Err(Errno::ENOENT) => Ok(Step::End(read)),
-            Err(error) => Err(error.into()),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Step::End(read)),
+            Err(error) => Err(error),
         }
     }
 }
@@ -581,7 +581,7 @@ pub fn kprobe_missed(link: BorrowedFd<'_>) -> Option<u64> {
             attr.len(),
         )
     };
-    Errno::result(answer).ok()?;
+    answered(answer).ok()?;
     (info.event_type != 0).then_some(info.missed)
 }
 
@@ -635,7 +635,7 @@ pub fn kprobe_event(perf_type: u32, config: u64, function: &CStr) -> io::Result<
             libc::c_long::from(PERF_FLAG_FD_CLOEXEC),
         )
     };
-    let fd = RawFd::try_from(Errno::result(answer)?).map_err(io::Error::other)?;
+    let fd = RawFd::try_from(answered(answer)?).map_err(io::Error::other)?;
     // SAFETY: a new descriptor, which is nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -697,7 +697,13 @@ unsafe fn call<A: IntoBytes + Immutable>(command: bpf_cmd, attr: &A) -> io::Resu
     // SAFETY: the kernel reads as many bytes of `attr` as it is told; what is behind its addresses is the caller's.
     // No command that comes here writes into `attr`.
     let answer = unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_long, attr.as_ptr(), attr.len()) };
-    RawFd::try_from(Errno::result(answer)?).map_err(io::Error::other)
+    RawFd::try_from(answered(answer)?).map_err(io::Error::other)
+}
+
+/// The answer of a system call. nix's `Errno` is not asked, for it forgets the number of an error that it has no name
+/// for, as the kernel's ENOTSUPP (524).
+fn answered(answer: libc::c_long) -> io::Result<libc::c_long> {
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
 }
 
 /// Before 5.11 maps and programs count as locked memory, of which a process may have 64 KiB; too little is EPERM.
