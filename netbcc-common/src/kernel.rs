@@ -114,7 +114,9 @@ fields! {
     RegsDi = "pt_regs"."di": 8,
     /// x86: second argument of a system call.
     RegsSi = "pt_regs"."si": 8,
-    /// arm64: the registers; arguments of a system call are in the first ones.
+    /// arm64: first argument of a system call. Its register holds the result in the end.
+    RegsOrigX0 = "pt_regs"."orig_x0": 8,
+    /// arm64: the registers; the other arguments of a system call are in the second one and on.
     RegsRegs = "pt_regs"."regs": 0,
     /// x86: third argument of a system call.
     RegsDx = "pt_regs"."dx": 8,

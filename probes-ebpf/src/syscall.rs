@@ -55,10 +55,10 @@ impl Regs {
         // SAFETY: a typed `struct pt_regs *`; only its architecture's fields are there.
         unsafe {
             match offset(Field::RegsRegs) {
-                Some(regs) => {
-                    let first = self.0.wrapping_add(regs);
-                    (Typed::load::<u64>(first), Typed::load::<u64>(first.wrapping_add(size_of::<u64>())))
-                }
+                Some(regs) => (
+                    field::<Typed, u64>(self.0, Field::RegsOrigX0),
+                    Typed::load::<u64>(self.0.wrapping_add(regs + size_of::<u64>())),
+                ),
                 None => {
                     (field::<Typed, u64>(self.0, Field::RegsDi), field::<Typed, u64>(self.0, Field::RegsSi))
                 }
