@@ -2,6 +2,7 @@
 //!
 //! Trials are made at run time and named `tool::rung::sentence`. What this kernel or machine lacks is skipped and
 //! said; `NETBCC_EXPECT_RUNGS=fexit,kprobe,tracepoint,raw_tp` makes the absence of a rung a failure instead.
+//! `NETBCC_SMOKE=1` takes the first check of each list only, for machines that are slow.
 
 use std::process::ExitCode;
 

@@ -16,8 +16,8 @@ use netbcc_tests::rows::{Row, Rows};
 use netbcc_tests::run::Run;
 
 pub(crate) const CHECKS: &[Check] = checks![
-    the_header_is_exactly_these_bytes,
     a_row_and_its_stack_are_exactly_these_bytes,
+    the_header_is_exactly_these_bytes,
     a_drop_on_the_way_in_is_of_the_socket_that_receives,
     what_does_not_get_to_tcp_has_no_socket_of_an_earlier_packet,
     a_syn_ack_that_is_dropped_shows_the_state_of_the_open,

@@ -36,6 +36,10 @@ fn series() -> String {
 }
 
 fn no_program_grows_unnoticed(_: &Case) {
+    if cfg!(not(target_arch = "x86_64")) {
+        // The programs differ in how they read the registers of a kprobe; one table of their growth is enough.
+        skip("x86-64, whose kernels fixtures/verifier.txt is about");
+    }
     let series = series();
     let mut known = BTreeMap::new();
     for line in TABLE.lines().filter(|line| !line.starts_with('#')) {

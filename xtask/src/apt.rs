@@ -1,14 +1,15 @@
 //! Debian's and Ubuntu's packages: installing some, downloading one, asking what a meta package stands for.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail};
 use xtask::toolchain::on_path;
 
-use crate::shell::{as_root, find_program, is_root, output, run, say};
+use crate::arch::Arch;
+use crate::shell::{as_root, find_program, is_root, output, run, say, target};
 
 /// Whether this machine installs packages with apt and we may do it.
 pub(crate) fn usable() -> bool {
@@ -19,8 +20,7 @@ pub(crate) fn usable() -> bool {
 
 /// Whether the archive offers a package. Lists that do not name it may be old: they are fetched, once per run.
 pub(crate) fn offers(package: &str) -> bool {
-    static FRESH: OnceLock<bool> = OnceLock::new();
-    candidate(package) || (*FRESH.get_or_init(|| update().is_ok()) && candidate(package))
+    Archive::of(Arch::HERE).offers(package)
 }
 
 /// Whether a package is installed.
@@ -34,7 +34,7 @@ pub(crate) fn installed(package: &str) -> bool {
 /// # Errors
 /// apt-get fails also after an update of its lists.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
-    if !have_lists() || !packages.iter().all(|package| candidate(package)) {
+    if !have_lists() || !packages.iter().all(|package| Archive::of(Arch::HERE).candidate(package)) {
         update()?;
     }
     let install = || {
@@ -51,40 +51,6 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     install().with_context(|| format!("install {}", packages.join(" ")))
 }
 
-/// What a meta package depends on today.
-///
-/// # Errors
-/// The archive does not have it.
-pub(crate) fn depends(meta: &str) -> Result<Vec<String>> {
-    if !offers(meta) {
-        bail!("this machine's package lists have no {meta}");
-    }
-    let text = output(Command::new("apt-cache").args(["depends", "--important", meta]))?;
-    Ok(parse_depends(&text))
-}
-
-/// Downloads the newest .deb of a package into the folder `into`, without installing it.
-///
-/// # Errors
-/// apt-get fails also after an update of its lists.
-pub(crate) fn download(package: &str, into: &Path) -> Result<()> {
-    download_all(&[package], into)
-}
-
-fn download_all(packages: &[&str], into: &Path) -> Result<()> {
-    let download = || {
-        run(Command::new("apt-get")
-            .args(["-o", "APT::Sandbox::User=root", "download", "-qq"])
-            .args(packages)
-            .current_dir(into))
-    };
-    if download().is_ok() {
-        return Ok(());
-    }
-    update()?;
-    download()
-}
-
 /// Unpacks a package below the folder `into`, with every package it needs that the machine does not have. Nothing is
 /// installed, so nothing on the machine changes or has to make room.
 ///
@@ -94,16 +60,8 @@ pub(crate) fn unpack(package: &str, into: &Path) -> Result<()> {
     if !offers(package) {
         bail!("this machine's package lists have no {package}");
     }
-    unpack_all(&plan(package, &[])?, into)
-}
-
-/// Unpacks a package below the folder `into` with every package it needs, down to the C library, and with the packages
-/// `besides`, without what those need.
-///
-/// # Errors
-/// As [`unpack`].
-pub(crate) fn unpack_whole(package: &str, besides: &[String], into: &Path) -> Result<()> {
-    unpack_all(&whole(package, besides)?, into)
+    let archive = Archive::of(Arch::HERE);
+    archive.unpack_all(&archive.plan(&[package], &[])?, into)
 }
 
 /// How many packages this one is with every package it needs, down to the C library, and those `besides`, and their bytes
@@ -112,7 +70,7 @@ pub(crate) fn unpack_whole(package: &str, besides: &[String], into: &Path) -> Re
 /// # Errors
 /// The archive does not have them.
 pub(crate) fn installed_size(package: &str, besides: &[String]) -> Result<(usize, u64)> {
-    let packages = whole(package, besides)?;
+    let packages = Archive::of(Arch::HERE).whole(&[package], besides)?;
     let text = output(Command::new("apt-cache").args(["show", "--no-all-versions"]).args(&packages))?;
     let sizes = parse_sizes(&text);
     if sizes.len() != packages.len() {
@@ -127,41 +85,147 @@ pub(crate) fn headers(release: &str) -> [String; 2] {
     [format!("linux-headers-{release}"), format!("linux-headers-{base}-common")]
 }
 
-/// A package with every package it needs, as if nothing were installed, and those `besides`, without what those need.
-fn whole(package: &str, besides: &[String]) -> Result<Vec<String>> {
-    if let Some(missing) =
-        [package].into_iter().chain(besides.iter().map(String::as_str)).find(|p| !offers(p))
-    {
-        bail!("this machine's package lists have no {missing}");
+/// The packages of an architecture, from the archives that this machine knows. What is downloaded for another one than
+/// this machine's goes below `target/`, as do the lists: apt is not told of a second architecture.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Archive(Arch);
+
+impl Archive {
+    pub(crate) fn of(arch: Arch) -> Self {
+        Self(arch)
     }
-    let mut packages = plan(package, &["-o", "Dir::State::status=/dev/null"])?;
-    packages.extend(besides.iter().cloned());
-    Ok(packages)
-}
 
-/// The packages that installing this one would add.
-fn plan(package: &str, options: &[&str]) -> Result<Vec<String>> {
-    let mut cmd = Command::new("apt-get");
-    cmd.args(["install", "--simulate", "--yes", "--no-install-recommends"]).args(options).arg(package);
-    Ok(parse_plan(&output(&mut cmd)?))
-}
+    /// What a meta package depends on today.
+    ///
+    /// # Errors
+    /// The archive does not have it.
+    pub(crate) fn depends(self, meta: &str) -> Result<Vec<String>> {
+        self.must_offer(&[meta])?;
+        let text = output(self.command("apt-cache").args(["depends", "--important", meta]))?;
+        Ok(parse_depends(&text))
+    }
 
-fn unpack_all(packages: &[String], into: &Path) -> Result<()> {
-    let part = into.with_extension("part");
-    for old in [part.as_path(), into] {
-        if old.exists() {
-            fs::remove_dir_all(old)?;
+    /// Downloads the newest .deb of a package into the folder `into`, without installing it.
+    ///
+    /// # Errors
+    /// apt-get fails also after an update of its lists.
+    pub(crate) fn download(self, package: &str, into: &Path) -> Result<()> {
+        self.download_all(&[package], into)
+    }
+
+    /// Unpacks packages below the folder `into` with every package they need, down to the C library, and with the
+    /// packages `besides`, without what those need.
+    ///
+    /// # Errors
+    /// As [`unpack`].
+    pub(crate) fn unpack_whole(self, packages: &[&str], besides: &[String], into: &Path) -> Result<()> {
+        self.unpack_all(&self.whole(packages, besides)?, into)
+    }
+
+    /// Packages with every package they need, as if nothing were installed, and those `besides`, without what those need.
+    fn whole(self, packages: &[&str], besides: &[String]) -> Result<Vec<String>> {
+        self.must_offer(packages)?;
+        self.must_offer(&besides.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let mut packages = self.plan(packages, &["-o", "Dir::State::status=/dev/null"])?;
+        packages.extend(besides.iter().cloned());
+        Ok(packages)
+    }
+
+    fn must_offer(self, packages: &[&str]) -> Result<()> {
+        match packages.iter().find(|package| !self.offers(package)) {
+            None => Ok(()),
+            Some(missing) if self.0 == Arch::HERE => {
+                bail!("this machine's package lists have no {missing}")
+            }
+            Some(missing) => bail!("this machine's archives have no {missing} for {}", self.0.debian()),
         }
     }
-    let debs = part.join("debs");
-    fs::create_dir_all(&debs)?;
-    let names: Vec<&str> = packages.iter().map(String::as_str).collect();
-    download_all(&names, &debs)?;
-    for deb in fs::read_dir(&debs)? {
-        run(Command::new("dpkg-deb").arg("-x").arg(deb?.path()).arg(&part))?;
+
+    fn offers(self, package: &str) -> bool {
+        static FRESH: [OnceLock<bool>; 2] = [OnceLock::new(), OnceLock::new()];
+        let fresh = &FRESH[usize::from(self.0 != Arch::HERE)];
+        self.candidate(package) || (*fresh.get_or_init(|| self.update().is_ok()) && self.candidate(package))
     }
-    fs::remove_dir_all(&debs)?;
-    fs::rename(&part, into).context("move what was unpacked into place")
+
+    fn candidate(self, package: &str) -> bool {
+        output(self.command("apt-cache").args(["policy", package])).is_ok_and(|text| has_candidate(&text))
+    }
+
+    fn update(self) -> Result<()> {
+        if self.0 == Arch::HERE {
+            return update();
+        }
+        say(&format!("fetching the package lists of {} into {}", self.0.debian(), self.folder().display()));
+        for dir in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(self.folder().join(dir))?;
+        }
+        run(self.command("apt-get").args(["update", "-qq"]))
+    }
+
+    /// Where the lists of another architecture are.
+    fn folder(self) -> PathBuf {
+        target().join(format!("apt-{}", self.0))
+    }
+
+    /// The packages that installing these would add.
+    fn plan(self, packages: &[&str], options: &[&str]) -> Result<Vec<String>> {
+        let mut cmd = self.command("apt-get");
+        cmd.args(["install", "--simulate", "--yes", "--no-install-recommends"]).args(options).args(packages);
+        Ok(parse_plan(&output(&mut cmd)?))
+    }
+
+    fn download_all(self, packages: &[&str], into: &Path) -> Result<()> {
+        let download = || {
+            run(self
+                .command("apt-get")
+                .args(["-o", "APT::Sandbox::User=root", "download", "-qq"])
+                .args(packages)
+                .current_dir(into))
+        };
+        if download().is_ok() {
+            return Ok(());
+        }
+        self.update()?;
+        download()
+    }
+
+    fn unpack_all(self, packages: &[String], into: &Path) -> Result<()> {
+        let part = into.with_extension("part");
+        for old in [part.as_path(), into] {
+            if old.exists() {
+                fs::remove_dir_all(old)?;
+            }
+        }
+        let debs = part.join("debs");
+        fs::create_dir_all(&debs)?;
+        let names: Vec<&str> = packages.iter().map(String::as_str).collect();
+        self.download_all(&names, &debs)?;
+        for deb in fs::read_dir(&debs)? {
+            run(Command::new("dpkg-deb").arg("-x").arg(deb?.path()).arg(&part))?;
+        }
+        fs::remove_dir_all(&debs)?;
+        fs::rename(&part, into).context("move what was unpacked into place")
+    }
+
+    /// A program of apt that knows this architecture's packages and, for another one than this machine's, nothing of
+    /// what is installed here.
+    fn command(self, program: &str) -> Command {
+        let mut cmd = Command::new(program);
+        if self.0 != Arch::HERE {
+            let (arch, folder) = (self.0.debian(), self.folder());
+            for option in [
+                format!("APT::Architecture={arch}"),
+                format!("APT::Architectures::={arch}"),
+                format!("Dir::State::lists={}", folder.join("lists").display()),
+                format!("Dir::Cache={}", folder.join("cache").display()),
+                "Dir::State::status=/dev/null".to_owned(),
+                "APT::Sandbox::User=root".to_owned(),
+            ] {
+                cmd.args(["-o", &option]);
+            }
+        }
+        cmd
+    }
 }
 
 /// Fetches the package lists.
@@ -178,10 +242,6 @@ fn apt_get() -> Command {
     // Another apt may be at work: wait for its lock rather than fail.
     cmd.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=300"]);
     cmd
-}
-
-fn candidate(package: &str) -> bool {
-    output(Command::new("apt-cache").args(["policy", package])).is_ok_and(|text| has_candidate(&text))
 }
 
 fn have_lists() -> bool {

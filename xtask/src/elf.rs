@@ -43,6 +43,27 @@ impl<'a> Elf<'a> {
         Ok(None)
     }
 
+    /// The libraries that a program or library names (DT_NEEDED), and the loader (PT_INTERP) as a full path.
+    ///
+    /// # Errors
+    /// The file is cut short.
+    pub(crate) fn needed(&self) -> Result<Vec<String>> {
+        let text = |data: &[u8]| {
+            let end = data.iter().position(|&byte| byte == 0).unwrap_or(data.len());
+            String::from_utf8_lossy(&data[..end]).into_owned()
+        };
+        let names = self.section(".dynstr")?.unwrap_or_default();
+        let mut needed: Vec<String> = self.section(".interp")?.map(text).into_iter().collect();
+        for entry in self.section(".dynamic")?.unwrap_or_default().chunks_exact(16) {
+            let (tag, value) = entry.split_at(8);
+            if u64::from_le_bytes(tag.try_into()?) == DT_NEEDED {
+                let at = usize::try_from(u64::from_le_bytes(value.try_into()?))?;
+                needed.push(text(names.get(at..).context("a library's name lies outside the file")?));
+            }
+        }
+        Ok(needed)
+    }
+
     /// The content of the section called `name`, if there is one.
     ///
     /// # Errors
@@ -92,6 +113,15 @@ mod tests {
         let elf = Elf::new(&data).expect("an ELF file");
         assert!(elf.section(".text").expect("whole").is_some_and(|text| !text.is_empty()));
         assert!(elf.section(".nonsense").expect("whole").is_none());
+    }
+
+    #[test]
+    fn a_dynamic_program_names_its_loader_and_libraries() {
+        let data = std::fs::read("/bin/sh").expect("every machine has it");
+        let elf = Elf::new(&data).expect("an ELF file");
+        let needed = elf.needed().expect("whole");
+        assert_eq!(needed.is_empty(), elf.dynamic().expect("whole").is_none(), "{needed:?}");
+        assert!(needed.iter().all(|name| name.contains(".so")), "{needed:?}");
     }
 
     #[test]

@@ -13,9 +13,10 @@ ip link set lo up
 [ -x /bin/netbcc ] && netbcc install-links /bin >/dev/null
 
 if [ -e /command ]; then
-    # Output goes over a port of its own, untouched by the terminal layer and by kernel messages.
-    stty -F /dev/ttyS1 raw -echo
-    sh /command </dev/null >/dev/ttyS1 2>&1
+    # Output goes over a port of its own, untouched by the terminal layer and by kernel messages. Which one it is, the
+    # kernel's command line says.
+    stty -F "$output" raw -echo
+    sh /command </dev/null >"$output" 2>&1
     echo "guest: exit code $?;"
 else
     echo "netbcc guest, kernel $(uname -r). Ctrl-D ends it, Ctrl-A X kills it."

@@ -9,9 +9,11 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+use crate::arch::Arch;
 use crate::cpio::Archive;
 use crate::elf::Elf;
 use crate::modules::{Module, OPTIONS, alias_table, dep_table};
+use crate::setup::userland_folder;
 use crate::shell::{find_program, output};
 
 const INIT: &str = include_str!("guest-init.sh");
@@ -40,6 +42,8 @@ const TABLES: [&str; 4] =
 
 /// What goes into one guest beyond what every guest has.
 pub(crate) struct Content<'a> {
+    /// What its programs are made for.
+    pub(crate) arch: Arch,
     /// What `uname -r` says in the guest.
     pub(crate) release: &'a str,
     /// Loaded when the kernel asks for them.
@@ -59,19 +63,23 @@ impl Content<'_> {
     /// A file cannot be read or the archive cannot be written.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let mut files = self.files.to_vec();
-        let busybox = find_program("busybox").context("busybox")?;
-        let applets = output(Command::new(&busybox).arg("--list"))?;
-        files.push((busybox, "/bin/busybox".to_owned()));
+        // This machine's tells the names, for another architecture's does not run here.
+        let applets = output(Command::new(find_program("busybox").context("busybox")?).arg("--list"))?;
+        files.push((self.program("busybox")?, "/bin/busybox".to_owned()));
         for name in PROGRAMS {
-            files.push((find_program(name).with_context(|| name.to_owned())?, format!("/usr/sbin/{name}")));
+            files.push((self.program(name)?, format!("/usr/sbin/{name}")));
         }
         files.extend(TABLES.iter().map(|table| (table.into(), (*table).to_owned())));
         files.retain(|(from, _)| from.exists() || !TABLES.iter().any(|table| from == Path::new(table)));
         let mut libraries = BTreeSet::new();
         for (from, _) in &files {
-            libraries.extend(self::libraries(from)?);
+            if self.arch == Arch::HERE {
+                libraries.extend(self::libraries(from)?.into_iter().map(|file| (file.clone().into(), file)));
+            } else {
+                unpacked_libraries(self.arch, from, &mut libraries)?;
+            }
         }
-        files.extend(libraries.into_iter().map(|file| (file.clone().into(), file)));
+        files.extend(libraries);
 
         let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
         let mut tree = Tree { archive: Archive::new(BufWriter::new(file)), folders: BTreeSet::new() };
@@ -120,6 +128,19 @@ impl Content<'_> {
         tree.archive.finish()?;
         Ok(())
     }
+
+    /// Where a program for this guest is.
+    fn program(&self, name: &str) -> Result<PathBuf> {
+        if self.arch == Arch::HERE {
+            return find_program(name).with_context(|| name.to_owned());
+        }
+        let folder = userland_folder(self.arch);
+        let places = ["bin", "sbin", "usr/bin", "usr/sbin"].map(|dir| folder.join(dir).join(name));
+        places
+            .into_iter()
+            .find(|file| file.is_file())
+            .with_context(|| format!("no {name} in {}", folder.display()))
+    }
 }
 
 /// An archive that makes the folders of its files by itself.
@@ -159,6 +180,28 @@ fn libraries(program: &Path) -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     Ok(parse_ldd(&output(Command::new("ldd").arg(program))?))
+}
+
+/// Adds what a program of another architecture needs, from the folder of its unpacked programs, and where it goes. The
+/// loader looks for libraries in the same places in the guest.
+fn unpacked_libraries(arch: Arch, program: &Path, libraries: &mut BTreeSet<(PathBuf, String)>) -> Result<()> {
+    let data = fs::read(program).with_context(|| format!("read {}", program.display()))?;
+    let Ok(elf) = Elf::new(&data) else { return Ok(()) };
+    for name in elf.needed()? {
+        let dirs = ["lib", "usr/lib"].map(|dir| format!("{dir}/{arch}-linux-gnu"));
+        // The loader has a full path, which lies in the first of these on Debian.
+        let file = Path::new(&name).file_name().unwrap_or_default();
+        let found = dirs.iter().map(|dir| Path::new(dir).join(file)).find_map(|path| {
+            let from = userland_folder(arch).join(&path);
+            from.is_file().then_some((from, path))
+        });
+        let (from, path) = found.with_context(|| format!("{} needs {name}", program.display()))?;
+        let to = if name.starts_with('/') { name } else { format!("/{}", path.display()) };
+        if libraries.insert((from.clone(), to)) {
+            unpacked_libraries(arch, &from, libraries)?;
+        }
+    }
+    Ok(())
 }
 
 /// The files in the text of ldd: `libmnl.so.0 => /lib/.../libmnl.so.0 (0x...)`, and the loader without an arrow.

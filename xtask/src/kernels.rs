@@ -8,24 +8,37 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::apt;
+use crate::apt::Archive;
+use crate::arch::Arch;
 use crate::shell::{run, say, target};
 
 /// A line of kernels that the tests know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Line {
+pub(crate) struct Line {
+    series: Series,
+    /// What it runs on.
+    pub(crate) arch: Arch,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Series {
     /// Debian 12's.
     V6_1,
     /// Debian 13's, in Debian 12 as a backport.
     V6_12,
 }
 
-/// Every line, oldest first.
+/// Every line of this machine's architecture, oldest first.
 pub(crate) const LINES: [Line; 2] = [Line::V6_1, Line::V6_12];
+
+/// Every line on arm64, oldest first.
+pub(crate) const ARM64: [Line; 2] = [Line::V6_1.on(Arch::Aarch64), Line::V6_12.on(Arch::Aarch64)];
 
 /// A kernel on disk.
 #[derive(Debug)]
 pub(crate) struct Kernel {
+    /// What it runs on.
+    pub(crate) arch: Arch,
     /// What `uname -r` says in it.
     pub(crate) release: String,
     /// The bootable image.
@@ -35,24 +48,43 @@ pub(crate) struct Kernel {
 }
 
 impl Line {
+    /// Debian 12's, for this machine's architecture.
+    pub(crate) const V6_1: Self = Self { series: Series::V6_1, arch: Arch::HERE };
+    /// Debian 13's, for this machine's architecture.
+    pub(crate) const V6_12: Self = Self { series: Series::V6_12, arch: Arch::HERE };
+
+    /// The line of this machine's architecture that the text names.
+    ///
     /// # Errors
     /// The text names no line.
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        let line = LINES.into_iter().find(|line| line.to_string() == text);
+        let line = LINES.into_iter().find(|line| line.series.name() == text);
         line.with_context(|| format!("no kernel {text}: there are 6.1 and 6.12"))
     }
 
-    /// The packages that may stand for the newest kernel of this line; which one does depends on the release of Debian.
-    fn meta_packages(self) -> [&'static str; 2] {
-        match self {
-            Self::V6_1 => ["linux-image-6.1-cloud-amd64", "linux-image-cloud-amd64"],
-            Self::V6_12 => ["linux-image-6.12-cloud-amd64", "linux-image-cloud-amd64"],
+    /// The same line for an architecture.
+    pub(crate) const fn on(self, arch: Arch) -> Self {
+        Self { series: self.series, arch }
+    }
+
+    /// What the attach ladder must offer on Debian's kernel of this line: there a missing rung is a failure, not a skip.
+    pub(crate) fn rungs(self) -> &'static str {
+        match (self.series, self.arch) {
+            // arm64 got direct calls from ftrace, which fentry and fexit are made of, with 6.4.
+            (Series::V6_1, Arch::Aarch64) => "kprobe,tracepoint,raw_tp",
+            _ => "fexit,kprobe,tracepoint,raw_tp",
         }
+    }
+
+    /// The packages that may stand for the newest kernel of this line; which one does depends on the release of Debian.
+    fn meta_packages(self) -> [String; 2] {
+        let (series, arch) = (self.series.name(), self.arch.debian());
+        [format!("linux-image-{series}-cloud-{arch}"), format!("linux-image-cloud-{arch}")]
     }
 
     /// The kernel of this line, if it was downloaded.
     pub(crate) fn find(self) -> Option<Kernel> {
-        Kernel::in_folder(&self.folder()).ok()
+        Kernel::in_folder(&self.folder(), self.arch).ok()
     }
 
     /// Downloads the kernel of this line.
@@ -72,23 +104,31 @@ impl Line {
             }
         }
         fs::create_dir_all(&part)?;
-        apt::download(&package, &part)?;
+        self.archive().download(&package, &part)?;
         let deb = one(&part, |name| name.starts_with("linux-image-"))?;
         run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&part))?;
         fs::remove_file(&deb)?;
-        Kernel::in_folder(&part)?;
+        Kernel::in_folder(&part, self.arch)?;
         fs::rename(&part, &folder).context("move the unpacked kernel into place")
     }
 
     fn folder(self) -> PathBuf {
-        // A name without a dot, so that `with_extension` adds one.
-        target().join("kernels").join(self.to_string().replace('.', "-"))
+        target().join("kernels").join(self.folder_name())
+    }
+
+    /// A name without a dot, so that `with_extension` adds one.
+    pub(crate) fn folder_name(self) -> String {
+        self.to_string().replace(['.', ' '], "-")
+    }
+
+    fn archive(self) -> Archive {
+        Archive::of(self.arch)
     }
 
     fn resolve(self) -> Result<String> {
         let mut looked = Vec::new();
         for meta in self.meta_packages() {
-            match apt::depends(meta) {
+            match self.archive().depends(&meta) {
                 Ok(names) => match pick(self, &names) {
                     Some(name) => return Ok(name.to_owned()),
                     None => looked.push(format!("{meta} is now {}", names.join(", "))),
@@ -102,27 +142,34 @@ impl Line {
 
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.write_str(self.series.name())?;
+        if self.arch == Arch::HERE { Ok(()) } else { write!(f, " {}", self.arch.debian()) }
+    }
+}
+
+impl Series {
+    fn name(self) -> &'static str {
+        match self {
             Self::V6_1 => "6.1",
             Self::V6_12 => "6.12",
-        })
+        }
     }
 }
 
 impl Kernel {
-    fn in_folder(folder: &Path) -> Result<Self> {
+    fn in_folder(folder: &Path, arch: Arch) -> Result<Self> {
         let image = one(&folder.join("boot"), |name| name.starts_with("vmlinuz-"))?;
         let name = image.file_name().unwrap_or_default().to_string_lossy();
         let release = name.trim_start_matches("vmlinuz-").to_owned();
         let roots = ["lib/modules", "usr/lib/modules"].map(|root| folder.join(root).join(&release));
         let modules = roots.into_iter().find(|dir| dir.is_dir()).context("the package has no modules")?;
-        Ok(Self { release, image, modules })
+        Ok(Self { arch, release, image, modules })
     }
 }
 
 /// The package among a meta package's dependencies that is a kernel of this line.
 fn pick(line: Line, names: &[String]) -> Option<&str> {
-    let prefix = format!("linux-image-{line}.");
+    let prefix = format!("linux-image-{}.", line.series.name());
     names.iter().map(String::as_str).find(|name| name.starts_with(&prefix))
 }
 
@@ -154,5 +201,10 @@ mod tests {
     fn lines_are_named_as_people_name_them() {
         assert_eq!(Line::parse("6.12").ok(), Some(Line::V6_12));
         assert!(Line::parse("5.10").is_err());
+        assert_eq!(Line::V6_12.to_string(), "6.12");
+        if Arch::HERE != Arch::Aarch64 {
+            assert_eq!(ARM64[0].folder_name(), "6-1-arm64");
+            assert_eq!(ARM64[1].to_string(), "6.12 arm64");
+        }
     }
 }

@@ -9,6 +9,7 @@
 )]
 
 mod apt;
+mod arch;
 mod bench;
 mod build;
 mod compare;
@@ -36,12 +37,16 @@ const HELP: &str = "\
 netbcc's own commands. Each first installs what the machine lacks for it.
 
 cargo xtask run [--] TOOL ARGS...            build, then run one tool (through sudo when not root)
-cargo xtask build                            the release binary: one static file, target/dist/netbcc
+cargo xtask build [--arch aarch64]           the release binary: one static file, target/dist/netbcc (for another
+                                             architecture: netbcc-aarch64)
 cargo xtask dist [--check]                   the Debian package, a tarball, SPDX, checksums, all in target/dist;
                                              --check builds once more in a clone elsewhere and compares all bytes
-cargo xtask test [FILTER] [--no-vm]          all tiers: format, lints, unit, golden, command line, this machine's
-                                             kernel, and QEMU guests with Debian's 6.1 and 6.12 kernels
-cargo xtask vm --kernel 6.1|6.12 [--timeout SECONDS] [-- COMMAND...]
+cargo xtask test [FILTER] [--no-vm] [--arm64[=all]]
+                                             all tiers: format, lints, unit, golden, command line, this machine's
+                                             kernel, and QEMU guests with Debian's 6.1 and 6.12 kernels; --arm64 adds
+                                             guests with Debian's arm64 kernels, in which each tool's
+                                             plainest rows are tested (=all: everything)
+cargo xtask vm --kernel 6.1|6.12 [--arch aarch64] [--timeout SECONDS] [-- COMMAND...]
                                              a shell in such a guest, or one command and its exit code; a COMMAND of
                                              one word is a shell line: -- 'uname -r; ip link'
 cargo xtask bench [--bcc] [TOOL...]          what the tools cost, beside libbpf-tools (and BCC, which is slow); all of
@@ -69,10 +74,7 @@ fn verb(mut args: Vec<OsString>) -> Result<ExitCode> {
     let name = args.remove(0);
     match name.to_str() {
         Some("run") => run::run(args),
-        Some("build") if args.is_empty() => {
-            setup::satisfy(setup::BUILD)?;
-            build::dist().map(|_| ExitCode::SUCCESS)
-        }
+        Some("build") => build::build(&args),
         Some("dist") => dist::dist(&args),
         Some("test") => test::test(&test::Options::parse(&args)?),
         Some("bench") => bench::bench(&args),

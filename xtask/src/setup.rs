@@ -12,7 +12,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use xtask::toolchain::{Toolchain, find_bpf_linker, on_path};
 
-use crate::apt;
+use crate::apt::{self, Archive};
+use crate::arch::Arch;
 use crate::kernels::Line;
 use crate::shell::{find_program, output, run, say, shown, target, workspace};
 
@@ -25,8 +26,12 @@ pub(crate) enum Need {
     StaticLibc,
     /// `cargo fmt` and `cargo clippy`.
     Lints,
-    /// The emulator of the guests.
-    Qemu,
+    /// The emulator of the guests of an architecture.
+    Qemu(Arch),
+    /// What compiles and links for another architecture than this machine's.
+    Cross(Arch),
+    /// The programs of guests of another architecture than this machine's.
+    Userland(Arch),
     /// Clippy of the compiler that builds BPF objects.
     BpfLints,
     /// A compiler with the source of `core`.
@@ -53,6 +58,27 @@ const QEMU: Program = Program {
     apt: "qemu-system-x86",
     dnf: "qemu-system-x86-core",
     pacman: "qemu-system-x86",
+};
+const QEMU_ARM64: Program = Program {
+    name: "qemu-system-aarch64",
+    why: "it runs the arm64 guests",
+    apt: "qemu-system-arm",
+    dnf: "qemu-system-aarch64-core",
+    pacman: "qemu-system-aarch64",
+};
+const CROSS_LIBC: Program = Program {
+    name: "libc.a for aarch64",
+    why: "the arm64 binary is linked with it, so that it is one file",
+    apt: "libc6-dev-arm64-cross",
+    dnf: "glibc-static for aarch64, which Fedora does not pack",
+    pacman: "aarch64-linux-gnu-glibc",
+};
+const CROSS_LINKER: Program = Program {
+    name: "aarch64-linux-gnu-gcc",
+    why: "it links the arm64 binary",
+    apt: "gcc-aarch64-linux-gnu",
+    dnf: "gcc-aarch64-linux-gnu",
+    pacman: "aarch64-linux-gnu-gcc",
 };
 const BUSYBOX: Program = Program {
     name: "busybox",
@@ -133,8 +159,7 @@ pub(crate) const MANUALS: &[Need] = &[Need::Program(&MAN), Need::Program(&ZSH), 
 /// To run the kernel tests on this machine.
 pub(crate) const TRAFFIC: &[Need] = &[Need::Program(&IP), Need::Program(&TC), Need::Program(&NFT)];
 /// To run guests, whatever their kernel.
-const GUEST: [Need; 6] = [
-    Need::Qemu,
+const GUEST: [Need; 5] = [
     Need::Program(&BUSYBOX),
     Need::Program(&XZ),
     Need::Program(&IP),
@@ -142,9 +167,26 @@ const GUEST: [Need; 6] = [
     Need::Program(&NFT),
 ];
 
+/// To build the release binary for an architecture.
+pub(crate) fn build(arch: Arch) -> Vec<Need> {
+    let mut needs = BUILD.to_vec();
+    if arch != Arch::HERE {
+        needs.push(Need::Cross(arch));
+    }
+    needs
+}
+
 /// What guests with these kernels need.
 pub(crate) fn guests(lines: &[Line]) -> Vec<Need> {
-    GUEST.into_iter().chain(lines.iter().copied().map(Need::Kernel)).collect()
+    let mut needs = GUEST.to_vec();
+    for line in lines {
+        needs.push(Need::Qemu(line.arch));
+        if line.arch != Arch::HERE {
+            needs.push(Need::Userland(line.arch));
+        }
+        needs.push(Need::Kernel(*line));
+    }
+    needs
 }
 
 /// Sees to it that the machine has what is needed.
@@ -156,7 +198,9 @@ pub(crate) fn satisfy(needs: &[Need]) -> Result<()> {
     for need in needs {
         match need {
             Need::Program(_) | Need::StaticLibc => {}
-            Need::Qemu => qemu()?,
+            Need::Qemu(arch) => qemu(*arch)?,
+            Need::Cross(arch) => cross_std(*arch)?,
+            Need::Userland(arch) => userland(*arch)?,
             Need::Lints => lints()?,
             Need::BpfLints => bpf_lints()?,
             Need::Toolchain => drop(toolchain()?),
@@ -175,7 +219,16 @@ fn install_packages(needs: &[Need]) -> Result<()> {
             Need::Program(program) if find_program(program.name).is_none() => {
                 missing.push((program.name, program));
             }
-            Need::StaticLibc if !has_static_libc() => missing.push(("libc.a", &STATIC_LIBC)),
+            Need::StaticLibc if !has_static_libc("cc") => missing.push(("libc.a", &STATIC_LIBC)),
+            Need::Cross(arch) => {
+                let linker = linker_program(*arch)?;
+                if find_program(linker.name).is_none() {
+                    missing.push((linker.name, linker));
+                }
+                if !has_static_libc(linker.name) {
+                    missing.push((CROSS_LIBC.name, &CROSS_LIBC));
+                }
+            }
             _ => {}
         }
     }
@@ -201,9 +254,9 @@ const STATIC_LIBC: Program = Program {
     pacman: "glibc",
 };
 
-fn has_static_libc() -> bool {
+fn has_static_libc(compiler: &str) -> bool {
     // The linker driver answers with the bare name when it does not find the file.
-    output(Command::new("cc").arg("-print-file-name=libc.a"))
+    output(Command::new(compiler).arg("-print-file-name=libc.a"))
         .is_ok_and(|path| Path::new(path.trim()).is_absolute())
 }
 
@@ -258,20 +311,131 @@ fn bpf_lints() -> Result<()> {
     )
 }
 
-/// The emulator of the guests. Debian's is unpacked and not installed: on a machine that has another release's
-/// `qemu-utils`, installing it would remove that.
-fn qemu() -> Result<()> {
-    if find_qemu().is_some() {
+/// The program that links for another architecture.
+fn linker_program(arch: Arch) -> Result<&'static Program> {
+    match arch {
+        Arch::Aarch64 => Ok(&CROSS_LINKER),
+        Arch::X86_64 => bail!("an {} machine builds for itself only", Arch::HERE),
+    }
+}
+
+/// The linker for another architecture.
+///
+/// # Errors
+/// There is none for it.
+pub(crate) fn cross_linker(arch: Arch) -> Result<&'static str> {
+    Ok(linker_program(arch)?.name)
+}
+
+/// How the standard library for another architecture is had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Std {
+    /// The compiler has it.
+    Installed,
+    /// This compiler builds it from its source.
+    Built(Toolchain),
+}
+
+/// The standard library for another architecture, if it can be had without installing anything.
+pub(crate) fn find_std(arch: Arch) -> Option<Std> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let libraries = output(Command::new(rustc).args(["--print=target-libdir", "--target", arch.triple()]));
+    let installed = libraries.is_ok_and(|dir| {
+        fs::read_dir(dir.trim()).is_ok_and(|mut dir| {
+            dir.any(|entry| entry.is_ok_and(|e| e.file_name().to_string_lossy().starts_with("libstd-")))
+        })
+    });
+    if installed { Some(Std::Installed) } else { Toolchain::find().ok().map(Std::Built) }
+}
+
+/// The standard library for another architecture: rustup's, or else the one that the compiler of the BPF objects makes
+/// of its source.
+fn cross_std(arch: Arch) -> Result<()> {
+    let found = find_std(arch);
+    // Where rustup could not, it is not asked again.
+    let marker = target().join("tools").join(format!("std-{arch}-is-built"));
+    if found == Some(Std::Installed) || found.is_some() && marker.exists() {
+        return Ok(());
+    }
+    let mut cmd = rustup();
+    cmd.args(["target", "add", arch.triple()]);
+    if on_path("rustup").is_some() {
+        say(&format!("adding Rust's standard library for {arch}, which its binary needs ({})", shown(&cmd)));
+        if output(&mut cmd).is_ok() {
+            return Ok(());
+        }
+    }
+    let Some(Std::Built(toolchain)) = found else {
+        bail!("Rust's standard library for {arch} is missing. Install by:\n    {}", shown(&cmd));
+    };
+    say(&format!(
+        "no such library is to be had here: {} will build it from its source",
+        toolchain.rustc.display()
+    ));
+    fs::create_dir_all(target().join("tools"))?;
+    fs::write(&marker, "").with_context(|| format!("write {}", marker.display()))
+}
+
+/// Where the programs of another architecture's guests are unpacked.
+pub(crate) fn userland_folder(arch: Arch) -> PathBuf {
+    target().join(format!("guest-{arch}"))
+}
+
+/// The programs of another architecture's guests: Debian's, unpacked with their libraries.
+fn userland(arch: Arch) -> Result<()> {
+    let folder = userland_folder(arch);
+    if folder.is_dir() {
         return Ok(());
     }
     if !apt::usable() {
-        bail!("{}", commands(&[(QEMU.name, &QEMU)]));
+        bail!("the {arch} guests' programs come from Debian's packages, and this machine has no apt");
     }
-    say(&format!("unpacking {} into target/qemu (it is not installed): {}", QEMU.apt, QEMU.why));
-    apt::unpack(QEMU.apt, &target().join("qemu"))?;
-    match find_qemu().map(|qemu| output(qemu.command().arg("--version"))) {
+    let packages = [BUSYBOX.apt, IP.apt, NFT.apt];
+    say(&format!(
+        "unpacking {} of {} into target/guest-{arch} (they are not installed): the programs of the guests",
+        packages.join(", "),
+        arch.debian()
+    ));
+    Archive::of(arch).unpack_whole(&packages, &[], &folder)
+}
+
+/// The emulator of an architecture.
+fn qemu_program(arch: Arch) -> &'static Program {
+    match arch {
+        Arch::X86_64 => &QEMU,
+        Arch::Aarch64 => &QEMU_ARM64,
+    }
+}
+
+/// Where an emulator is unpacked.
+fn qemu_folder(arch: Arch) -> PathBuf {
+    match arch {
+        Arch::X86_64 => target().join("qemu"),
+        Arch::Aarch64 => target().join("qemu-aarch64"),
+    }
+}
+
+/// The emulator of the guests. Debian's is unpacked and not installed: on a machine that has another release's
+/// `qemu-utils`, installing it would remove that.
+fn qemu(arch: Arch) -> Result<()> {
+    if find_qemu(arch).is_some() {
+        return Ok(());
+    }
+    let program = qemu_program(arch);
+    if !apt::usable() {
+        bail!("{}", commands(&[(program.name, program)]));
+    }
+    let folder = qemu_folder(arch);
+    say(&format!(
+        "unpacking {} into target/{} (it is not installed): {}",
+        program.apt,
+        folder.file_name().unwrap_or_default().to_string_lossy(),
+        program.why
+    ));
+    apt::unpack(program.apt, &folder)?;
+    match find_qemu(arch).map(|qemu| output(qemu.command().arg("--version"))) {
         Some(version) => version.map(drop),
-        None => bail!("the package {} holds no {}", QEMU.apt, QEMU.name),
+        None => bail!("the package {} holds no {}", program.apt, program.name),
     }
 }
 
@@ -282,18 +446,19 @@ pub(crate) struct Qemu {
     libraries: Option<OsString>,
 }
 
-/// The machine's own emulator, or else the one in `target/qemu`.
-pub(crate) fn find_qemu() -> Option<Qemu> {
-    let root = target().join("qemu");
+/// The machine's own emulator of an architecture, or else the one below `target/`.
+pub(crate) fn find_qemu(arch: Arch) -> Option<Qemu> {
+    let root = qemu_folder(arch);
+    let name = qemu_program(arch).name;
     let own = || {
-        let libraries = format!("lib/{}-linux-gnu", std::env::consts::ARCH);
+        let libraries = format!("lib/{}-linux-gnu", Arch::HERE);
         let dirs = [root.join("usr").join(&libraries), root.join(&libraries)];
         Qemu {
-            program: root.join("usr/bin").join(QEMU.name),
+            program: root.join("usr/bin").join(name),
             libraries: Some(std::env::join_paths(dirs).unwrap_or_default()),
         }
     };
-    find_program(QEMU.name)
+    find_program(name)
         .map(|program| Qemu { program, libraries: None })
         .or_else(|| Some(own()).filter(|qemu| qemu.program.is_file()))
 }
@@ -477,8 +642,9 @@ fn kernel(line: Line) -> Result<()> {
     if !apt::usable() {
         bail!(
             "the guest with kernel {line} needs Debian's kernel package, and this machine has no apt. Unpack it by:\n    \
-             dpkg-deb -x linux-image-{line}*-cloud-amd64*.deb target/kernels/{}",
-            line.to_string().replace('.', "-")
+             dpkg-deb -x linux-image-*-cloud-{}*.deb target/kernels/{}",
+            line.arch.debian(),
+            line.folder_name()
         );
     }
     line.fetch()

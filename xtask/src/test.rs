@@ -4,25 +4,23 @@ use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, PipeReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use xtask::toolchain::{Toolchain, bpf_rustflags, find_bpf_linker};
 
-use crate::build::{dist, static_cargo};
+use crate::arch::Arch;
+use crate::build::{dist, dist_for, static_cargo, static_cargo_for};
 use crate::dist::{guest as package, make};
-use crate::kernels::{LINES, Line};
+use crate::kernels::{ARM64, LINES, Line};
 use crate::report::{Harness, Report};
 use crate::setup::{self, satisfy};
 use crate::shell::{cargo, is_root, output, run, say, target, workspace};
 use crate::vm::{Guest, quote};
 
-/// The column of this machine; the guests follow in the order of [`LINES`].
+/// The column of this machine; the guests follow in the order of [`LINES`], then of [`ARM64`].
 const HERE: usize = 0;
-
-/// What the attach ladder must offer on Debian's kernels: there a missing rung is a failure, not a skip.
-const GUEST_RUNGS: &str = "fexit,kprobe,tracepoint,raw_tp";
 
 /// What the command line says.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -31,6 +29,17 @@ pub(crate) struct Options {
     filter: Option<String>,
     /// Leave the guests out.
     no_vm: bool,
+    /// Guests of arm64 too, and how much in them.
+    arm64: Option<Extent>,
+}
+
+/// Which of the kernel tests run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// Every one.
+    All,
+    /// Each tool's plainest rows on each rung, for emulation takes minutes.
+    Smoke,
 }
 
 impl Options {
@@ -41,10 +50,15 @@ impl Options {
         for arg in args {
             match arg.to_str().context("an argument is not UTF-8")? {
                 "--no-vm" => options.no_vm = true,
+                "--arm64" => options.arm64 = Some(Extent::Smoke),
+                "--arm64=all" => options.arm64 = Some(Extent::All),
                 unknown if unknown.starts_with('-') => bail!("test has no option {unknown}"),
                 filter if options.filter.is_none() => options.filter = Some(filter.to_owned()),
                 second => bail!("test takes one filter; {second} is a second one"),
             }
+        }
+        if options.no_vm && options.arm64.is_some() {
+            bail!("--no-vm leaves the guests out and --arm64 adds some");
         }
         Ok(options)
     }
@@ -66,10 +80,19 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
         }
         no_guests = Some(format!("{why:#}").replace('\n', " "));
     }
+    let (arm64, extent) = match options.arm64 {
+        // On such a machine they are the guests already.
+        Some(extent) if Arch::HERE != Arch::Aarch64 => (&ARM64[..], extent),
+        _ => (&[][..], Extent::All),
+    };
+    if !arm64.is_empty() {
+        satisfy(&[setup::build(Arch::Aarch64), setup::guests(arm64)].concat())?;
+    }
     let mut columns = vec![format!("{} (here)", release())];
-    for line in LINES {
+    for line in LINES.iter().chain(arm64) {
         let release = line.find().map_or_else(|| line.to_string(), |kernel| kernel.release);
-        columns.push(format!("{release} (guest)"));
+        let part = if line.arch != Arch::HERE && extent == Extent::Smoke { ", smoke" } else { "" };
+        columns.push(format!("{release} (guest{part})"));
     }
     let mut tiers = Run { report: Report::new(columns), filter: options.filter.clone(), seen: 0 };
     tiers.check("fmt", cargo().args(["fmt", "--all", "--check"]))?;
@@ -79,14 +102,22 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     tiers.cargo_test("unit", &binary, &["--workspace", "--exclude=probes-ebpf", "--lib", "--bins"])?;
     tiers.cargo_test("golden", &binary, &["--package=netbcc-tests", "--test=golden"])?;
     tiers.cargo_test("cli", &binary, &["--package=netbcc-tests", "--test=cli"])?;
-    match kernel_tests()? {
+    match kernel_tests(Arch::HERE)? {
         None => tiers.report.failed(HERE, "kernel tests", "they do not compile"),
         Some(tests) => {
             tiers.here(&binary, &tests)?;
             match no_guests {
                 Some(why) => (1..).zip(LINES).for_each(|(column, _)| tiers.no_tier(column, &why)),
-                None => tiers.guests(&binary, &tests),
+                None => tiers.guests(1, &LINES, Extent::All, &binary, &tests),
             }
+        }
+    }
+    if !arm64.is_empty() {
+        let binary = dist_for(Arch::Aarch64)?;
+        let first = 1 + LINES.len();
+        match kernel_tests(Arch::Aarch64)? {
+            None => tiers.report.failed(first, "kernel tests", "they do not compile"),
+            Some(tests) => tiers.guests(first, arm64, extent, &binary, &tests),
         }
     }
     print!("\n{}", tiers.report.text());
@@ -174,12 +205,13 @@ impl Run {
         Ok(())
     }
 
-    /// The package and the kernel tests in a guest per kernel line, all lines at once: each takes one processor of this
-    /// machine.
-    fn guests(&mut self, binary: &Path, tests: &Path) {
+    /// The kernel tests in a guest per kernel line, all lines at once: each takes one processor of this machine; before
+    /// them the package, which is this machine's architecture's. Their columns begin at `first`.
+    fn guests(&mut self, first: usize, kernels: &[Line], extent: Extent, binary: &Path, tests: &Path) {
         let filter = self.filter.clone();
         let filter = filter.as_deref();
-        let package = package::wanted(filter).then(|| make(binary));
+        let fits = kernels.iter().all(|line| line.arch == Arch::HERE);
+        let package = (fits && package::wanted(filter)).then(|| make(binary));
         let package = match package {
             Some(Err(why)) => {
                 self.report.failed(HERE, "package", &format!("{why:#}"));
@@ -189,25 +221,28 @@ impl Run {
             None => None,
         };
         let package = package.as_ref();
-        let harnesses = thread::scope(|scope| {
-            let guests = LINES.map(|line| {
+        let harnesses: Vec<Vec<Harness>> = thread::scope(|scope| {
+            let start = |&line| {
                 say(&format!("kernel tests in the guest with kernel {line}"));
                 scope.spawn(move || {
                     let installed =
                         package.map(|made| told(line, |on_line| package::check(made, line, on_line)));
-                    let tested = told(line, |on_line| guest(line, binary, tests, filter, on_line));
+                    let tested = told(line, |on_line| guest(line, extent, binary, tests, filter, on_line));
                     installed.into_iter().chain([tested]).collect()
                 })
-            });
-            guests.map(|guest| {
+            };
+            // All are started before the first is waited for.
+            let guests: Vec<_> = kernels.iter().map(start).collect();
+            let join = |guest: ScopedJoinHandle<'_, Vec<Harness>>| {
                 guest.join().unwrap_or_else(|_| {
                     let mut harness = Harness::default();
                     harness.broke("what reads its output panicked");
                     vec![harness]
                 })
-            })
+            };
+            guests.into_iter().map(join).collect()
         });
-        for (column, harnesses) in (1..).zip(harnesses) {
+        for (column, harnesses) in (first..).zip(harnesses) {
             for harness in harnesses {
                 self.report.tools(column, &harness);
                 self.seen += harness.len();
@@ -256,6 +291,7 @@ fn told(line: Line, run: impl FnOnce(&mut dyn FnMut(&str)) -> Result<u8>) -> Har
 /// Runs the kernel tests in a guest; answers their exit code.
 fn guest(
     line: Line,
+    extent: Extent,
     binary: &Path,
     tests: &Path,
     filter: Option<&str>,
@@ -263,7 +299,7 @@ fn guest(
 ) -> Result<u8> {
     let kernel = line.find().context("the kernel was there a moment ago")?;
     let guest = Guest {
-        name: format!("test-{line}"),
+        name: format!("test-{}", line.folder_name()),
         kernel: &kernel,
         memory: 2048,
         smp: 2,
@@ -274,7 +310,9 @@ fn guest(
             (tests.to_owned(), "/bin/kernel-tests".to_owned()),
         ],
         script: format!(
-            "export NETBCC_BIN=/bin/netbcc NETBCC_EXPECT_RUNGS={GUEST_RUNGS}\nexec kernel-tests --color=never --test-threads=4 {}\n",
+            "export NETBCC_BIN=/bin/netbcc NETBCC_EXPECT_RUNGS={}{}\nexec kernel-tests --color=never --test-threads=4 {}\n",
+            line.rungs(),
+            if extent == Extent::Smoke { " NETBCC_SMOKE=1" } else { "" },
             filter.map(quote).unwrap_or_default()
         ),
         // Minutes on an idle machine; a busy one may take its time.
@@ -286,8 +324,8 @@ fn guest(
 }
 
 /// Builds the kernel tests as a static program; answers where it is, or nothing when they do not compile.
-fn kernel_tests() -> Result<Option<PathBuf>> {
-    let mut cmd = static_cargo("test")?;
+fn kernel_tests(arch: Arch) -> Result<Option<PathBuf>> {
+    let mut cmd = static_cargo_for(arch, "test")?;
     cmd.args([
         "--no-run",
         "--package=netbcc-tests",
@@ -330,9 +368,12 @@ mod tests {
     fn one_filter_and_no_unknown_option() {
         let parse = |words: &[&str]| Options::parse(&words.iter().map(OsString::from).collect::<Vec<_>>());
         let options = parse(&["tcplife", "--no-vm"]).expect("fits");
-        assert_eq!(options, Options { filter: Some("tcplife".to_owned()), no_vm: true });
+        assert_eq!(options, Options { filter: Some("tcplife".to_owned()), no_vm: true, arm64: None });
         assert!(parse(&["a", "b"]).is_err());
         assert!(parse(&["--vm"]).is_err());
+        assert_eq!(parse(&["--arm64"]).expect("fits").arm64, Some(Extent::Smoke));
+        assert_eq!(parse(&["--arm64=all", "tcp"]).expect("fits").arm64, Some(Extent::All));
+        assert!(parse(&["--arm64", "--no-vm"]).is_err());
     }
 
     #[test]

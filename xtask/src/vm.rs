@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::arch::Arch;
 use crate::initramfs::Content;
 use crate::kernels::{Kernel, Line};
 use crate::setup::find_qemu;
@@ -52,7 +53,20 @@ pub(crate) struct Outcome {
 /// The kernel's command line. A panic or an oops ends the guest. The timer's self-test fails at times when this machine
 /// is busy, for both sides of its comparison are emulated; so does the watch over the time-stamp counter, which is
 /// steady here and by far the cheapest clock.
-const CMDLINE: &str = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off no_timer_check tsc=reliable";
+const CMDLINE: &str = "quiet panic=-1 oops=panic mitigations=off";
+
+impl Arch {
+    /// The kernel's command line for this architecture: what is not an option of the kernel reaches `/init` as a
+    /// variable.
+    fn cmdline(self) -> String {
+        match self {
+            Self::X86_64 => {
+                format!("console=ttyS0 output=/dev/ttyS1 no_timer_check tsc=reliable {CMDLINE}")
+            }
+            Self::Aarch64 => format!("console=ttyAMA0 output=/dev/ttyS0 {CMDLINE}"),
+        }
+    }
+}
 
 /// What a guest's console says just before it goes down.
 const PANIC: &str = "Kernel panic";
@@ -66,9 +80,14 @@ impl Guest<'_> {
         let files = self.prepare(Some(self.script.clone()), String::new())?;
         let console = files.dir.join("console.log");
         let mut cmd = self.qemu(&files)?;
-        cmd.arg("-serial")
-            .arg(format!("file:{}", console.display()))
-            .args(["-serial", "stdio", "-monitor", "none"]);
+        cmd.arg("-serial").arg(format!("file:{}", console.display())).args(["-monitor", "none"]);
+        match self.kernel.arch {
+            Arch::X86_64 => cmd.args(["-serial", "stdio"]),
+            // The board has one port; the kernel has the driver of this card built in.
+            Arch::Aarch64 => {
+                cmd.args(["-chardev", "stdio,id=output", "-device", "pci-serial,chardev=output"])
+            }
+        };
         cmd.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut qemu = Running(cmd.spawn().context("start QEMU")?);
         let pipe = qemu.0.stdout.take().context("QEMU's output")?;
@@ -150,17 +169,32 @@ impl Guest<'_> {
         let files = Files { initramfs: dir.join("initramfs.cpio"), dir };
         drop(fs::remove_file(files.dir.join("console.log")));
         let modules = modules::collect(&self.kernel.modules)?;
-        Content { release: &self.kernel.release, modules: &modules, files: &self.files, script, profile }
-            .write(&files.initramfs)?;
+        let arch = self.kernel.arch;
+        Content {
+            arch,
+            release: &self.kernel.release,
+            modules: &modules,
+            files: &self.files,
+            script,
+            profile,
+        }
+        .write(&files.initramfs)?;
         Ok(files)
     }
 
     fn qemu(&self, files: &Files) -> Result<Command> {
-        let mut cmd = find_qemu().context("qemu-system-x86_64")?.command();
+        let arch = self.kernel.arch;
+        let mut cmd = find_qemu(arch).with_context(|| format!("qemu-system-{arch}"))?.command();
         // One thread for all processors: with one each, a guest that patches its own code (every tracepoint that is
         // switched on does) has been seen to stumble over a breakpoint that was already gone.
         let thread = "single";
-        cmd.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-cpu", "max"]);
+        cmd.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
+        match arch {
+            Arch::X86_64 => cmd.args(["-cpu", "max"]),
+            // A server's processor, with the atomic instructions that the kernel's BPF compiler wants. The greatest one
+            // also signs pointers, which costs an emulator much.
+            Arch::Aarch64 => cmd.args(["-machine", "virt", "-cpu", "neoverse-n1"]),
+        };
         cmd.args(["-accel", &format!("tcg,thread={thread}"), "-smp", &self.smp.to_string()]);
         cmd.args(["-m", &format!("{}M", self.memory)]);
         if self.icount {
@@ -172,7 +206,7 @@ impl Guest<'_> {
             cmd.args(["-device", "nvme,serial=disk,drive=disk"]);
         }
         cmd.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(&files.initramfs);
-        cmd.args(["-append", CMDLINE]);
+        cmd.args(["-append", &arch.cmdline()]);
         Ok(cmd)
     }
 }
@@ -233,7 +267,7 @@ impl Options {
     /// The arguments do not fit; the message says how.
     pub(crate) fn parse(args: Vec<OsString>) -> Result<Self> {
         let mut args = args.into_iter().map(|arg| arg.into_string().ok().context("an argument is not UTF-8"));
-        let (mut line, mut timeout, mut command) = (None, None, Vec::new());
+        let (mut line, mut arch, mut timeout, mut command) = (None, Arch::HERE, None, Vec::new());
         while let Some(arg) = args.next().transpose()? {
             let (name, attached) = match arg.split_once('=') {
                 Some((name, value)) => (name, Some(value.to_owned())),
@@ -245,6 +279,7 @@ impl Options {
             };
             match name {
                 "--kernel" => line = Some(Line::parse(&value()?)?),
+                "--arch" => arch = Arch::parse(&value()?)?,
                 "--timeout" => {
                     let seconds = value()?.parse().context("--timeout wants seconds")?;
                     timeout = Some(Duration::from_secs(seconds));
@@ -256,7 +291,7 @@ impl Options {
             }
         }
         let line = line.context("which kernel? --kernel 6.1 or --kernel 6.12")?;
-        Ok(Self { line, timeout, command })
+        Ok(Self { line: line.on(arch), timeout, command })
     }
 
     /// The command as a shell script: one word is a shell line, several are taken literally.
@@ -273,11 +308,11 @@ impl Options {
 /// # Errors
 /// See [`Guest::run`]; besides, set-up or the build may fail.
 pub(crate) fn vm(options: &Options) -> Result<ExitCode> {
-    setup::satisfy(&[setup::BUILD, &setup::guests(&[options.line])].concat())?;
-    let binary = build::dist()?;
+    setup::satisfy(&[setup::build(options.line.arch), setup::guests(&[options.line])].concat())?;
+    let binary = build::dist_for(options.line.arch)?;
     let kernel = options.line.find().context("the kernel was there a moment ago")?;
     let guest = Guest {
-        name: format!("{}-{}", options.line, std::process::id()),
+        name: format!("{}-{}", options.line.folder_name(), std::process::id()),
         kernel: &kernel,
         memory: 2048,
         smp: 2,
@@ -311,6 +346,10 @@ mod tests {
         assert_eq!(options.script(), "'tcplife' '--' 'it'\\''s' '--kernel'\n");
         let line = parse(&["--kernel=6.12", "--", "uname -r; true"]).expect("fits");
         assert_eq!(line.script(), "uname -r; true\n");
+        assert_eq!(line.line.arch, Arch::HERE);
+        let other = parse(&["--kernel", "6.1", "--arch", "arm64"]).expect("fits");
+        assert_eq!(other.line.arch, Arch::Aarch64);
+        assert!(parse(&["--kernel", "6.1", "--arch", "riscv64"]).is_err());
     }
 
     #[test]

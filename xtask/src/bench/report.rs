@@ -10,6 +10,7 @@ use super::guest::{Cost, Found};
 use super::size::Size;
 use super::subjects::Budget;
 use super::{Measured, PLOT, STARTS, Start, Started, version};
+use crate::arch::Arch;
 use crate::load::Load;
 use crate::setup::find_qemu;
 use crate::shell::{output, workspace};
@@ -99,7 +100,9 @@ fn environment(text: &mut String, kernel: &str) {
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let model = model.map_or("unknown processor", |(_, model)| model);
     let cpus = cpu.lines().filter(|line| line.starts_with("processor")).count();
-    let qemu = find_qemu().and_then(|qemu| output(qemu.command().arg("--version")).ok()).unwrap_or_default();
+    let qemu = find_qemu(Arch::HERE)
+        .and_then(|qemu| output(qemu.command().arg("--version")).ok())
+        .unwrap_or_default();
     let qemu = qemu.lines().next().unwrap_or("unknown").to_owned();
     let here = workspace().display().to_string();
     let commit = version("git", &["-C", &here, "describe", "--always", "--dirty", "--exclude=*"]);

@@ -7,7 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::apt;
+use crate::apt::{self, Archive};
+use crate::arch::Arch;
 use crate::shell::{find_program, run, say, target};
 
 /// Debian's package of BCC's tools.
@@ -43,7 +44,7 @@ pub(crate) fn make(release: &str) -> Result<PathBuf> {
         image.file_name().unwrap_or_default().to_string_lossy()
     ));
     let tree = target().join("bcc");
-    apt::unpack_whole(TOOLS, &apt::headers(release), &tree)?;
+    Archive::of(Arch::HERE).unpack_whole(&[TOOLS], &apt::headers(release), &tree)?;
     for folder in FOLDERS {
         fs::create_dir_all(tree.join(folder))?;
     }

@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use xtask::toolchain::Toolchain;
 
+use crate::arch::Arch;
 use crate::build::triple;
 use crate::shell::{cargo, output, workspace};
 
@@ -58,7 +59,7 @@ impl Linked {
     pub(super) fn find() -> Result<Self> {
         let mut linked = Self::default();
         let details = Details::read()?;
-        linked.crates("netbcc", &triple()?, &details)?;
+        linked.crates("netbcc", &triple(Arch::HERE)?, &details)?;
         // The objects are embedded in the binary.
         linked.crates("probes-ebpf", "bpfel-unknown-none", &details)?;
         let (netbcc, probes) = (linked.key("netbcc")?, linked.key("probes-ebpf")?);
