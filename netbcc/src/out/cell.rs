@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use super::escape;
 use super::line::Line;
-use super::number;
+use super::number::{self, Room};
 
 /// One value of one row. The type decides its form: text and CSV print it, JSON keeps numbers as numbers.
 #[derive(Clone, Copy)]
@@ -29,7 +29,9 @@ pub enum Cell<'a> {
     ScaledFloat(f64),
     /// Bytes from the traced world: a process name, a DNS name. Always escaped.
     Name(&'a [u8]),
-    /// Text of our own.
+    /// The same in a buffer of the kernel's, such as `comm`: it ends at the first NUL.
+    Buffer(&'a [u8; 16]),
+    /// Text of our own: one byte per character where it is padded.
     Label(&'static str),
     /// Anything printable; escaped like a name.
     Shown(&'a dyn fmt::Display),
@@ -46,6 +48,24 @@ pub enum Cell<'a> {
 }
 
 impl Cell<'_> {
+    /// The text form into the room ahead, names cut to `max` characters, if it is one that nearly all cells have: short
+    /// and ASCII. Answers its length.
+    #[inline(always)]
+    pub(super) fn write_short(&self, room: &mut Room, precision: usize, max: usize) -> Option<usize> {
+        match *self {
+            Cell::Unsigned(value) => number::short(room, value),
+            Cell::Hex(value) => Some(number::short_hex(room, value)),
+            Cell::Float(value) => number::short_fixed(room, value, precision),
+            Cell::Buffer(buffer) => escape::short(room, buffer, max),
+            Cell::Label(label) if label.len() <= max.min(room.len()) => {
+                room[..label.len()].copy_from_slice(label.as_bytes());
+                Some(label.len())
+            }
+            Cell::Ip(IpAddr::V4(ip)) => Some(number::short_ipv4(room, ip)),
+            _ => None,
+        }
+    }
+
     /// Appends the text form, names cut to `max` characters; answers how many characters that were.
     pub(super) fn write_text(&self, line: &mut Line<'_>, precision: usize, max: usize) -> usize {
         let start = line.at();
@@ -58,7 +78,8 @@ impl Cell<'_> {
             Cell::Scaled(value) => number::scaled(line, value),
             Cell::ScaledFloat(value) => number::scaled_float(line, value),
             Cell::Name(name) => return escape::text(line, name, max),
-            Cell::Label(label) => return escape::text(line, label.as_bytes(), max),
+            Cell::Buffer(buffer) => return escape::text(line, escape::name_in(buffer), max),
+            Cell::Label(label) => line.bytes(&label.as_bytes()[..label.len().min(max)]),
             Cell::Shown(value) => {
                 let mut text = escape::Text::new(line, max);
                 // The sink is memory and never fails; a Display that does has said all that it could.
@@ -129,10 +150,8 @@ impl<'a> From<&'a [u8]> for Cell<'a> {
     }
 }
 
-/// A fixed kernel buffer such as `comm`: the name ends at the first NUL.
-impl<'a, const N: usize> From<&'a [u8; N]> for Cell<'a> {
-    fn from(buffer: &'a [u8; N]) -> Self {
-        let end = buffer.iter().position(|&byte| byte == 0).unwrap_or(N);
-        Cell::Name(&buffer[..end])
+impl<'a> From<&'a [u8; 16]> for Cell<'a> {
+    fn from(buffer: &'a [u8; 16]) -> Self {
+        Cell::Buffer(buffer)
     }
 }

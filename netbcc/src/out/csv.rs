@@ -20,7 +20,7 @@ pub(super) fn row<R>(line: &mut Line<'_>, table: &Table<R>, row: &R, moment: &mu
             line.push(b',');
         }
         let start = line.at();
-        moment.write_text(line, column, row, usize::MAX);
+        moment.cell(column, row).write_text(line, column.precision, usize::MAX);
         quote(line, start);
     }
     line.push(b'\n');

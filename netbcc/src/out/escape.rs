@@ -6,6 +6,7 @@
 use std::fmt;
 
 use super::line::Line;
+use super::number::Room;
 
 /// Characters that could drive a terminal or reorder its text: C0, DEL, C1, bidi controls, line separators.
 pub(super) fn hostile(c: char) -> bool {
@@ -14,15 +15,80 @@ pub(super) fn hostile(c: char) -> bool {
         | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
+const ONES: u64 = u64::from_le_bytes([1; 8]);
+const BLANKS: u64 = u64::from_le_bytes([b' '; 8]);
+
+/// Whether all eight bytes are printable ASCII: ' ' to '~'.
+#[inline(always)]
+const fn printable(bytes: u64) -> bool {
+    // Without high bits there is no carry: 0x60 more sets it from ' ' on, 1 more behind '~'.
+    let over = bytes | ((bytes & !HIGH) + ONES);
+    let enough = (bytes & !HIGH) + 0x60 * ONES;
+    (over | !enough) & HIGH == 0
+}
+
+/// The name in a buffer of the kernel's, up to its first NUL and `max` characters, if all of it is printable ASCII;
+/// answers its length.
+#[inline(always)]
+pub(super) fn short(room: &mut Room, buffer: &[u8; 16], max: usize) -> Option<usize> {
+    let half = |at: usize| u64::from_le_bytes(*buffer[at..].first_chunk().expect("there are two halves"));
+    let (first, second) = (half(0), half(8));
+    let (mut end, mut second_kept) = (nul(first), BLANKS);
+    if end == 8 {
+        end += nul(second);
+        second_kept = kept(second, end.min(max).saturating_sub(8));
+    }
+    let end = end.min(max);
+    let first = kept(first, end);
+    if !(printable(first) && printable(second_kept)) {
+        return None;
+    }
+    room[..8].copy_from_slice(&first.to_le_bytes());
+    room[8..16].copy_from_slice(&second_kept.to_le_bytes());
+    Some(end)
+}
+
+/// The name in a buffer of the kernel's: what is before its first NUL.
+pub fn name_in(buffer: &[u8; 16]) -> &[u8] {
+    let end = buffer.iter().position(|&byte| byte == 0).unwrap_or(buffer.len());
+    &buffer[..end]
+}
+
+/// Where the first NUL of eight bytes is; 8 without one.
+#[inline(always)]
+const fn nul(bytes: u64) -> usize {
+    (bytes.wrapping_sub(ONES) & !bytes & HIGH).trailing_zeros() as usize / 8
+}
+
+/// The first `len` of eight bytes, blanks behind them.
+#[inline(always)]
+const fn kept(bytes: u64, len: usize) -> u64 {
+    if len >= 8 {
+        return bytes;
+    }
+    let mask = (1 << (8 * len)) - 1;
+    bytes & mask | BLANKS & !mask
+}
+
 /// Appends `name` with hostile characters and invalid bytes as `\xNN`, at most `max` characters of the
 /// result and never half of an escape. Answers the number of characters.
 pub(super) fn text(line: &mut Line<'_>, name: &[u8], max: usize) -> usize {
-    // Nearly all names are short printable ASCII.
-    if name.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+    // Nearly all names are printable ASCII.
+    let (eights, rest) = name.as_chunks();
+    if eights.iter().all(|&eight| printable(u64::from_le_bytes(eight)))
+        && rest.iter().all(|byte| matches!(byte, b' '..=b'~'))
+    {
         let end = name.len().min(max);
         line.bytes(&name[..end]);
         return end;
     }
+    escaped_text(line, name, max)
+}
+
+#[cold]
+#[inline(never)]
+fn escaped_text(line: &mut Line<'_>, name: &[u8], max: usize) -> usize {
     let mut out = Text::new(line, max);
     for chunk in name.utf8_chunks() {
         out.str(chunk.valid());

@@ -7,7 +7,7 @@ use super::cell::Cell;
 use super::escape;
 use super::line::Line;
 use super::number;
-use super::table::{Source, Table};
+use super::table::Table;
 
 pub(super) fn row<R>(line: &mut Line<'_>, table: &Table<R>, row: &R, moment: &mut Moment<'_>) {
     line.bytes(b"{\"time\":\"");
@@ -16,12 +16,7 @@ pub(super) fn row<R>(line: &mut Line<'_>, table: &Table<R>, row: &R, moment: &mu
     number::unsigned(line, moment.ts_ns);
     for (column, prefix) in table.columns.iter().zip(&table.prefixes) {
         line.bytes(prefix.as_bytes());
-        match column.source {
-            Source::Row(cell) => value(line, cell(row)),
-            Source::Wall => string(line, moment.clock.hms(moment.ts_ns).as_bytes()),
-            Source::Seconds => value(line, Cell::Float(moment.seconds())),
-            Source::Nanos => value(line, Cell::Signed(moment.nanos())),
-        }
+        value(line, moment.cell(column, row));
     }
     line.bytes(b"}\n");
 }
@@ -34,6 +29,7 @@ fn value(line: &mut Line<'_>, cell: Cell<'_>) {
         Cell::Signed(number) => number::signed(line, number),
         Cell::Float(number) | Cell::ScaledFloat(number) => float(line, number),
         Cell::Name(name) => string(line, name),
+        Cell::Buffer(buffer) => string(line, escape::name_in(buffer)),
         Cell::Label(label) => string(line, label.as_bytes()),
         Cell::Shown(shown) => string(line, shown.to_string().as_bytes()),
         Cell::List(names) => {

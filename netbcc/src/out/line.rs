@@ -49,6 +49,24 @@ impl<'b> Line<'b> {
         self.take(bytes.len()).copy_from_slice(bytes);
     }
 
+    /// The next `N` bytes, blanks, to be filled in before [`Line::step`].
+    #[inline(always)]
+    pub(super) fn room<const N: usize>(&mut self) -> &mut [u8; N] {
+        let at = self.at;
+        if at <= self.buf.len() && N <= self.buf.len() - at {
+            self.buf[at..].first_chunk_mut().expect("just compared")
+        } else {
+            self.more();
+            self.buf[at..].first_chunk_mut().expect("there is room for more than that")
+        }
+    }
+
+    /// Steps over `n` bytes of the room that was just filled in.
+    #[inline(always)]
+    pub(super) fn step(&mut self, n: usize) {
+        self.at += n;
+    }
+
     #[inline]
     pub(super) fn blanks(&mut self, n: usize) {
         self.at += n;

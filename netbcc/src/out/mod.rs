@@ -4,6 +4,11 @@
 //! crate prints. Must never live here: what a tool traces, or where a row comes from. Start at [`Table`], then
 //! [`Out`]; the one `match` on the format is in [`Out::row`].
 
+#![expect(
+    clippy::inline_always,
+    reason = "the release profile is for size, and what every row goes through costs twice as much in pieces"
+)]
+
 mod cell;
 mod clock;
 mod csv;
@@ -28,7 +33,7 @@ use anyhow::{Context as _, Result};
 
 pub use self::cell::Cell;
 pub use self::clock::Clock;
-pub use self::escape::escaped;
+pub use self::escape::{escaped, name_in};
 pub use self::field::{About, Field, Kind, Rows};
 pub use self::json::{push_python_float, push_string as push_json_string, quoted};
 use self::line::Line;
@@ -191,18 +196,14 @@ impl Moment<'_> {
         self.ts_ns.cast_signed() - self.origin.cast_signed()
     }
 
-    /// Appends a column's text, unpadded; answers its characters.
-    fn write_text<R>(&mut self, line: &mut Line<'_>, column: &Column<R>, row: &R, max: usize) -> usize {
-        let precision = column.precision;
+    /// The value of a column.
+    #[inline(always)]
+    fn cell<'r, R>(&'r mut self, column: &Column<R>, row: &'r R) -> Cell<'r> {
         match column.source {
-            Source::Row(cell) => cell(row).write_text(line, precision, max),
-            Source::Wall => {
-                let text = self.clock.hms(self.ts_ns).as_bytes();
-                line.bytes(text);
-                text.len()
-            }
-            Source::Seconds => Cell::Float(self.seconds()).write_text(line, precision, max),
-            Source::Nanos => Cell::Signed(self.nanos()).write_text(line, precision, max),
+            Source::Row(cell) => cell(row),
+            Source::Wall => Cell::Name(self.clock.hms(self.ts_ns).as_bytes()),
+            Source::Seconds => Cell::Float(self.seconds()),
+            Source::Nanos => Cell::Signed(self.nanos()),
         }
     }
 }

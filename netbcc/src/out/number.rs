@@ -7,9 +7,59 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::line::Line;
 
+/// Eight bytes of `'0'`, of blanks; [`eight`] answers less than this.
+const ZEROS: u64 = u64::from_le_bytes([b'0'; 8]);
+const BLANKS: u64 = u64::from_le_bytes([b' '; 8]);
+const EIGHT: u64 = 100_000_000;
+
+/// The eight decimal digits of a number below 10^8 as bytes of 0 to 9, the first in the lowest byte: halved into lanes
+/// of four digits, two, one, each lane divided by one multiplication for all.
+#[inline(always)]
+const fn eight(value: u64) -> u64 {
+    let high = value / 10_000;
+    let fours = high | (value - 10_000 * high) << 32;
+    let high = (fours * 10_486) >> 20 & 0x7f_0000_007f;
+    let twos = high | (fours - 100 * high) << 16;
+    let high = (twos * 103) >> 10 & 0x000f_000f_000f_000f;
+    high | (twos - 10 * high) << 8
+}
+
+/// Digits as text, without the first `skip`, blanks behind them.
+#[inline(always)]
+const fn text_of(digits: u64, skip: usize) -> [u8; 8] {
+    (((digits + (ZEROS - BLANKS)) >> (8 * skip)) + BLANKS).to_le_bytes()
+}
+
+/// Where short texts are written: the next bytes of a line, all blank.
+pub(super) type Room = [u8; 32];
+
+/// Decimal, if it has at most eight digits; answers how many.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "0 to 9")]
+pub(super) fn short(room: &mut Room, value: u64) -> Option<usize> {
+    if value < 10 {
+        room[0] = b'0' + value as u8;
+        return Some(1);
+    }
+    if value >= EIGHT {
+        return None;
+    }
+    let digits = eight(value);
+    // The last one stands, also if it is 0.
+    let skip = (digits | 1 << 56).trailing_zeros() as usize / 8;
+    room[..8].copy_from_slice(&text_of(digits, skip));
+    Some(8 - skip)
+}
+
 /// Decimal.
 pub(super) fn unsigned(line: &mut Line<'_>, value: u64) {
-    padded(line, value, 1 + value.checked_ilog10().unwrap_or(0) as usize);
+    if let Some(len) = short(line.room(), value) {
+        line.step(len);
+    } else {
+        let high = value / EIGHT;
+        unsigned(line, high);
+        padded(line, value % EIGHT, 8);
+    }
 }
 
 /// Decimal with a minus sign where needed.
@@ -20,44 +70,124 @@ pub(super) fn signed(line: &mut Line<'_>, value: i64) {
     unsigned(line, value.unsigned_abs());
 }
 
+/// `digits` decimal digits of `value`, with leading zeros; at most nine.
+pub(super) fn padded(line: &mut Line<'_>, value: u64, digits: usize) {
+    let mut left = digits;
+    if digits > 8 {
+        line.push(b'0' + (value / EIGHT % 10) as u8);
+        left = 8;
+    }
+    *line.room() = text_of(eight(value % EIGHT), 8 - left);
+    line.step(left);
+}
+
 /// Lower-case hexadecimal, no prefix, no leading zeros.
 pub(super) fn hex(line: &mut Line<'_>, value: u64) {
-    let nibbles = (64 - value.leading_zeros()).div_ceil(4).max(1);
-    for nibble in (0..nibbles).rev() {
-        let [low, ..] = (value >> (4 * nibble)).to_le_bytes();
-        line.push(b"0123456789abcdef"[usize::from(low & 15)]);
-    }
+    let len = short_hex(line.room(), value);
+    line.step(len);
 }
 
-/// `digits` decimal digits of `value`, with leading zeros.
-pub(super) fn padded(line: &mut Line<'_>, mut value: u64, digits: usize) {
-    for byte in line.take(digits).iter_mut().rev() {
-        *byte = b'0' + (value % 10) as u8;
-        value /= 10;
+/// [`hex`]; answers how many digits.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+pub(super) fn short_hex(room: &mut Room, value: u64) -> usize {
+    let digits = 16 - (value | 1).leading_zeros() / 4;
+    // The first of them come first, and zeros behind the last.
+    let value = value << (64 - 4 * digits);
+    room[..8].copy_from_slice(&hex_text((value >> 32) as u32));
+    room[8..16].copy_from_slice(&hex_text(value as u32));
+    let digits = digits as usize;
+    for blank in &mut room[digits..16] {
+        *blank = b' ';
     }
+    digits
 }
 
-/// What C's `%.*f` prints: the exact binary value, rounded to `precision` decimals.
+/// Eight digits, leading zeros too.
+#[inline(always)]
+const fn hex_text(value: u32) -> [u8; 8] {
+    let wide = value as u64;
+    let wide = (wide << 16 | wide) & 0x0000_ffff_0000_ffff;
+    let wide = (wide << 8 | wide) & 0x00ff_00ff_00ff_00ff;
+    let nibbles = (wide << 4 | wide) & 0x0f0f_0f0f_0f0f_0f0f;
+    let letters = (nibbles + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101;
+    (nibbles + ZEROS + letters * (b'a' - b'9' - 1) as u64).to_be_bytes()
+}
+
+/// What C's `%.*f` prints: the exact binary value, rounded to `precision` decimals, half to even.
 pub(super) fn fixed(line: &mut Line<'_>, value: f64, precision: usize) {
-    const POWERS: [(f64, u64); 7] =
-        [(1.0, 1), (1e1, 10), (1e2, 100), (1e3, 1000), (1e4, 10_000), (1e5, 100_000), (1e6, 1_000_000)];
-    if let Some((factor, power)) = POWERS.get(precision).filter(|_| value.is_sign_positive()) {
-        let scaled = value * factor;
-        let fraction = scaled.fract();
-        // Far enough from a tie, the error of one multiplication (2^-53 of 10^12) cannot change the rounding.
-        if scaled < 1e12 && (fraction - 0.5).abs() > 1e-3 {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 10^12")]
-            let rounded = scaled as u64 + u64::from(fraction > 0.5);
-            unsigned(line, rounded / power);
-            if precision > 0 {
-                line.push(b'.');
-                padded(line, rounded % power, precision);
-            }
-            return;
-        }
+    if let Some(len) = short_fixed(line.room(), value, precision) {
+        line.step(len);
+    } else {
+        // Rust rounds the exact value as well. Writing to memory does not fail.
+        let _ = write!(line, "{value:.precision$}");
     }
-    // Rust rounds the exact value as well. Writing to memory does not fail.
-    let _ = write!(line, "{value:.precision$}");
+}
+
+/// [`fixed`] in integers, if it has at most eight digits before the point.
+#[inline(always)]
+pub(super) fn short_fixed(room: &mut Room, value: f64, precision: usize) -> Option<usize> {
+    const POWERS: [u64; 7] = [1, 10, 100, 1000, 10_000, 100_000, 1_000_000];
+    const FRACTION: u32 = f64::MANTISSA_DIGITS - 1;
+    let &power = POWERS.get(precision)?;
+    let bits = value.to_bits();
+    // Of a number below 2^32: 0 to 1054. All others, negative ones too, have a larger one.
+    let exponent = (bits >> FRACTION) as u32;
+    if exponent >= 1023 + 32 {
+        return None;
+    }
+    let (implicit, exponent) = if exponent == 0 { (0, 1) } else { (1 << FRACTION, exponent) };
+    let mantissa = bits & ((1 << FRACTION) - 1) | implicit;
+    // The value is mantissa / 2^down.
+    let down = 1023 + FRACTION - exponent;
+    let rounded = if power > 1000 {
+        wide_rounded(mantissa, power, down)
+    } else if down < 64 {
+        let scaled = mantissa * power;
+        let (whole, rest, half) = (scaled >> down, scaled & ((1 << down) - 1), 1 << (down - 1));
+        whole + u64::from(rest > half || rest == half && whole & 1 == 1)
+    } else {
+        // Scaled, it has 63 bits at most: less than the half of one.
+        0
+    };
+    if rounded >= EIGHT {
+        return long_fixed(room, rounded, power, precision);
+    }
+    let digits = eight(rounded);
+    // The last one before the point stands, also if it is 0.
+    let skip = (digits | 1 << (8 * (7 - precision))).trailing_zeros() as usize / 8;
+    let (text, point) = (text_of(digits, skip), (8 - skip - precision) & 15);
+    room[..8].copy_from_slice(&text);
+    if precision == 0 {
+        return Some(point);
+    }
+    let behind = u64::from_le_bytes(text) - BLANKS;
+    room[point] = b'.';
+    room[point + 1..point + 9].copy_from_slice(&((behind >> (8 * point)) + BLANKS).to_le_bytes());
+    Some(point + 1 + precision)
+}
+
+/// The same for more decimals: `mantissa * power / 2^down`, rounded half to even.
+#[inline(never)]
+#[expect(clippy::cast_possible_truncation, reason = "the value is below 2^32, the power at most 10^6")]
+fn wide_rounded(mantissa: u64, power: u64, down: u32) -> u64 {
+    // It has 73 bits at most: of what is shifted by more, nothing is left.
+    let (scaled, down) = (u128::from(mantissa) * u128::from(power), down.min(127));
+    let (whole, rest, half) = ((scaled >> down) as u64, scaled & ((1 << down) - 1), 1 << (down - 1));
+    whole + u64::from(rest > half || rest == half && whole & 1 == 1)
+}
+
+/// The same for more digits.
+#[inline(never)]
+fn long_fixed(room: &mut Room, rounded: u64, power: u64, precision: usize) -> Option<usize> {
+    let mut len = short(room, rounded / power)?;
+    if precision > 0 {
+        room[len & 15] = b'.';
+        len = (len & 15) + 1;
+        room[len..len + 8].copy_from_slice(&text_of(eight(rounded % power), 8 - precision));
+        len += precision;
+    }
+    Some(len)
 }
 
 /// netqtop's rule for counts.
@@ -92,24 +222,52 @@ pub(super) fn ip(line: &mut Line<'_>, ip: IpAddr) {
     }
 }
 
-/// The hottest of all: in one piece, not octet by octet.
-fn ipv4(line: &mut Line<'_>, ip: Ipv4Addr) {
-    let mut text = [b'.'; 16];
-    let mut end = 0;
-    for octet in ip.octets() {
-        if octet >= 100 {
-            text[end] = b'0' + octet / 100;
-            end += 1;
+/// Each octet with a dot behind it, blanks behind that; and how many bytes that is without them.
+const OCTETS: ([[u8; 4]; 256], [u8; 256]) = {
+    let (mut texts, mut lens) = ([[b' '; 4]; 256], [0; 256]);
+    let mut octet = 0;
+    while octet < 256 {
+        let digits = [octet / 100, octet / 10 % 10, octet % 10];
+        let (skip, len) = match octet {
+            0..10 => (2, 2),
+            10..100 => (1, 3),
+            _ => (0, 4),
+        };
+        let mut nth = skip;
+        while nth < 3 {
+            texts[octet][nth - skip] = b"0123456789"[digits[nth]];
+            nth += 1;
         }
-        if octet >= 10 {
-            text[end] = b'0' + octet / 10 % 10;
-            end += 1;
-        }
-        text[end] = b'0' + octet % 10;
-        // Past the dot that stands there already.
-        end += 2;
+        texts[octet][3 - skip] = b'.';
+        lens[octet] = len;
+        octet += 1;
     }
-    line.bytes(&text[..end - 1]);
+    (texts, lens)
+};
+static OCTET_TEXTS: [[u8; 4]; 256] = OCTETS.0;
+static OCTET_LENS: [u8; 256] = OCTETS.1;
+
+fn ipv4(line: &mut Line<'_>, ip: Ipv4Addr) {
+    let len = short_ipv4(line.room(), ip);
+    line.step(len);
+}
+
+/// An IPv4 address; answers its length.
+#[inline(always)]
+pub(super) fn short_ipv4(room: &mut Room, ip: Ipv4Addr) -> usize {
+    let [a, b, c, d] = ip.octets();
+    // At most 12 before the last; the mask tells the compiler.
+    let mut put = |at: usize, octet: u8| {
+        let at = at & 15;
+        room[at..at + 4].copy_from_slice(&OCTET_TEXTS[usize::from(octet)]);
+        at + usize::from(OCTET_LENS[usize::from(octet)])
+    };
+    let end = put(0, a);
+    let end = put(end, b);
+    let end = put(end, c);
+    let end = (put(end, d) - 1) & 15;
+    room[end] = b' ';
+    end
 }
 
 fn ipv6(line: &mut Line<'_>, ip: Ipv6Addr) {
@@ -226,7 +384,25 @@ mod tests {
         );
     }
 
+    #[test]
+    fn ties_go_to_even_and_large_floats_have_all_their_digits() {
+        for value in
+            [0.5, 1.5, 2.5, 0.125, 0.375, 1e8, 99_999_999.5, 99_999_999.0, 4_294_967_295.75, 1e15, 5e-324]
+        {
+            for precision in 0..8 {
+                let expected = format!("{value:.precision$}");
+                assert_eq!(text(|line| fixed(line, value, precision)), expected);
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn small_floats_agree_with_exact_rounding(bits in 0_u64..1055 << 52, precision in 0_usize..8) {
+            let value = f64::from_bits(bits);
+            prop_assert_eq!(text(|line| fixed(line, value, precision)), format!("{value:.precision$}"));
+        }
+
         #[test]
         fn floats_agree_with_exact_rounding(value: f64, precision in 0_usize..8) {
             prop_assert_eq!(text(|line| fixed(line, value, precision)), format!("{value:.precision$}"));

@@ -5,6 +5,7 @@
 use super::Format;
 use super::cell::Cell;
 use super::field::{About, Field, Kind, key_of};
+use super::text::Form;
 
 /// Where a column takes its cell from.
 #[derive(Clone, Copy)]
@@ -36,6 +37,8 @@ pub struct Column<R> {
     pub(super) header_gap: Option<&'static str>,
     pub(super) precision: usize,
     pub(super) cut: bool,
+    /// What of it a row of text needs; complete once it is in its table.
+    pub(super) form: Form,
     key: Option<&'static str>,
     formats: u8,
     always: u8,
@@ -91,6 +94,7 @@ impl<R> Column<R> {
             header_gap: None,
             precision: 0,
             cut: false,
+            form: Form::new(0, false, 0, align),
             key: None,
             formats: ALL,
             always: 0,
@@ -203,7 +207,7 @@ impl<R> Table<R> {
         self.add(wanted, column)
     }
 
-    fn add(mut self, wanted: bool, column: Column<R>) -> Self {
+    fn add(mut self, wanted: bool, mut column: Column<R>) -> Self {
         self.declared.push(Field {
             title: column.header,
             key: column.key,
@@ -214,6 +218,10 @@ impl<R> Table<R> {
         let bit = self.format.bit();
         if (wanted || column.always & bit != 0) && column.formats & bit != 0 {
             self.prefixes.push(column.json_prefix());
+            if let Some(before) = self.columns.last_mut() {
+                before.form.set_gap(before.gap);
+            }
+            column.form = Form::new(column.width, column.cut, column.precision, column.align);
             self.columns.push(column);
         }
         self

@@ -35,7 +35,7 @@ use zerocopy::FromBytes as _;
 use super::{conn, object};
 use crate::cli::{Family, FlowPorts, Json, Timestamp, Verbose, WallClock, WideCsv};
 use crate::out::journal::Journal;
-use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, seconds, wall};
+use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, name_in, seconds, wall};
 use crate::probe::hook::{Ladder, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
@@ -245,10 +245,8 @@ fn enter(journal: &mut Journal, event: &Event) {
         .field("OBJECT_TCP_NEW_STATE", &[new])
         .field("OBJECT_TCP_SPAN_TIME", &[span_us(event).into()]);
     // From root, journald takes OBJECT_PID for true and adds the name itself.
-    if !Uid::current().is_root()
-        && let Cell::Name(name) = comm
-    {
-        entry = entry.bytes("OBJECT_COMM", name);
+    if !Uid::current().is_root() {
+        entry = entry.bytes("OBJECT_COMM", name_in(&event.comm));
     }
     entry.send();
 }
