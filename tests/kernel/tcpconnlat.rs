@@ -20,6 +20,7 @@ pub(crate) const ANY: &[Check] = checks![
 pub(crate) const CHECKS: &[Check] = checks![
     an_open_is_one_row_of_exactly_these_bytes,
     a_refused_open_is_one_row_with_its_local_port,
+    a_socket_that_connects_to_itself_is_one_row,
     opens_without_an_answer_are_no_rows,
     families_go_by_the_socket,
     a_lost_syn_makes_a_long_row_that_thresholds_see,
@@ -57,6 +58,17 @@ fn a_refused_open_is_one_row_with_its_local_port(case: &Case) {
     let rows = run.rows(1);
     rows[0].is("SADDR", net.v4(5000).ip()).is("LPORT", 5000).is("DADDR", net.v4_of(2, 81).ip());
     rows[0].is("DPORT", 81).is("PID", client.pid()).is("COMM", "client").is("IP", 4);
+    run.finish();
+}
+
+fn a_socket_that_connects_to_itself_is_one_row(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let run = case.launch("-L").start(&net);
+    // Its SYN meets itself in SYN_SENT: a simultaneous open.
+    let _near = client.connect_as(net.v4(5000), &How::plain().bound(net.v4(5000)));
+    let rows = run.rows(1);
+    rows[0].is("PID", client.pid()).is("LPORT", 5000).is("DPORT", 5000);
     run.finish();
 }
 

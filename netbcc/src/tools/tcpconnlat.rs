@@ -4,7 +4,8 @@
 //! Timeouts, ICMP errors, connects without a route and sockets closed before an answer are no rows.
 //!
 //! BCC: it keeps an entry for every open that is not answered or too fast for its threshold, and falls silent after
-//! 10,240 of them. Here nothing stays.
+//! 10,240 of them. Here nothing stays. To BCC any packet that comes first is the answer, as an ACK that belongs to an
+//! older connection between the same ports, after which the SYN is sent again.
 //!
 //! Two connections over loopback, on a 6.18 kernel that has neither kprobes nor fentry:
 //!
@@ -85,12 +86,12 @@ impl Tool for Tcpconnlat {
             ("tcpconnlat -4", "IPv4 sockets only"),
             ("tcpconnlat --json", "JSON Lines"),
         ],
-        overhead: "Runs a short program per connect, and one per packet that arrives for a connection that is being \
-                   opened or closed; where the kernel has neither fentry nor kprobes, one per change of a TCP \
-                   socket's state.",
+        overhead: "Runs a short program per connect, one per answer and one per RST that arrives; where the kernel has \
+                   neither fentry nor kprobes, one per change of a TCP socket's state.",
         differences: &[
             "-v says on stderr which hooks are used; there is no C program to print.",
             "Opens that are never answered leave nothing behind.",
+            "A packet that neither opens nor refuses the connection is no answer: the time goes on.",
         ],
         object: object!("tcpconnlat"),
         ladders: &[ANSWERS],
@@ -140,7 +141,9 @@ const ANSWERS: Ladder = Ladder {
             programs: &[
                 fentry("v4_fentry", "tcp_v4_connect").when(Need::V4Rows),
                 fentry("v6_fentry", "tcp_v6_connect").when(Need::V6Rows),
-                fentry("answer_fentry", "tcp_rcv_state_process"),
+                fentry("established_fentry", "tcp_finish_connect"),
+                fentry("crossed_fentry", "tcp_send_synack"),
+                tp_btf("reset_tp", "tcp_receive_reset"),
             ],
             less_exact: None,
         },
@@ -149,7 +152,9 @@ const ANSWERS: Ladder = Ladder {
             programs: &[
                 kprobe("v4_kprobe", "tcp_v4_connect").when(Need::V4Rows),
                 kprobe("v6_kprobe", "tcp_v6_connect").when(Need::V6Rows),
-                kprobe("answer_kprobe", "tcp_rcv_state_process"),
+                kprobe("established_kprobe", "tcp_finish_connect"),
+                kprobe("crossed_kprobe", "tcp_send_synack"),
+                tp_btf("reset_by_sk_tp", "tcp_receive_reset"),
                 tp_btf("forget_tp", "tcp_destroy_sock"),
             ],
             less_exact: None,
@@ -158,8 +163,7 @@ const ANSWERS: Ladder = Ladder {
             name: RungName::Tracepoint,
             programs: &[tp_btf("state_tp", "inet_sock_set_state"), tp_btf("reset_tp", "tcp_receive_reset")],
             less_exact: Some(
-                "the time does not include the choice of route and source address, which is microseconds; a packet \
-                 that neither opens nor refuses the connection does not end it",
+                "the time does not include the choice of route and source address, which is microseconds",
             ),
         },
     ],

@@ -1,12 +1,14 @@
-//! tcpconnlat: one event per active open that is answered, with the time from the connect to the first packet that
-//! arrives for the socket in SYN_SENT.
+//! tcpconnlat: one event per active open that is answered, with the time from the connect to the SYN-ACK, the RST or the
+//! crossing SYN.
 //!
-//! Trampolines and kprobes: from the entry of `tcp_v4_connect` or `tcp_v6_connect` to that of
-//! `tcp_rcv_state_process`. An IPv6 socket that connects to a v4-mapped address comes by the first inside the second,
-//! and begins at the second.
+//! Trampolines and kprobes: from the entry of `tcp_v4_connect` or `tcp_v6_connect` to that of `tcp_finish_connect` (a
+//! SYN-ACK) or `tcp_send_synack` (a SYN, which crosses ours), or to `tcp:tcp_receive_reset`. These run once per open;
+//! `tcp_rcv_state_process`, which comes a microsecond before them, runs at each packet of a socket that is not
+//! established, of those that were accepted too. An IPv6 socket that connects to a v4-mapped address comes by
+//! `tcp_v4_connect` inside `tcp_v6_connect`, and begins at the second.
 //!
 //! Without either: from CLOSE to SYN_SENT (`sock:inet_sock_set_state`, inside the connect) to the state after
-//! SYN_SENT, or to the RST (`tcp:tcp_receive_reset`). A socket that only goes back to CLOSE was not answered.
+//! SYN_SENT, or to the RST. A socket that only goes back to CLOSE was not answered.
 //!
 //! An open that is not answered leaves nothing behind: what typed programs keep dies with the socket, and the table of
 //! kprobes is cleared when a socket is destroyed.
@@ -43,8 +45,8 @@ trait Opens: Access {
     fn get(sk: Sock<Self>) -> Option<&'static mut Open>;
     /// The open of `sk`, made if there was none. `None`: there is no room.
     fn make(sk: Sock<Self>) -> Option<&'static mut Open>;
-    /// Forgets it.
-    fn forget(sk: Sock<Self>);
+    /// Forgets it, which is this.
+    fn forget(sk: Sock<Self>, open: &mut Open);
 }
 
 impl Opens for Typed {
@@ -57,11 +59,9 @@ impl Opens for Typed {
         storage::get_or_zero(&OPENS, sk)
     }
     #[inline(always)]
-    fn forget(sk: Sock<Self>) {
+    fn forget(_: Sock<Self>, open: &mut Open) {
         // The socket may connect again; its memory stays with it until it is freed.
-        if let Some(open) = storage::get(&OPENS, sk) {
-            open.ts_ns = 0;
-        }
+        open.ts_ns = 0;
     }
 }
 
@@ -75,7 +75,7 @@ impl Opens for Probed {
         storage::entry_or_zero(&OPENS_BY_SK, sk.id())
     }
     #[inline(always)]
-    fn forget(sk: Sock<Self>) {
+    fn forget(sk: Sock<Self>, _: &mut Open) {
         let _gone_already = OPENS_BY_SK.remove(sk.id());
     }
 }
@@ -103,7 +103,7 @@ fn answered<A: Opens>(sk: Sock<A>) {
     if since_ns != 0 && now_ns >= since_ns && now_ns - since_ns >= setting!(CONFIG.min_ns) {
         report(sk, open, now_ns);
     }
-    A::forget(sk);
+    A::forget(sk, open);
 }
 
 #[inline(always)]
@@ -127,9 +127,17 @@ fn called<A: Opens>(sk: Sock<A>, family: u16) {
     }
 }
 
-/// A packet arrives for a socket that is not established.
+/// A SYN-ACK was accepted. There is no packet where a socket under repair (TCP_REPAIR) skips the handshake.
 #[inline(always)]
-fn received<A: Opens>(sk: Sock<A>) {
+fn established<A: Opens>(sk: Sock<A>, skb: *const u8) {
+    if !skb.is_null() {
+        answered(sk);
+    }
+}
+
+/// An RST was accepted.
+#[inline(always)]
+fn reset<A: Opens>(sk: Sock<A>) {
     if sk.state() == state::SYN_SENT {
         answered(sk);
     }
@@ -153,11 +161,20 @@ fn v6_fentry(ctx: FEntryContext) -> i32 {
     0
 }
 
-// match-proto: int tcp_rcv_state_process(struct sock *sk, struct sk_buff *skb)
-#[fentry(function = "tcp_rcv_state_process")]
-fn answer_fentry(ctx: FEntryContext) -> i32 {
+// match-proto: void tcp_finish_connect(struct sock *sk, struct sk_buff *skb)
+#[fentry(function = "tcp_finish_connect")]
+fn established_fentry(ctx: FEntryContext) -> i32 {
     if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
-        received(sk);
+        established(sk, ctx.arg(1));
+    }
+    0
+}
+
+// match-proto: int tcp_send_synack(struct sock *sk)
+#[fentry(function = "tcp_send_synack")]
+fn crossed_fentry(ctx: FEntryContext) -> i32 {
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
+        answered(sk);
     }
     0
 }
@@ -180,11 +197,29 @@ fn v6_kprobe(ctx: ProbeContext) -> u32 {
     0
 }
 
-// match-proto: int tcp_rcv_state_process(struct sock *sk, struct sk_buff *skb)
+// match-proto: void tcp_finish_connect(struct sock *sk, struct sk_buff *skb)
 #[kprobe]
-fn answer_kprobe(ctx: ProbeContext) -> u32 {
+fn established_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(sk), Some(skb)) = (ctx.arg(0).and_then(Sock::<Probed>::new), ctx.arg(1)) {
+        established(sk, skb);
+    }
+    0
+}
+
+// match-proto: int tcp_send_synack(struct sock *sk)
+#[kprobe]
+fn crossed_kprobe(ctx: ProbeContext) -> u32 {
     if let Some(sk) = ctx.arg(0).and_then(Sock::<Probed>::new) {
-        received(sk);
+        answered(sk);
+    }
+    0
+}
+
+// match-proto: void tcp_receive_reset(struct sock *sk)
+#[btf_tracepoint(function = "tcp_receive_reset")]
+fn reset_by_sk_tp(ctx: BtfTracePointContext) -> i32 {
+    if let Some(sk) = Sock::<Probed>::new(ctx.arg(0)) {
+        reset(sk);
     }
     0
 }
@@ -193,7 +228,7 @@ fn answer_kprobe(ctx: ProbeContext) -> u32 {
 #[btf_tracepoint(function = "tcp_destroy_sock")]
 fn forget_tp(ctx: BtfTracePointContext) -> i32 {
     if let Some(sk) = Sock::<Probed>::new(ctx.arg(0)) {
-        Probed::forget(sk);
+        let _none_there = OPENS_BY_SK.remove(sk.id());
     }
     0
 }
@@ -209,7 +244,9 @@ fn state_tp(ctx: BtfTracePointContext) -> i32 {
         if new == state::SYN_SENT {
             opens(sk);
         } else if new == state::CLOSE {
-            Typed::forget(sk);
+            if let Some(open) = Typed::get(sk) {
+                Typed::forget(sk, open);
+            }
         } else {
             answered(sk);
         }
@@ -221,7 +258,7 @@ fn state_tp(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "tcp_receive_reset")]
 fn reset_tp(ctx: BtfTracePointContext) -> i32 {
     if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
-        received(sk);
+        reset(sk);
     }
     0
 }
