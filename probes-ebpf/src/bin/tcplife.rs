@@ -41,8 +41,8 @@ trait Lives: ToTcp {
     fn get(sk: Sock<Self>) -> Option<&'static mut Life>;
     /// The state of `sk`, made if there was none.
     fn make(sk: Sock<Self>) -> Option<&'static mut Life>;
-    /// Forgets `sk`.
-    fn forget(sk: Sock<Self>);
+    /// Forgets `sk`, whose state this is.
+    fn forget(sk: Sock<Self>, life: &mut Life);
 }
 
 impl Lives for Typed {
@@ -55,12 +55,10 @@ impl Lives for Typed {
         storage::get_or_zero(&LIVES, sk)
     }
     #[inline(always)]
-    fn forget(sk: Sock<Self>) {
+    fn forget(_: Sock<Self>, life: &mut Life) {
         // The socket may connect again; its memory stays with it until it is freed.
-        if let Some(life) = storage::get(&LIVES, sk) {
-            life.birth_ns = 0;
-            life.owner = NOBODY;
-        }
+        life.birth_ns = 0;
+        life.owner = NOBODY;
     }
 }
 
@@ -74,7 +72,7 @@ impl Lives for Probed {
         storage::entry_or_zero(&LIVES_BY_SK, sk.id())
     }
     #[inline(always)]
-    fn forget(sk: Sock<Self>) {
+    fn forget(sk: Sock<Self>, _: &mut Life) {
         let _gone_already = LIVES_BY_SK.remove(sk.id());
     }
 }
@@ -126,7 +124,7 @@ fn closed<A: Lives>(sk: Sock<A>) {
     if life.birth_ns != 0 {
         report(sk, life);
     }
-    A::forget(sk);
+    A::forget(sk, life);
 }
 
 #[inline(always)]
