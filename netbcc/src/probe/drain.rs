@@ -3,10 +3,14 @@
 //! The kernel wakes us at the first event after we had read everything. We hand over what is there, then rest a few
 //! milliseconds before we look again: in a flood one wake-up serves hundreds of events, and a lone event is printed
 //! at once. A batch is ordered by kernel time, because CPUs reserve room in the ring a little out of order.
+//!
+//! A rest is a plain sleep of the one thread there is. A timer of the event loop costs two system calls more, and while
+//! we waited for it there the next event would wake us all the same.
 
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -27,6 +31,8 @@ use crate::tool::Ctx;
 
 /// How long we rest after a batch. Rows still leave well within 50 ms of their event.
 const REST: Duration = Duration::from_millis(10);
+/// So many batches in a row at most before we look for signals.
+const LOOKS: u32 = 4;
 /// More bytes than this in one batch, and we do not rest: the ring fills faster than that.
 const FLOOD_BYTES: usize = 128 << 10;
 /// A batch is handed over at the latest when it has grown to this.
@@ -126,7 +132,7 @@ impl Probe {
         let reader = Reader::watch();
         self.begin(cx)?;
 
-        let mut resting = false;
+        let mut busy = false;
         let mut again: Option<Instant> = None;
         loop {
             tokio::select! {
@@ -134,20 +140,24 @@ impl Probe {
                 _ = interrupt.recv() => break,
                 _ = terminate.recv() => break,
                 () = reader.gone() => break,
-                ready = events.readable(), if !resting => ready.context("wait for events")?.clear_ready(),
+                // The event loop looks for signals meanwhile.
+                () = tokio::task::yield_now(), if busy => {}
+                ready = events.readable() => ready.context("wait for events")?.clear_ready(),
                 () = until(again) => {}
             }
-            let bytes = self.take(cx);
-            let wish = on_batch(cx, &self.batch)?;
-            cx.out.flush()?;
-            // Rest after work, and once more after the rest found nothing new: only then may the kernel wake us.
-            resting = bytes > 0;
-            let rest = match bytes {
-                0 => None,
-                FLOOD_BYTES.. => Some(Duration::ZERO),
-                _ => Some(REST),
-            };
-            again = [rest, wish].into_iter().flatten().min().map(|wait| Instant::now() + wait);
+            for _ in 0..LOOKS {
+                let bytes = self.take(cx);
+                let wish = on_batch(cx, &self.batch)?;
+                cx.out.flush()?;
+                again = wish.map(|wait| Instant::now() + wait);
+                // Rest after work, and look once more after the rest: the kernel may wake us when that found nothing.
+                busy = bytes > 0;
+                match bytes {
+                    0 => break,
+                    FLOOD_BYTES.. => {}
+                    _ => thread::sleep(wish.map_or(REST, |wish| wish.min(REST))),
+                }
+            }
         }
         self.finish(cx, on_batch)
     }
