@@ -21,8 +21,9 @@ const COST: &str = "\
 Instructions that a tool adds per operation, everything counted: probes, wake-ups, reading, formatting, writing each row
 to a file. One processor, QEMU's `-icount`: the guest's clock counts instructions. Peers run in the same guest under the
 same load, their rows written at once as on a terminal (`stdbuf -oL`). BCC's figures are of this run if it was asked for
-(`--bcc`); else those that there are were measured once, with BCC 0.26 in such a guest. Budgets are a third of what
-libbpf-tools' tool was measured to cost, a twelfth of BCC's where only that has the tool, and set for the rest.";
+(`--bcc`); else those that there are were measured once, with BCC 0.26 in such a guest. Budgets of the tools
+that print events are a fifth of what libbpf-tools' tool was measured to cost, a twelfth of BCC's where only that has the
+tool, and set for the rest.";
 const LOADS: &str = "\
 A *connection* is connect, accept, 64 bytes sent and read, both ends closed (ten changes of state); one that is *reset* is
 closed by the accepting end before it read (six). *Send + receive* moves 1000 bytes. A *datagram* of 100 bytes is one
@@ -50,12 +51,13 @@ trampolines at the handler itself; programs that only look at the clock cost 457
 adds to them.";
 const IDLE: &str = "\
 What tools add to each connection while what they look for does not happen: no retransmit, no drop, no listen; and for
-tcpconnlat no connect by the process it is told to watch (both ends are counted here, of a host that only accepts half of
-it). Each is the shortest of three runs. *Met* is what is not more than the runs without any tool differ among each other,
-here by";
+tcpconnlat no connect by the process it is told to watch, but one by another, and its answer (a host that only accepts has
+neither). Each is the shortest of three runs. *Met* is what is not more than the runs without any tool differ among each
+other, here by";
 const IDLE_WHY: &str = "\
-tcpconnlat's program runs at each packet of a connection that is being made or ended, to look at the socket's state.
-Before Linux 6.11, which tells the socket that a dropped packet was for, tcpdrop's runs at each packet that TCP looks at.";
+Before Linux 6.11, which tells the socket that a dropped packet was for, tcpdrop's program runs at each packet that TCP
+looks at: to enter and leave a program is most of what that costs, and no function that only dropped packets reach has
+both the packet and its socket.";
 const START: &str = "\
 From exec to the first line or to where everything is attached, the median of";
 const START_REST: &str = "\

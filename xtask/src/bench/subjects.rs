@@ -41,11 +41,11 @@ const fn idle(tool: &'static str, args: fn() -> String, variant: &'static str) -
     Subject { args, variant, budget: Some(Budget::Nothing), ..plain(tool, Load::Connects) }
 }
 
-/// Budgets: a third of what libbpf-tools' tool was measured to cost, where it has the tool; a twelfth of BCC's where
-/// only that has it; the rest as set for each.
+/// Budgets: a fifth of what libbpf-tools' tool was measured to cost, where it has a tool of events; a twelfth of BCC's
+/// where only that has it; the rest as set for each.
 pub(crate) const SUBJECTS: &[Subject] = &[
     Subject {
-        budget: Some(Budget::Operation(20_800 / 3)),
+        budget: Some(Budget::Operation(20_800 / 5)),
         libbpf: Some(""),
         bcc: Some(52_900),
         ..plain("tcpconnect", Load::Connects)
@@ -56,31 +56,39 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         ..plain("tcpaccept", Load::Connects)
     },
     Subject {
-        budget: Some(Budget::Operation(7100)),
+        budget: Some(Budget::Operation(22_500 / 5)),
         libbpf: Some(""),
         ..plain("tcpconnlat", Load::Connects)
     },
     Subject {
-        budget: Some(Budget::Operation(57_000 / 3)),
+        budget: Some(Budget::Operation(55_000 / 5)),
         libbpf: Some(""),
         bcc: Some(104_500),
         ..plain("tcplife", Load::Connects)
     },
     Subject {
-        budget: Some(Budget::Operation(33_533)),
+        budget: Some(Budget::Operation(102_000 / 5)),
         libbpf: Some(""),
         bcc: Some(110_100),
         ..plain("tcpstates", Load::Resets)
     },
     // The same per row, for connections of more rows.
-    Subject { budget: Some(Budget::Row(33_533 / 6)), libbpf: Some(""), ..plain("tcpstates", Load::Connects) },
     Subject {
-        budget: Some(Budget::Operation(30_133)),
+        budget: Some(Budget::Row(102_000 / 5 / 6)),
+        libbpf: Some(""),
+        ..plain("tcpstates", Load::Connects)
+    },
+    Subject {
+        budget: Some(Budget::Operation(92_500 / 5)),
         libbpf: Some(""),
         bcc: Some(115_500),
         ..plain("tcptracer", Load::Connects)
     },
-    Subject { budget: Some(Budget::Operation(5800)), libbpf: Some(""), ..plain("solisten", Load::Listens) },
+    Subject {
+        budget: Some(Budget::Operation(17_500 / 5)),
+        libbpf: Some(""),
+        ..plain("solisten", Load::Listens)
+    },
     plain("tcpretrans", Load::Retransmits),
     plain("tcpdrop", Load::Drops),
     Subject {
@@ -143,7 +151,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     idle("tcpretrans", || "-l".to_owned(), "-l"),
     idle("tcpdrop", String::new, ""),
     idle("solisten", String::new, ""),
-    // Nobody connects but process 1, as on a host that only accepts.
+    // Another process connects, which is not asked for.
     idle("tcpconnlat", || "-p 1".to_owned(), "-p 1"),
 ];
 
