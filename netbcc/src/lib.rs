@@ -3,6 +3,9 @@
 pub mod cli;
 pub mod dns;
 pub mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod out;
 pub mod probe;
 pub mod registry;

@@ -16,6 +16,7 @@ mod compare;
 mod cpio;
 mod dist;
 mod elf;
+mod fuzz;
 mod initramfs;
 mod kernels;
 mod load;
@@ -41,11 +42,13 @@ cargo xtask build [--arch aarch64]           the release binary: one static file
                                              architecture: netbcc-aarch64)
 cargo xtask dist [--check]                   the Debian package, a tarball, SPDX, checksums, all in target/dist;
                                              --check builds once more in a clone elsewhere and compares all bytes
-cargo xtask test [FILTER] [--no-vm] [--arm64[=all]]
+cargo xtask test [FILTER] [--no-vm] [--arm64[=all]] [--fuzz-seconds N]
                                              all tiers: format, lints, unit, golden, command line, this machine's
-                                             kernel, and QEMU guests with Debian's 6.1 and 6.12 kernels; --arm64 adds
-                                             guests with Debian's arm64 kernels, in which each tool's
-                                             plainest rows are tested (=all: everything)
+                                             kernel, and QEMU guests with Debian's 6.1 and 6.12 kernels, with the fuzz
+                                             targets beside them for N (10) seconds each; --arm64 adds guests with
+                                             Debian's arm64 kernels, in which each tool's plainest rows are tested
+                                             (=all: everything)
+cargo xtask fuzz [TARGET] [--seconds N]      one fuzz target, or each, for N (60) seconds
 cargo xtask vm --kernel 6.1|6.12 [--arch aarch64] [--timeout SECONDS] [-- COMMAND...]
                                              a shell in such a guest, or one command and its exit code; a COMMAND of
                                              one word is a shell line: -- 'uname -r; ip link'
@@ -77,6 +80,7 @@ fn verb(mut args: Vec<OsString>) -> Result<ExitCode> {
         Some("build") => build::build(&args),
         Some("dist") => dist::dist(&args),
         Some("test") => test::test(&test::Options::parse(&args)?),
+        Some("fuzz") => fuzz::fuzz(&args),
         Some("bench") => bench::bench(&args),
         Some("compare") => compare::compare(&args),
         // Inside the guests of the benchmark and of the comparison.

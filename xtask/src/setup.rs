@@ -40,6 +40,8 @@ pub(crate) enum Need {
     Linker,
     /// A guest's kernel.
     Kernel(Line),
+    /// What builds the fuzz targets.
+    CargoFuzz,
 }
 
 /// A program and the packages that hold it.
@@ -206,6 +208,7 @@ pub(crate) fn satisfy(needs: &[Need]) -> Result<()> {
             Need::Toolchain => drop(toolchain()?),
             Need::Linker => linker()?,
             Need::Kernel(line) => kernel(*line)?,
+            Need::CargoFuzz => cargo_fuzz()?,
         }
     }
     Ok(())
@@ -633,6 +636,22 @@ fn too_old(version: &str) -> bool {
         number.split('.').map_while(|part| part.parse().ok()).collect()
     };
     numbers(version) < numbers(LINKER_VERSION)
+}
+
+/// The version that builds the fuzz targets.
+const CARGO_FUZZ_VERSION: &str = "0.13.2";
+
+fn cargo_fuzz() -> Result<()> {
+    let own = target().join("tools");
+    if own.join("bin/cargo-fuzz").is_file() {
+        return Ok(());
+    }
+    let mut cmd = crate::shell::cargo();
+    cmd.env_remove("CARGO_TARGET_DIR");
+    cmd.args(["install", "cargo-fuzz", "--version", CARGO_FUZZ_VERSION, "--locked", "--quiet", "--root"])
+        .arg(&own);
+    say(&format!("building cargo-fuzz {CARGO_FUZZ_VERSION} into target/tools: it builds the fuzz targets"));
+    run(&mut cmd)
 }
 
 fn kernel(line: Line) -> Result<()> {

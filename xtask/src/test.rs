@@ -13,6 +13,7 @@ use xtask::toolchain::{Toolchain, bpf_rustflags, find_bpf_linker};
 use crate::arch::Arch;
 use crate::build::{dist, dist_for, static_cargo, static_cargo_for};
 use crate::dist::{guest as package, make};
+use crate::fuzz::{self, Outcome};
 use crate::kernels::{ARM64, LINES, Line};
 use crate::report::{Harness, Report};
 use crate::setup::{self, satisfy};
@@ -31,6 +32,8 @@ pub(crate) struct Options {
     no_vm: bool,
     /// Guests of arm64 too, and how much in them.
     arm64: Option<Extent>,
+    /// How long each fuzz target runs, if not as usual.
+    fuzz_seconds: Option<u32>,
 }
 
 /// Which of the kernel tests run.
@@ -42,16 +45,21 @@ enum Extent {
     Smoke,
 }
 
+/// How long each fuzz target runs beside the guests: enough to notice what a change breaks. CI says more.
+const FUZZ_SECONDS: u32 = 10;
+
 impl Options {
     /// # Errors
     /// There is an unknown option or a second filter.
     pub(crate) fn parse(args: &[OsString]) -> Result<Self> {
         let mut options = Self::default();
-        for arg in args {
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
             match arg.to_str().context("an argument is not UTF-8")? {
                 "--no-vm" => options.no_vm = true,
                 "--arm64" => options.arm64 = Some(Extent::Smoke),
                 "--arm64=all" => options.arm64 = Some(Extent::All),
+                "--fuzz-seconds" => options.fuzz_seconds = Some(fuzz::seconds(args.next())?),
                 unknown if unknown.starts_with('-') => bail!("test has no option {unknown}"),
                 filter if options.filter.is_none() => options.filter = Some(filter.to_owned()),
                 second => bail!("test takes one filter; {second} is a second one"),
@@ -96,21 +104,26 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     }
     let mut tiers = Run { report: Report::new(columns), filter: options.filter.clone(), seen: 0 };
     tiers.check("fmt", cargo().args(["fmt", "--all", "--check"]))?;
+    tiers.check("fmt", cargo().args(["fmt", "--manifest-path=tests/fuzz/Cargo.toml", "--check"]))?;
     tiers.check("clippy", &mut clippy()?)?;
     tiers.check("clippy", &mut bpf_clippy()?)?;
     let binary = dist()?;
     tiers.cargo_test("unit", &binary, &["--workspace", "--exclude=probes-ebpf", "--lib", "--bins"])?;
     tiers.cargo_test("golden", &binary, &["--package=netbcc-tests", "--test=golden"])?;
     tiers.cargo_test("cli", &binary, &["--package=netbcc-tests", "--test=cli"])?;
-    match kernel_tests(Arch::HERE)? {
+    let tests = kernel_tests(Arch::HERE)?;
+    match &tests {
         None => tiers.report.failed(HERE, "kernel tests", "they do not compile"),
-        Some(tests) => {
-            tiers.here(&binary, &tests)?;
-            match no_guests {
-                Some(why) => (1..).zip(LINES).for_each(|(column, _)| tiers.no_tier(column, &why)),
-                None => tiers.guests(1, &LINES, Extent::All, &binary, &tests),
-            }
-        }
+        Some(tests) => tiers.here(&binary, tests)?,
+    }
+    // Not beside the tests here: what they flood is measured against the other processor.
+    let targets = tiers.fuzz_targets()?;
+    let seconds = options.fuzz_seconds.unwrap_or(FUZZ_SECONDS);
+    let fuzzed = thread::spawn(move || fuzz_all(&targets, seconds));
+    match (tests, no_guests) {
+        (None, _) => {}
+        (_, Some(why)) => (1..).zip(LINES).for_each(|(column, _)| tiers.no_tier(column, &why)),
+        (Some(tests), None) => tiers.guests(1, &LINES, Extent::All, &binary, &tests),
     }
     if !arm64.is_empty() {
         let binary = dist_for(Arch::Aarch64)?;
@@ -120,6 +133,7 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
             Some(tests) => tiers.guests(first, arm64, extent, &binary, &tests),
         }
     }
+    tiers.fuzzed(fuzzed.join().map_err(|_| anyhow::anyhow!("what runs the fuzz targets panicked"))?);
     print!("\n{}", tiers.report.text());
     if let Some(filter) = &options.filter
         && tiers.seen == 0
@@ -250,9 +264,56 @@ impl Run {
         }
     }
 
+    /// The fuzz targets that the filter leaves, which are called `fuzz::NAME`.
+    fn fuzz_targets(&self) -> Result<Vec<String>> {
+        let mut targets = fuzz::targets()?;
+        targets.retain(|name| {
+            self.filter.as_ref().is_none_or(|filter| format!("fuzz::{name}").contains(filter))
+        });
+        Ok(targets)
+    }
+
+    fn fuzzed(&mut self, outcomes: Result<Vec<(String, Outcome)>>) {
+        match outcomes {
+            Err(why) => self.report.failed(HERE, "fuzz", &format!("{why:#}").replace('\n', " ")),
+            Ok(outcomes) => {
+                for (name, outcome) in outcomes {
+                    self.seen += 1;
+                    match outcome {
+                        Outcome::Clean { .. } => self.report.passed(HERE, "fuzz"),
+                        Outcome::Crash { what } => {
+                            self.report.failed(HERE, "fuzz", &format!("{name}: {what}"));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     fn no_tier(&mut self, column: usize, why: &str) {
         self.report.skipped(column, "kernel tests", "the whole tier", why);
     }
+}
+
+/// Builds and runs fuzz targets, one after the other.
+fn fuzz_all(targets: &[String], seconds: u32) -> Result<Vec<(String, Outcome)>> {
+    if targets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let programs = fuzz::build()?;
+    targets
+        .iter()
+        .map(|name| {
+            let outcome = fuzz::run_one(&programs, name, seconds)?;
+            match &outcome {
+                Outcome::Clean { runs } => {
+                    say(&format!("fuzz::{name}: {runs} runs in {seconds} s, no crash"));
+                }
+                Outcome::Crash { what } => say(&format!("fuzz::{name}: CRASH: {what}")),
+            }
+            Ok((name.clone(), outcome))
+        })
+        .collect()
 }
 
 /// Runs a harness, shows what it prints as it comes, and counts.
@@ -368,7 +429,10 @@ mod tests {
     fn one_filter_and_no_unknown_option() {
         let parse = |words: &[&str]| Options::parse(&words.iter().map(OsString::from).collect::<Vec<_>>());
         let options = parse(&["tcplife", "--no-vm"]).expect("fits");
-        assert_eq!(options, Options { filter: Some("tcplife".to_owned()), no_vm: true, arm64: None });
+        let expected =
+            Options { filter: Some("tcplife".to_owned()), no_vm: true, arm64: None, fuzz_seconds: None };
+        assert_eq!(options, expected);
+        assert_eq!(parse(&["--fuzz-seconds", "60"]).expect("fits").fuzz_seconds, Some(60));
         assert!(parse(&["a", "b"]).is_err());
         assert!(parse(&["--vm"]).is_err());
         assert_eq!(parse(&["--arm64"]).expect("fits").arm64, Some(Extent::Smoke));

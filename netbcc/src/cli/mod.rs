@@ -107,6 +107,24 @@ fn parse_args(mut command: Command, args: Vec<OsString>) -> Result<Option<ArgMat
     }
 }
 
+/// For the fuzz targets.
+#[cfg(feature = "fuzzing")]
+pub(crate) mod doors {
+    use super::{Entry, OsString, Result, once, parse};
+
+    pub(crate) fn schema(entry: &Entry) -> Result<String> {
+        super::schema::of_tool(entry)
+    }
+
+    /// As `parse_args`, but what was asked for is not printed.
+    pub(crate) fn refusal(entry: &Entry, words: Vec<OsString>) -> Option<String> {
+        let mut command = (entry.command)();
+        let words = once(OsString::from(entry.spec.name)).chain(words);
+        let err = command.try_get_matches_from_mut(words).err().filter(clap::Error::use_stderr)?;
+        Some(parse::one_line(&err, &command))
+    }
+}
+
 fn print(text: impl std::fmt::Display) -> Result<()> {
     let mut out = Out::stdout()?;
     out.raw().extend_from_slice(text.to_string().as_bytes());

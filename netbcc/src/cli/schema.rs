@@ -18,7 +18,7 @@ pub(super) fn print(args: Vec<OsString>, tools: &'static [Entry]) -> Result<()> 
 }
 
 /// JSON Schema 2020-12, with `x-otel` where OpenTelemetry has a name for a field.
-fn of_tool(entry: &Entry) -> Result<String> {
+pub(crate) fn of_tool(entry: &Entry) -> Result<String> {
     let spec = entry.spec;
     let kinds = (entry.rows)()?;
     let body = match &kinds[..] {

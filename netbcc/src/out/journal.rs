@@ -38,7 +38,7 @@ impl Journal {
         Self::at(std::env::var_os("NETBCC_JOURNAL_SOCKET").unwrap_or_else(|| SOCKET.into()))
     }
 
-    fn at(path: OsString) -> Result<Self> {
+    pub(crate) fn at(path: OsString) -> Result<Self> {
         let there = || format!("the systemd journal ({})", path.display());
         UnixDatagram::unbound().and_then(|probe| probe.connect(&path)).with_context(there)?;
         // Not connected: journald may be restarted while we run.

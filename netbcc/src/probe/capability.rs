@@ -44,7 +44,7 @@ pub(super) fn lacks(names: &[&str]) -> String {
     format!("{} {} missing", names.join(" and "), if names.len() == 1 { "is" } else { "are" })
 }
 
-fn effective(status: &str) -> Option<u64> {
+pub(crate) fn effective(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     u64::from_str_radix(line.trim(), 16).ok()
 }

@@ -116,6 +116,17 @@ fn whole(bytes: &[u8], mut pass: Pass, wanted: &Wanted) -> Result<Kernel> {
     })
 }
 
+/// What both ways of reading make of the same bytes.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn both(bytes: &[u8], file: &File, wanted: &Wanted) -> [Result<Kernel>; 2] {
+    let in_pieces = || {
+        let mut pass = Pass::new(Names::new(wanted));
+        let header = streamed(file, &mut pass)?;
+        pass.finish(wanted, |at| header.string_of(file, at))
+    };
+    [whole(bytes, Pass::new(Names::new(wanted)), wanted), in_pieces()]
+}
+
 /// The string at the start of `bytes`, up to its NUL.
 fn string_at_start(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());

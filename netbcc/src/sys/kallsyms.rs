@@ -22,7 +22,7 @@ const FAR: u64 = 1 << 20;
 const CHUNK: usize = 64 << 10;
 
 /// What a pass tells of addresses: `name+0x12`, or nothing.
-type Named = Vec<(u64, Option<String>)>;
+pub(crate) type Named = Vec<(u64, Option<String>)>;
 
 /// Asks for names, and remembers them.
 pub struct Names {
@@ -125,7 +125,7 @@ impl Names {
 }
 
 /// Names addresses by the table that `lines` reads.
-fn name_all(mut lines: impl Read, mut addresses: Vec<u64>) -> io::Result<Named> {
+pub(crate) fn name_all(mut lines: impl Read, mut addresses: Vec<u64>) -> io::Result<Named> {
     addresses.sort_unstable();
     addresses.dedup();
     // Per address: the nearest symbol that was seen right before it, and no other address in between.

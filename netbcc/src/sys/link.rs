@@ -144,7 +144,7 @@ fn is_there(index: u32) -> Result<bool> {
 
 /// Whether one of the messages (`struct nlmsghdr` and `struct ifinfomsg`) says that `index` is gone. One may be cut at
 /// the end, which is behind what counts.
-fn tells_departure(mut messages: &[u8], index: u32) -> bool {
+pub(crate) fn tells_departure(mut messages: &[u8], index: u32) -> bool {
     const HEADER: usize = 16;
     while let Some(message) = messages.first_chunk::<{ HEADER + 16 }>() {
         let word = |at: usize| u32::from_ne_bytes([0, 1, 2, 3].map(|nth| message[at + nth]));

@@ -15,7 +15,7 @@ pub fn lockdown() -> Option<String> {
 }
 
 /// The bracketed word: `[none] integrity confidentiality`.
-fn chosen(modes: &str) -> Option<&str> {
+pub(crate) fn chosen(modes: &str) -> Option<&str> {
     modes.split_once('[')?.1.split_once(']').map(|(mode, _)| mode)
 }
 
@@ -30,7 +30,7 @@ pub fn memory() -> Option<(u64, u64)> {
     Some((kilobytes(&text, "MemTotal:")?, kilobytes(&text, "MemAvailable:")?))
 }
 
-fn kilobytes(text: &str, name: &str) -> Option<u64> {
+pub(crate) fn kilobytes(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }

@@ -412,6 +412,23 @@ fn trie(subnets: &[Subnet]) -> Vec<(Prefix, usize)> {
     trie
 }
 
+/// The list as its labels, and the trie as the places of its prefixes.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn parsed(list: &str) -> Result<Vec<ParsedSubnet>> {
+    let subnets = subnets(list)?;
+    let trie = trie(&subnets);
+    let has_place = |nth| trie.iter().any(|(_, place)| *place == nth);
+    let parsed = subnets.iter().enumerate().map(|(nth, subnet)| {
+        let Prefix { v6, bits, len } = subnet.prefix;
+        (subnet.label.clone(), v6, bits, len, has_place(nth))
+    });
+    Ok(parsed.collect())
+}
+
+/// Label, whether it is IPv6, bits from the highest on, how many, and whether any address comes to it first.
+#[cfg(feature = "fuzzing")]
+pub(crate) type ParsedSubnet = (String, bool, u128, u32, bool);
+
 /// The list, for those who want to know.
 fn say_subnets(cx: &Ctx, subnets: &[Subnet], trie: &[(Prefix, usize)]) {
     if !cx.verbose {

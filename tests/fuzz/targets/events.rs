@@ -1,0 +1,197 @@
+//! Events of every tool, with any bytes in them: each gives one harmless line of text, a record of CSV with all its
+//! fields, and a JSON object that is what the tool's schema says.
+#![no_main]
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use clap::FromArgMatches as _;
+use libfuzzer_sys::fuzz_target;
+use netbcc::out::{Format, Table};
+use netbcc::tool::Tool;
+use netbcc::tools::netqtop::{self, Netqtop};
+use netbcc::tools::softirqs::{self, Softirqs};
+use netbcc::tools::solisten::{self, Solisten};
+use netbcc::tools::tcpaccept::{self, Tcpaccept};
+use netbcc::tools::tcpconnect::{self, Tcpconnect};
+use netbcc::tools::tcpconnlat::{self, Tcpconnlat};
+use netbcc::tools::tcpdrop::{self, Tcpdrop};
+use netbcc::tools::tcplife::{self, Tcplife};
+use netbcc::tools::tcpretrans::{self, Tcpretrans};
+use netbcc::tools::tcpstates::{self, Tcpstates};
+use netbcc::tools::tcpsubnet::{self, Tcpsubnet};
+use netbcc::tools::tcptop::{self, Tcptop};
+use netbcc::tools::tcptracer::{self, Tcptracer};
+use netbcc::{cli, fuzzing, registry};
+use netbcc_common::addr::AF_INET6;
+use netbcc_fuzz::{is_harmless, printed, records, take, take_some};
+use netbcc_tests::schema::Schema;
+use zerocopy::FromBytes;
+
+/// Prints a row made of bytes, in a form of a tool.
+type Print = Box<dyn Fn(&mut &[u8]) -> String>;
+
+struct Form {
+    tool: &'static str,
+    format: Format,
+    print: Print,
+}
+
+/// The options of this command line.
+fn options<T: Tool>(args: &str) -> T::Args {
+    let words = std::iter::once(T::SPEC.name).chain(args.split_whitespace());
+    let matches = cli::command::<T>().try_get_matches_from(words).unwrap_or_else(|e| panic!("{args}: {e}"));
+    T::Args::from_arg_matches(&matches).expect("what was parsed can be taken")
+}
+
+fn format(args: &str) -> Format {
+    let words: Vec<&str> = args.split(' ').collect();
+    match () {
+        () if words.contains(&"--json") => Format::Json,
+        () if words.contains(&"--csv") => Format::Csv,
+        () => Format::Text,
+    }
+}
+
+/// A form for each of these command lines.
+fn forms<T: Tool, R: 'static>(
+    lines: &[&str],
+    table: fn(&T::Args) -> Table<R>,
+    row: fn(&T::Args, &mut &[u8]) -> Option<(u64, R)>,
+) -> Vec<Form> {
+    let form = |args: &&str| {
+        let (options, format) = (options::<T>(args), format(args));
+        let table = table(&options);
+        let print = move |data: &mut &[u8]| match row(&options, data) {
+            Some((ts_ns, row)) => printed(format, &table, ts_ns, &row),
+            None => String::new(),
+        };
+        Form { tool: T::SPEC.name, format, print: Box::new(print) }
+    };
+    lines.iter().map(form).collect()
+}
+
+/// What the kernel side sends, of any bytes.
+fn event<E: FromBytes>(data: &mut &[u8]) -> Option<E> {
+    let mut bytes = vec![0; size_of::<E>()];
+    let (now, rest) = data.split_at(data.len().min(bytes.len()));
+    bytes[..now.len()].copy_from_slice(now);
+    *data = rest;
+    E::read_from_bytes(&bytes).ok()
+}
+
+/// The same for tools that print it as it is.
+macro_rules! plain {
+    ($tool:ident, $module:ident, $lines:expr) => {
+        forms::<$tool, netbcc_common::$module::Event>($lines, $module::table, |_, data| {
+            let event = event::<netbcc_common::$module::Event>(data)?;
+            Some((event.ts_ns, event))
+        })
+    };
+}
+
+fn all() -> Vec<Form> {
+    let mut all = [
+        plain!(Tcplife, tcplife, &["", "-wtT", "--csv", "--csv -tT", "--json"]),
+        plain!(Tcpstates, tcpstates, &["", "-wtT", "--csv", "--csv -tTw", "--json -t"]),
+        plain!(Tcpaccept, tcpaccept, &["-tT", "--json"]),
+        plain!(Tcpconnlat, tcpconnlat, &["-tL", "--json"]),
+        plain!(Tcptracer, tcptracer, &["-t", "-tvU", "--json"]),
+        plain!(Solisten, solisten, &["-t --show-netns", "--json"]),
+    ]
+    .into_iter()
+    .flatten()
+    .collect::<Vec<_>>();
+    all.extend(forms::<Tcpconnect, _>(&["", "-tULd", "--json -d -L"], tcpconnect::table, |_, data| {
+        let query = take_some(data).to_vec();
+        let event = event::<netbcc_common::tcpconnect::Event>(data)?;
+        Some((event.ts_ns, tcpconnect::Row { event, query }))
+    }));
+    all.extend(forms::<Tcpconnect, _>(&["-c", "-cs", "-cs --json"], tcpconnect::count_table, |_, data| {
+        let connects = u64::from_ne_bytes(take(data));
+        Some((connects, tcpconnect::Count { flow: event(data)?, connects }))
+    }));
+    all.extend(forms::<Tcpretrans, _>(
+        &["-s -l", "--failed", "--json --failed"],
+        tcpretrans::table,
+        |_, data| {
+            let event = event::<netbcc_common::tcpretrans::Event>(data)?;
+            Some((event.ts_ns, event.into()))
+        },
+    ));
+    all.extend(forms::<Tcpretrans, _>(&["-c", "-c --json"], tcpretrans::count_table, |_, data| {
+        let retransmits = u64::from_ne_bytes(take(data));
+        Some((retransmits, tcpretrans::Count { flow: event(data)?, retransmits }))
+    }));
+    all.extend(forms::<Tcpdrop, _>(&["", "--json"], tcpdrop::table, |_, data| {
+        let text = |data: &mut &[u8]| String::from_utf8_lossy(take_some(data)).into_owned();
+        let reason = text(data);
+        let frames = vec![text(data), text(data)];
+        let event = event::<netbcc_common::tcpdrop::Event>(data)?;
+        let stack = Rc::new(tcpdrop::Functions::new(frames));
+        Some((event.ts_ns, tcpdrop::Row::new(event, reason.into(), stack)))
+    }));
+    // A table is of one family; so are its rows.
+    all.extend(forms::<Tcptop, _>(
+        &["", "--json"],
+        |args| tcptop::table(args, true),
+        |_, data| {
+            let mut key = event::<netbcc_common::tcptop::Key>(data)?;
+            key.tuple.family = AF_INET6;
+            Some((u64::from_ne_bytes(take(data)), tcptop::Row { key, sum: event(data)? }))
+        },
+    ));
+    all.extend(forms::<Tcpsubnet, _>(&["-f b", "-f M", "--json -f k"], tcpsubnet::table, |args, data| {
+        let bytes = u64::from_ne_bytes(take(data));
+        Some((bytes, args.row(&String::from_utf8_lossy(take_some(data)), bytes)))
+    }));
+    all.extend(forms::<Netqtop, _>(&["-n lo", "-n lo -t", "-n lo --json"], netqtop::table, |_, data| {
+        let [direction, queue] = take(data);
+        let row = netqtop::Row {
+            direction: if direction == 0 { netqtop::Direction::Tx } else { netqtop::Direction::Rx },
+            queue: (queue != 0).then(|| u64::from_ne_bytes(take(data))),
+            bytes: u64::from_ne_bytes(take(data)),
+            // Six of them are added up; a count that large would take centuries.
+            packets: std::array::from_fn(|_| u64::from_ne_bytes(take(data)) >> 3),
+            interval: f64::from(u32::from_ne_bytes(take(data)).max(1)) / 1000.0,
+        };
+        Some((row.bytes, row))
+    }));
+    all.extend(forms::<Softirqs, _>(&["", "-N", "-C", "--json"], softirqs::table, |_, data| {
+        let [vector] = take(data);
+        let (time_ns, count) = (u64::from_ne_bytes(take(data)), u64::from_ne_bytes(take(data)));
+        Some((time_ns, softirqs::Total { vector: vector.into(), time_ns, count }))
+    }));
+    all
+}
+
+thread_local! {
+    static FORMS: Vec<Form> = all();
+    static SCHEMAS: HashMap<&'static str, Schema> = registry::TOOLS
+        .iter()
+        .map(|entry| {
+            (entry.spec.name, Schema::parse(&fuzzing::schema(entry).expect("it has one")))
+        })
+        .collect();
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&form, mut rest)) = data.split_first() else { return };
+    FORMS.with(|forms| {
+        let form = &forms[usize::from(form) % forms.len()];
+        let text = (form.print)(&mut rest);
+        match form.format {
+            Format::Text => is_harmless(&text, 2),
+            Format::Csv => {
+                is_harmless(&text, 2);
+                assert_eq!(records(&text).len(), 2, "{text:?}");
+            }
+            Format::Json => {
+                is_harmless(&text, 1);
+                if let Err(why) = SCHEMAS.with(|schemas| schemas[form.tool].check(text.trim_end())) {
+                    panic!("{}: {why}: {text:?}", form.tool);
+                }
+            }
+        }
+    });
+});
