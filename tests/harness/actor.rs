@@ -18,6 +18,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, connect,
     getpeername, getsockname, listen, recvmsg, sendmsg, sendto, setsockopt, socket, sockopt,
@@ -171,7 +172,10 @@ impl Actor {
             }
             ["close", id] => self.take(number(id)).map(drop).and_then(|()| done()),
             ["abort", id] => self.abort(number(id)),
-            ["churn", to, times, threads] => churn(address(to), size(times), size(threads)),
+            ["churn", to, times, threads] => churn(address(to), size(times), size(threads), false),
+            ["churn", to, times, threads, "reset"] => churn(address(to), size(times), size(threads), true),
+            ["time-out", to, count] => time_out(address(to), size(count)),
+            ["listens", at, times] => listens(address(at), size(times)),
             ["udp-connect", to] => udp_connect(address(to)),
             ["dns", at, ref message @ ..] => serve_dns(address(at), unhex(&message.concat())),
             ["resolve", server, query, how] => resolve(address(server), &unhex(query), how),
@@ -469,12 +473,22 @@ fn wait_for(socket: &OwnedFd, what: PollFlags) -> Answer {
     }
 }
 
-fn churn(to: SocketAddr, times: usize, threads: usize) -> Answer {
+/// Connects and closes, by a RST if `reset`.
+fn churn(to: SocketAddr, times: usize, threads: usize, reset: bool) -> Answer {
     let worker = |times: usize| {
         let (mut accepted, mut refused) = (0, 0);
         for _ in 0..times {
             match TcpStream::connect(to) {
-                Ok(_closed_at_once) => accepted += 1,
+                Ok(closed_at_once) => {
+                    if reset {
+                        setsockopt(
+                            &closed_at_once,
+                            sockopt::Linger,
+                            &libc::linger { l_onoff: 1, l_linger: 0 },
+                        )?;
+                    }
+                    accepted += 1;
+                }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => refused += 1,
                 Err(error) => return Err(error),
             }
@@ -493,6 +507,36 @@ fn churn(to: SocketAddr, times: usize, threads: usize) -> Answer {
         refused += r;
     }
     Ok(format!("{accepted} {refused}"))
+}
+
+/// Opens so many connections at once to where nobody answers, and waits until all have given up.
+fn time_out(to: SocketAddr, count: usize) -> Answer {
+    let (_soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    let mut sockets = Vec::new();
+    for _ in 0..count {
+        let socket = stream(to, false)?;
+        TcpStream::from(socket.try_clone()?).set_nonblocking(true)?;
+        match connect(socket.as_raw_fd(), &SockaddrStorage::from(to)) {
+            Err(Errno::EINPROGRESS) => sockets.push(socket),
+            outcome => return Err(Failure(format!("{outcome:?}"))),
+        }
+    }
+    for socket in &sockets {
+        wait_for(socket, PollFlags::POLLOUT)?;
+    }
+    done()
+}
+
+/// Binds, listens and closes so many times.
+fn listens(at: SocketAddr, times: usize) -> Answer {
+    for _ in 0..times {
+        let socket = stream(at, false)?;
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(at))?;
+        listen(&socket, Backlog::new(1)?)?;
+    }
+    done()
 }
 
 fn udp_connect(to: SocketAddr) -> Answer {

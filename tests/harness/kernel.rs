@@ -223,7 +223,8 @@ enum Verdict {
 /// What is to be said about trials. Not while they run: the harness prints its own lines in pieces.
 static NOTES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-fn note(line: String) {
+/// Keeps a line for the end.
+pub fn note(line: String) {
     NOTES.lock().unwrap_or_else(PoisonError::into_inner).push(line);
 }
 

@@ -251,6 +251,21 @@ impl Peer {
         (accepted.parse().expect("a number"), refused.parse().expect("a number"))
     }
 
+    /// The same, closing by a RST.
+    pub fn churn_resets(&self, to: SocketAddr, times: usize) {
+        assert_eq!(self.order(&format!("churn {to} {times} 1 reset")), format!("{times} 0"));
+    }
+
+    /// Opens so many connections at once to where nobody answers, and waits until all have given up.
+    pub fn time_out(&self, to: SocketAddr, count: usize) {
+        self.order(&format!("time-out {to} {count}"));
+    }
+
+    /// Binds to this address, listens and closes so many times.
+    pub fn listens(&self, at: SocketAddr, times: usize) {
+        self.order(&format!("listens {at} {times}"));
+    }
+
     /// Answers every DNS query on `address` with this message (under the query's id).
     pub fn serve_dns(&self, address: SocketAddr, message: &[u8]) {
         self.spoilt.set(true);

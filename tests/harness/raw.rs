@@ -19,7 +19,10 @@ const MAP_CREATE: libc::c_long = 0;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
 const OBJ_PIN: libc::c_long = 6;
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
+const MAP_GET_FD_BY_ID: libc::c_long = 14;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const MAP_GET_NEXT_KEY: libc::c_long = 4;
+const LINK_GET_FD_BY_ID: libc::c_long = 30;
 
 /// `union bpf_attr`, as words; the kernel wants the tail that a command does not use to be zero.
 type Attr = [u64; 16];
@@ -87,9 +90,59 @@ impl Map {
 
 /// Whether the kernel still holds the program with this id.
 pub fn program_exists(id: u32) -> io::Result<bool> {
+    exists(PROG_GET_FD_BY_ID, id)
+}
+
+/// Whether the kernel still holds the map with this id.
+pub fn map_exists(id: u32) -> io::Result<bool> {
+    exists(MAP_GET_FD_BY_ID, id)
+}
+
+/// Whether the kernel still holds the link with this id.
+pub fn link_exists(id: u32) -> io::Result<bool> {
+    exists(LINK_GET_FD_BY_ID, id)
+}
+
+/// Name of a map, and how many entries it has; none if it is not of the hash kind, whose entries come and go.
+pub fn map_entries(id: u32) -> io::Result<Option<(String, usize)>> {
+    /// `BPF_MAP_TYPE_HASH`, `PERCPU_HASH`, `LRU_HASH`, `LRU_PERCPU_HASH`.
+    const HASHES: [u32; 4] = [1, 5, 9, 10];
     let mut attr = Attr::default();
     attr[0] = u64::from(id);
-    match bpf_fd(PROG_GET_FD_BY_ID, &attr) {
+    let map = bpf_fd(MAP_GET_FD_BY_ID, &attr)?;
+    // `struct bpf_map_info`: type, id, sizes of key and value, entries at most, flags, name.
+    let mut info = [0_u64; 11];
+    let mut attr = Attr::default();
+    attr[0] = pair(number(&map), u32::try_from(size_of_val(&info)).map_err(io::Error::other)?);
+    attr[1] = info.as_mut_ptr().expose_provenance() as u64;
+    bpf(OBJ_GET_INFO_BY_FD, &attr)?;
+    let (kind, key_bytes) = (info[0] as u32, info[1] as u32 as usize);
+    if !HASHES.contains(&kind) {
+        return Ok(None);
+    }
+    let name: Vec<u8> =
+        info[3..5].iter().flat_map(|word| word.to_ne_bytes()).take_while(|&byte| byte != 0).collect();
+    let (mut key, mut count) = (vec![0_u8; key_bytes], 0);
+    let mut last: Option<Vec<u8>> = None;
+    loop {
+        let mut attr = Attr::default();
+        attr[0] = u64::from(number(&map));
+        attr[1] = last.as_ref().map_or(0, |last| last.as_ptr().expose_provenance() as u64);
+        attr[2] = key.as_mut_ptr().expose_provenance() as u64;
+        match bpf(MAP_GET_NEXT_KEY, &attr) {
+            Ok(_) => count += 1,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => break,
+            Err(error) => return Err(error),
+        }
+        last = Some(key.clone());
+    }
+    Ok(Some((String::from_utf8_lossy(&name).into_owned(), count)))
+}
+
+fn exists(get: libc::c_long, id: u32) -> io::Result<bool> {
+    let mut attr = Attr::default();
+    attr[0] = u64::from(id);
+    match bpf_fd(get, &attr) {
         Ok(_held) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         Err(error) => Err(error),

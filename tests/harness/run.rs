@@ -91,6 +91,7 @@ pub struct Launch {
     rung: Rung,
     user: Option<u32>,
     stdout: Option<Stdio>,
+    stderr: Option<Stdio>,
     env: Vec<(&'static str, String)>,
 }
 
@@ -98,7 +99,15 @@ impl Launch {
     /// `netbcc TOOL ARGS`, the arguments separated by blanks.
     pub fn new(tool: &str, args: &str) -> Self {
         let args = std::iter::once(tool).chain(args.split_whitespace()).map(Into::into).collect();
-        Self { program: binary(), args, rung: Rung::Any, user: None, stdout: None, env: Vec::new() }
+        Self {
+            program: binary(),
+            args,
+            rung: Rung::Any,
+            user: None,
+            stdout: None,
+            stderr: None,
+            env: Vec::new(),
+        }
     }
 
     /// Another copy of the binary.
@@ -131,6 +140,12 @@ impl Launch {
         self
     }
 
+    /// Sends stderr somewhere else than to the test.
+    pub fn stderr(mut self, to: impl Into<Stdio>) -> Self {
+        self.stderr = Some(to.into());
+        self
+    }
+
     fn describe(&self) -> String {
         let force = if self.rung == Rung::Any {
             String::new()
@@ -147,7 +162,7 @@ impl Launch {
         let has_rows = self.args[0] != "doctor" && self.args.iter().any(|arg| arg == "--json");
         let schema = has_rows.then(|| Schema::of(&self.args[0]));
         let mut command = Command::new(&self.program);
-        command.args(&self.args).stdin(Stdio::null()).stderr(Stdio::piped());
+        command.args(&self.args).stdin(Stdio::null()).stderr(self.stderr.unwrap_or_else(Stdio::piped));
         command.stdout(self.stdout.unwrap_or_else(Stdio::piped));
         // Each machine has its own settings; these are the tests'.
         for name in ["NETBCC_LOG", "NETBCC_ATTACH", "COLUMNS"] {
@@ -414,17 +429,43 @@ impl Ended {
     /// An event that was lost may or may not have cost a row. Where the tool says that the kernel does not count the
     /// kprobe runs that it skips, up to one row in twenty may be missing; on an emulated processor one in a hundred is.
     pub fn accounts_for(&self, seen: usize, all: usize) -> &Self {
-        let number = |line: &str| {
-            line.split(|c: char| !c.is_ascii_digit()).find_map(|word| word.parse::<usize>().ok())
-        };
-        let told = |line: &&str| line.contains(": lost ") || line.contains(": the kernel skipped ");
-        let told: usize = self.stderr.lines().filter(told).filter_map(number).sum();
+        let told = self.lost() + self.skipped();
         let untold =
             if self.stderr.contains("does not count the kprobe runs it skips") { all / 20 } else { 0 };
         if seen > all || all - seen > told + untold {
             self.fail(&format!("{seen} of {all} rows seen, {told} told as lost"));
         }
         self
+    }
+
+    /// How many events it says that it lost.
+    pub fn lost(&self) -> usize {
+        self.number_after("lost ")
+    }
+
+    /// How many runs of its programs it says that the kernel skipped.
+    pub fn skipped(&self) -> usize {
+        self.number_after("the kernel skipped ")
+    }
+
+    /// The number behind these words, where a line or a sentence begins with them; 0 if none does.
+    fn number_after(&self, words: &str) -> usize {
+        let sentences = self.stderr.lines().flat_map(|line| line.split([':', ';']));
+        let numbers = sentences.filter_map(|sentence| {
+            sentence.trim_start().strip_prefix(words)?.split(' ').next()?.parse::<usize>().ok()
+        });
+        numbers.sum()
+    }
+
+    /// Insists that every event is a row or was told as lost, exactly. A run that the kernel skipped was of an event
+    /// that may or may not have made a row, so where there are such the sum is a bound.
+    pub fn adds_up(&self, seen: usize, all: usize) -> &Self {
+        let (lost, skipped) = (self.lost(), self.skipped());
+        let exact = skipped == 0 && !self.stderr.contains("does not count the kprobe runs it skips");
+        if seen + lost > all || exact && seen + lost != all {
+            self.fail(&format!("{seen} rows + {lost} lost of {all}"));
+        }
+        self.accounts_for(seen, all)
     }
 
     /// Everything on stderr but how many probe runs the kernel skipped, which no test decides.
@@ -680,6 +721,26 @@ impl<'n> Run<'n> {
         Rows { rows: rows.ours.iter().map(row).collect(), report }
     }
 
+    /// Stops it in the middle of whatever it does, until [`Run::resume`].
+    pub fn suspend(&self) {
+        kill(self.started.pid(), Signal::SIGSTOP).expect("it runs");
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        kill(self.started.pid(), Signal::SIGCONT).expect("it is there");
+    }
+
+    /// How long it was ready to run and another had its processor, in all.
+    pub fn waited_for_cpu(&self) -> Duration {
+        let path = format!("/proc/{}/schedstat", self.pid());
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.split_whitespace()
+            .nth(1)
+            .and_then(|ns| ns.parse().ok())
+            .map_or(Duration::MAX, Duration::from_nanos)
+    }
+
     /// Ctrl-C; waits for the end.
     pub fn stop(self) -> Ended {
         self.signal(Signal::SIGINT)
@@ -717,11 +778,25 @@ impl std::fmt::Debug for Run<'_> {
 
 /// The programs that a process holds, by kernel id.
 pub fn programs_of(pid: u32) -> Vec<u32> {
+    ids_of(pid, "prog_id:")
+}
+
+/// The maps that a process holds, by kernel id.
+pub fn maps_of(pid: u32) -> Vec<u32> {
+    ids_of(pid, "map_id:")
+}
+
+/// The links that a process holds, by kernel id.
+pub fn links_of(pid: u32) -> Vec<u32> {
+    ids_of(pid, "link_id:")
+}
+
+fn ids_of(pid: u32, what: &str) -> Vec<u32> {
     let Ok(infos) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return vec![] };
     let mut ids: Vec<u32> = infos
         .filter_map(|info| File::open(info.ok()?.path()).ok())
         .flat_map(|info| BufReader::new(info).lines().map_while(Result::ok))
-        .filter_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok())
+        .filter_map(|line| line.strip_prefix(what)?.trim().parse().ok())
         .collect();
     ids.sort_unstable();
     ids.dedup();

@@ -12,6 +12,7 @@ use netbcc_tests::run::binary;
 
 mod doctor;
 mod engine;
+mod flood;
 mod netqtop;
 mod power;
 mod softirqs;
@@ -26,6 +27,7 @@ mod tcpstates;
 mod tcpsubnet;
 mod tcptop;
 mod tcptracer;
+mod terminal;
 mod verifier;
 
 fn main() -> ExitCode {
@@ -49,8 +51,10 @@ fn main() -> ExitCode {
     let all: Vec<Trial> = [
         trials("doctor", &[Rung::Any], doctor::CHECKS),
         trials("engine", &[Rung::Any], engine::CHECKS),
+        trials("flood", &[Rung::Any], flood::ANY),
         trials("netqtop", &[Rung::Any], netqtop::ANY),
         trials("netqtop", &[Rung::Tracepoint, Rung::RawTp], netqtop::CHECKS),
+        trials("terminal", &[Rung::Any], terminal::CHECKS),
         trials("verifier", &[Rung::Any], verifier::CHECKS),
         trials("softirqs", &[Rung::Tracepoint], softirqs::CHECKS),
         trials("softirqs", &[Rung::Any], softirqs::ANY),
@@ -78,6 +82,7 @@ fn main() -> ExitCode {
     ]
     .into_iter()
     .chain(engine::tools().map(|tool| trials(tool, &[Rung::Any], power::CHECKS)))
+    .chain(flood::flooded().map(|tool| trials(tool, &[Rung::Any], flood::CHECKS)))
     .flatten()
     .collect();
     let conclusion = libtest_mimic::run(&args, all);

@@ -1,0 +1,406 @@
+//! The loss ledger of every event tool: what was made is seen or told as lost, exactly; nothing is left behind.
+//!
+//! One table says for each tool which traffic makes its rows and how many. Filters keep everybody else's events out of
+//! the count of losses, which is one for the whole run.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use netbcc_tests::checks;
+use netbcc_tests::kernel::{Case, Check, note};
+use netbcc_tests::net::{END_PORT, Net};
+use netbcc_tests::peer::{How, Listener, Peer};
+use netbcc_tests::raw::{link_exists, map_entries, map_exists, program_exists};
+use netbcc_tests::run::{Ended, Launch, PATIENCE, Run, links_of, maps_of, programs_of};
+use nix::sys::signal::Signal;
+
+use crate::engine::{least, tools};
+
+pub(crate) const CHECKS: &[Check] = checks![
+    at_the_default_ring_nothing_is_lost: alone,
+    a_full_ring_tells_exactly_what_it_lost: alone,
+    kill_9_in_a_flood_leaves_nothing: alone,
+];
+
+/// Not about one tool.
+pub(crate) const ANY: &[Check] = checks![
+    all_tools_at_once_are_right_after_five_seconds_without_them: alone,
+    two_copies_of_each_tool_say_the_same: alone,
+    many_short_connections_fill_no_map: alone,
+];
+
+/// What makes rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Traffic {
+    /// Connects to where nobody listens.
+    Refused,
+    /// Connects that are accepted, closed and served to their end.
+    Served,
+    /// Sockets that listen and are closed.
+    Listens,
+    /// Opens that nobody answers, with one retransmission each.
+    Silence,
+}
+
+/// A tool, the traffic that makes its rows, and how many rows each operation makes.
+struct Flood {
+    tool: &'static str,
+    traffic: Traffic,
+    rows: usize,
+}
+
+/// Every event tool.
+const FLOODS: &[Flood] = &[
+    Flood { tool: "tcpconnect", traffic: Traffic::Refused, rows: 1 },
+    Flood { tool: "tcpconnlat", traffic: Traffic::Refused, rows: 1 },
+    Flood { tool: "tcplife", traffic: Traffic::Served, rows: 1 },
+    Flood { tool: "tcpstates", traffic: Traffic::Refused, rows: 2 },
+    // Before those whose ends listen.
+    Flood { tool: "solisten", traffic: Traffic::Listens, rows: 1 },
+    Flood { tool: "tcptracer", traffic: Traffic::Served, rows: 2 },
+    Flood { tool: "tcpaccept", traffic: Traffic::Served, rows: 1 },
+    Flood { tool: "tcpretrans", traffic: Traffic::Silence, rows: 1 },
+    Flood { tool: "tcpdrop", traffic: Traffic::Refused, rows: 1 },
+];
+
+/// The tools of the table.
+pub(crate) fn flooded() -> impl Iterator<Item = &'static str> {
+    FLOODS.iter().map(|flood| flood.tool)
+}
+
+/// More operations than this are not made, however fast they are.
+const MOST: usize = 20_000;
+/// How long operations are made.
+const LONG: Duration = Duration::from_millis(800);
+/// How many operations at a time: prime, so that no other number is it by chance.
+const SOME: usize = 503;
+/// Nothing answers there.
+const SILENT: u16 = 83;
+
+/// Who makes the traffic, and where.
+struct Scene<'n> {
+    net: &'n Net,
+    client: &'n Peer,
+    server: &'n Peer,
+    web: &'n Listener<'n>,
+    /// How often this kernel sends the SYN of such an open again.
+    resent: usize,
+}
+
+/// Namespace and processes of a flood.
+fn with_scene(traffic: Traffic, action: impl FnOnce(&Scene<'_>)) {
+    let net = Net::new();
+    // Every connection has a port of its own for as long as TIME_WAIT keeps it.
+    net.near().sysctl("ipv4/ip_local_port_range", "10240 65535");
+    net.near().sysctl("ipv4/tcp_syn_retries", "1");
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v4_of(2, net.port(0)));
+    web.serve();
+    let mut scene = Scene { net: &net, client: &client, server: &server, web: &web, resent: 0 };
+    if traffic == Traffic::Silence {
+        scene.make(traffic, 1);
+        scene.resent = scene.retransmissions();
+    }
+    action(&scene);
+}
+
+impl Scene<'_> {
+    /// Starts a tool of the table that sees this scene only.
+    fn start(&self, flood: &'static Flood, more: &str) -> Run<'_> {
+        let (client, server) = (self.client.pid(), self.server.pid());
+        let options = match flood.tool {
+            // It cannot tell whose they are, but no other test has these ports.
+            "tcpstates" => format!("-D {},{},{END_PORT}", self.net.port(0), self.net.port(1)),
+            "tcpaccept" | "solisten" => format!("-p {server}"),
+            "tcpdrop" => format!("--all --netns-id {}", self.namespace()),
+            // It has no filter; nothing else here sends segments again.
+            "tcpretrans" => String::new(),
+            _ => format!("-p {client}"),
+        };
+        let run = Launch::new(flood.tool, &format!("{options} {more}")).start(self.net);
+        let run = run.ended_by(|| self.end(flood));
+        run.end_rows(self.rows(flood))
+    }
+
+    /// How many rows an operation makes.
+    fn rows(&self, flood: &Flood) -> usize {
+        if flood.traffic == Traffic::Silence { self.resent } else { flood.rows }
+    }
+
+    fn namespace(&self) -> u64 {
+        self.net.near().enter(|| fs::metadata("/proc/thread-self/ns/net").expect("it is there").ino())
+    }
+
+    /// Where nobody listens.
+    fn closed(&self) -> SocketAddr {
+        self.net.v4_of(2, self.net.port(1))
+    }
+
+    /// Does it `count` times.
+    fn make(&self, traffic: Traffic, count: usize) {
+        match traffic {
+            Traffic::Refused => assert_eq!(self.client.churn(self.closed(), count, 1), (0, count)),
+            Traffic::Served => {
+                assert_eq!(self.client.churn(self.web.address(), count, 1), (count, 0));
+                self.web.served(count);
+            }
+            Traffic::Listens => self.server.listens(self.net.v4(81), count),
+            Traffic::Silence => self.client.time_out(self.net.silent(SILENT), count),
+        }
+    }
+
+    /// Segments that the kernel says it sent again in this namespace.
+    fn retransmissions(&self) -> usize {
+        let text =
+            self.net.near().enter(|| fs::read_to_string("/proc/thread-self/net/snmp").expect("there is TCP"));
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+        let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+        let mut found = names.split(' ').zip(values.split(' '));
+        let (_, value) = found.find(|(name, _)| *name == "RetransSegs").expect("it counts them");
+        value.parse().expect("a number")
+    }
+
+    /// As often as it can be done in a while; answers how often that is.
+    fn flood(&self, traffic: Traffic) -> usize {
+        let start = Instant::now();
+        let mut done = 0;
+        // All of these are sent again at once.
+        let again = traffic != Traffic::Silence;
+        while done == 0 || again && done < MOST && start.elapsed() < LONG {
+            self.make(traffic, SOME);
+            done += SOME;
+        }
+        done
+    }
+
+    /// What says that nothing more is to come.
+    fn end(&self, flood: &Flood) {
+        match (flood.tool, flood.traffic) {
+            // One of them knows the client's port only, the other the server's.
+            ("tcpaccept" | "tcptracer", _) => {
+                let listener = self.server.listen(self.net.v4_of(3, END_PORT));
+                let from = How::plain().bound(self.net.v4(END_PORT));
+                let near = self.client.connect_as(listener.address(), &from);
+                // Nothing stays that would keep the ports for itself.
+                listener.accept().abort();
+                near.await_end();
+                near.close();
+                listener.close();
+            }
+            (_, Traffic::Refused | Traffic::Served) => self.client.refused(self.net.v4(END_PORT)),
+            (_, Traffic::Listens) => self.server.listens(self.net.v4(END_PORT), 1),
+            (_, Traffic::Silence) => self.client.time_out(self.net.silent(END_PORT), 1),
+        }
+    }
+}
+
+/// The row of this case's tool.
+fn row_of(case: &Case) -> &'static Flood {
+    FLOODS.iter().find(|flood| flood.tool == case.tool).expect("it is in the table")
+}
+
+/// Ends the tool and insists that its rows and losses are what was made.
+fn adds_up(run: Run<'_>, all: usize) -> (usize, Ended) {
+    run.settle();
+    let seen = run.so_far().len();
+    let ended = run.stop();
+    ended.code(0).adds_up(seen, all);
+    (seen, ended)
+}
+
+/// How long a tool may have to wait for its processor before the ring, which holds this long a flood, may be full.
+const STARVED: Duration = Duration::from_millis(50);
+
+fn at_the_default_ring_nothing_is_lost(case: &Case) {
+    let flood = row_of(case);
+    with_scene(flood.traffic, |scene| {
+        let run = scene.start(flood, "");
+        let before = run.waited_for_cpu();
+        let all = scene.flood(flood.traffic) * scene.rows(flood);
+        let waited = run.waited_for_cpu().saturating_sub(before);
+        let (_, ended) = adds_up(run, all);
+        if ended.lost() > 0 && waited > STARVED {
+            note(format!(
+                "NOTE {}: {} of {all} lost: it had no processor for {waited:?}",
+                case.tool,
+                ended.lost()
+            ));
+        } else if ended.lost() > 0 {
+            ended.fail("the default ring was full");
+        }
+    });
+}
+
+fn a_full_ring_tells_exactly_what_it_lost(case: &Case) {
+    let flood = row_of(case);
+    with_scene(flood.traffic, |scene| {
+        let run = scene.start(flood, "--x-ring-bytes 4096");
+        run.suspend();
+        // More than the ring holds.
+        scene.make(flood.traffic, SOME);
+        run.resume();
+        // It empties the ring before it prints: from now on there is room.
+        run.arrival(1);
+        run.settle();
+        let before = run.so_far().len();
+        // What comes after it is right.
+        let rows = scene.rows(flood);
+        scene.make(flood.traffic, 3);
+        run.settle();
+        assert_eq!(run.so_far().len(), before + 3 * rows, "rows after the ring had room again");
+        let (seen, ended) = adds_up(run, (SOME + 3) * rows);
+        assert!(ended.lost() > 0 && seen < SOME * rows, "{seen} rows fit into 4 KiB");
+    });
+}
+
+fn kill_9_in_a_flood_leaves_nothing(case: &Case) {
+    let flood = row_of(case);
+    with_scene(flood.traffic, |scene| {
+        let run = scene.start(flood, "");
+        let (programs, maps, links) = (programs_of(run.pid()), maps_of(run.pid()), links_of(run.pid()));
+        assert!(
+            !programs.is_empty() && !maps.is_empty() && !links.is_empty(),
+            "{programs:?} {maps:?} {links:?}"
+        );
+        // An order that takes a while, and is not over when the tool dies.
+        let peer = if flood.traffic == Traffic::Listens { scene.server } else { scene.client };
+        match flood.traffic {
+            Traffic::Refused => peer.begin(&format!("churn {} 2003 1", scene.closed())),
+            Traffic::Served => peer.begin(&format!("churn {} 2003 1", scene.web.address())),
+            Traffic::Listens => peer.begin(&format!("listens {} 2003", scene.net.v4(81))),
+            Traffic::Silence => peer.begin(&format!("time-out {} 503", scene.net.silent(SILENT))),
+        }
+        run.arrival(1);
+        run.signal(Signal::SIGKILL);
+        let gone = |exists: fn(u32) -> std::io::Result<bool>, ids: &[u32]| {
+            ids.iter().all(|&id| !exists(id).expect("we may ask"))
+        };
+        let deadline = Instant::now() + PATIENCE;
+        // The kernel frees them in its own time, and tells nobody.
+        while !(gone(program_exists, &programs) && gone(map_exists, &maps) && gone(link_exists, &links)) {
+            assert!(Instant::now() < deadline, "{}: something is still there", case.tool);
+            thread::sleep(Duration::from_millis(5));
+        }
+        peer.end().expect("the traffic goes on to its end");
+    });
+}
+
+fn all_tools_at_once_are_right_after_five_seconds_without_them(_: &Case) {
+    with_scene(Traffic::Served, |scene| {
+        // The samplers run beside them.
+        let event_tools = |tool: &&str| !flooded().any(|other| other == *tool);
+        let samplers: Vec<Run<'_>> =
+            tools().filter(event_tools).map(|tool| Launch::new(tool, least(tool)).start(scene.net)).collect();
+        let runs: Vec<(&Flood, Run<'_>)> =
+            FLOODS.iter().map(|flood| (flood, scene.start(flood, ""))).collect();
+        let start = Instant::now();
+        for (_, run) in &runs {
+            run.suspend();
+        }
+        let kinds = [Traffic::Refused, Traffic::Served, Traffic::Listens];
+        let counts = kinds.map(|traffic| (traffic, scene.flood(traffic)));
+        // The only sleep of its kind: what is tested is that the time itself does no harm.
+        thread::sleep(Duration::from_secs(5).saturating_sub(start.elapsed()));
+        for (_, run) in &runs {
+            run.resume();
+        }
+        for (flood, run) in runs {
+            if flood.traffic == Traffic::Silence {
+                run.stop().code(0);
+                continue;
+            }
+            run.arrival(1);
+            let made =
+                |traffic| counts.iter().find(|(kind, _)| *kind == traffic).map_or(0, |(_, count)| *count);
+            let all = match flood.tool {
+                // These see every kind of connect.
+                "tcpconnect" | "tcpconnlat" | "tcplife" => made(Traffic::Refused) + made(Traffic::Served),
+                // Accepted ones change their state five times at this end.
+                "tcpstates" => 2 * made(Traffic::Refused) + 5 * made(Traffic::Served),
+                _ => flood.rows * made(flood.traffic),
+            };
+            if flood.tool == "tcpdrop" {
+                // What follows a connection that was served is dropped, too, now and then.
+                let port = scene.closed().port().to_string();
+                run.settle();
+                let seen = run.so_far().iter().filter(|row| row.get("DPORT") == port).count();
+                run.stop().code(0).accounts_for(seen, all);
+                continue;
+            }
+            adds_up(run, all);
+        }
+        for run in samplers {
+            run.stop().code(0);
+        }
+    });
+}
+
+fn two_copies_of_each_tool_say_the_same(_: &Case) {
+    for flood in FLOODS {
+        with_scene(flood.traffic, |scene| {
+            let runs = [scene.start(flood, ""), scene.start(flood, "")];
+            let count = if flood.traffic == Traffic::Silence { 3 } else { 101 };
+            scene.make(flood.traffic, count);
+            // Each end is seen by the other, too; so the rows are counted when both are through.
+            runs.iter().for_each(Run::settle);
+            for run in runs {
+                assert_eq!(run.so_far().len(), count * scene.rows(flood), "{}", flood.tool);
+                run.stop().code(0);
+            }
+        });
+    }
+}
+
+/// How many connections `many_short_connections_fill_no_map` makes, if not as many as take a few seconds.
+const CONNECTIONS: &str = "NETBCC_CONNECTIONS";
+
+fn many_short_connections_fill_no_map(_: &Case) {
+    let wanted = std::env::var(CONNECTIONS).ok().map(|text| text.parse::<usize>().expect("a number"));
+    with_scene(Traffic::Served, |scene| {
+        // A port is free again at once: the count may be larger than the range.
+        scene.net.near().sysctl("ipv4/tcp_max_tw_buckets", "0");
+        let runs: Vec<(&str, Run<'_>)> = tools()
+            .map(|tool| {
+                (tool, Launch::new(tool, least(tool)).stdout(std::process::Stdio::null()).start(scene.net))
+            })
+            .collect();
+        let entries = |run: &Run<'_>| -> Vec<(String, usize)> {
+            let maps = maps_of(run.pid()).into_iter();
+            maps.filter_map(|id| map_entries(id).expect("we may ask")).collect()
+        };
+        let start = Instant::now();
+        let mut done = 0;
+        while match wanted {
+            Some(wanted) => done < wanted,
+            None => done == 0 || done < 50_000 && start.elapsed() < Duration::from_secs(3),
+        } {
+            scene.make(Traffic::Refused, SOME);
+            scene.make(Traffic::Served, SOME);
+            scene.client.churn_resets(scene.web.address(), SOME);
+            scene.web.served(SOME);
+            done += 3 * SOME;
+        }
+        scene.make(Traffic::Silence, SOME);
+        done += SOME;
+        let took = start.elapsed();
+        let mut report = String::new();
+        for (tool, run) in runs {
+            for (map, count) in entries(&run) {
+                let _infallible = write!(report, " {tool}.{map} {count}");
+                // Tables of a sampler hold an interval; those of sockets hold those that are open.
+                assert!(count < 200, "{tool}: {count} entries in {map} after {done} connections");
+            }
+            let status = fs::read_to_string(format!("/proc/{}/status", run.pid())).expect("it runs");
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+            let _infallible = write!(report, " {tool} {}", line.trim());
+            run.stop().code(0);
+        }
+        if wanted.is_some() {
+            note(format!("NOTE {done} connections in {took:?}; entries left, and most memory:{report}"));
+        }
+    });
+}
