@@ -28,7 +28,7 @@ pub fn kallsyms(table: impl io::Read, addresses: Vec<u64>) -> io::Result<Vec<(u6
 
 /// tcpsubnet's list: label, whether it is IPv6, bits from the highest on, how many of them, and whether there is an
 /// address that comes to this subnet first.
-pub fn subnets(list: &str) -> Result<Vec<(String, bool, u128, u32, bool)>> {
+pub fn subnets(list: &str) -> Result<Vec<tcpsubnet::ParsedSubnet>> {
     tcpsubnet::parsed(list)
 }
 

@@ -427,7 +427,7 @@ pub(crate) fn parsed(list: &str) -> Result<Vec<ParsedSubnet>> {
 
 /// Label, whether it is IPv6, bits from the highest on, how many, and whether any address comes to it first.
 #[cfg(feature = "fuzzing")]
-pub(crate) type ParsedSubnet = (String, bool, u128, u32, bool);
+pub type ParsedSubnet = (String, bool, u128, u32, bool);
 
 /// The list, for those who want to know.
 fn say_subnets(cx: &Ctx, subnets: &[Subnet], trie: &[(Prefix, usize)]) {
