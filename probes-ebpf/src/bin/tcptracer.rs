@@ -75,14 +75,64 @@ fn current(who: &mut Who) {
     task::comm(&mut who.comm);
 }
 
-/// Whether something that the current task does with `sk` is asked for.
+/// A socket, and how its network namespace is told.
+///
+/// Typed programs of many paths read that once, before they part: newer verifiers search the whole of the kernel's BTF
+/// several times for each place where a pointer is loaded through a trusted one (`btf_nested_type_is_trusted`, Linux 6.3),
+/// which took most of this tool's start.
+#[derive(Clone, Copy)]
+struct Seen<A, N> {
+    sk: Sock<A>,
+    netns: N,
+}
+
+impl<A: ToTcp, N: Fn() -> u32 + Copy> Seen<A, N> {
+    /// Whether something that the current task does with the socket is asked for.
+    #[inline(always)]
+    fn is_kept(self) -> bool {
+        let family = self.sk.family();
+        is_inet(family)
+            && filter::keeps_family(family)
+            && filter::keeps_task()
+            && filter::keeps_netns(self.netns)
+    }
+
+    /// Tells what happened to the socket; `who` did it, or else the current task.
+    #[inline(always)]
+    fn report(self, kind: u32, tuple: &Tuple, who: Option<&Who>) {
+        let Some(mut event) = reserve::<Event>() else { return };
+        event.ts_ns = task::now_ns();
+        event.tuple = *tuple;
+        event.kind = kind;
+        event.netns = (self.netns)();
+        match who {
+            Some(who) => event.who = *who,
+            None => current(&mut event.who),
+        }
+    }
+
+    /// The current task accepted or closes the socket.
+    #[inline(always)]
+    fn does(self, kind: u32) {
+        if self.is_kept()
+            && let Some(tuple) = ends(self.sk)
+        {
+            self.report(kind, &tuple, None);
+        }
+    }
+}
+
+/// As it is asked for.
 #[inline(always)]
-fn keeps<A: ToTcp>(sk: Sock<A>) -> bool {
-    let family = sk.family();
-    is_inet(family)
-        && filter::keeps_family(family)
-        && filter::keeps_task()
-        && filter::keeps_netns(|| sk.netns())
+fn seen<A: ToTcp>(sk: Sock<A>) -> Seen<A, impl Fn() -> u32 + Copy> {
+    Seen { sk, netns: move || sk.netns() }
+}
+
+/// As it is now.
+#[inline(always)]
+fn seen_whole(sk: Sock<Typed>) -> Seen<Typed, impl Fn() -> u32 + Copy> {
+    let netns = sk.netns();
+    Seen { sk, netns: move || netns }
 }
 
 /// Both ends of `sk`; `None` if one of them is missing: it listens, or is not connected.
@@ -104,37 +154,13 @@ fn ends<A: ToTcp>(sk: Sock<A>) -> Option<Tuple> {
     (tuple.lport != 0 && !is_zero(tuple.laddr) && !is_zero(tuple.raddr)).then_some(tuple)
 }
 
-/// Tells what happened to `sk`; `who` did it, or else the current task.
+/// The current task connects the socket.
 #[inline(always)]
-fn report<A: ToTcp>(sk: Sock<A>, kind: u32, tuple: &Tuple, who: Option<&Who>) {
-    let Some(mut event) = reserve::<Event>() else { return };
-    event.ts_ns = task::now_ns();
-    event.tuple = *tuple;
-    event.kind = kind;
-    event.netns = sk.netns();
-    match who {
-        Some(who) => event.who = *who,
-        None => current(&mut event.who),
-    }
-}
-
-/// The current task accepted or closes `sk`.
-#[inline(always)]
-fn does<A: ToTcp>(sk: Sock<A>, kind: u32) {
-    if keeps(sk)
-        && let Some(tuple) = ends(sk)
-    {
-        report(sk, kind, &tuple, None);
-    }
-}
-
-/// The current task connects `sk`.
-#[inline(always)]
-fn opens<A: Lives>(sk: Sock<A>) {
-    if !keeps(sk) {
+fn opens<A: Lives, N: Fn() -> u32 + Copy>(seen: Seen<A, N>) {
+    if !seen.is_kept() {
         return;
     }
-    let Some(life) = A::make(sk) else {
+    let Some(life) = A::make(seen.sk) else {
         lost(Loss::MapFull);
         return;
     };
@@ -143,29 +169,29 @@ fn opens<A: Lives>(sk: Sock<A>) {
     current(&mut life.who);
 }
 
-/// What began with [`opens`] ended: `sk` is connected, or is not.
+/// What began with [`opens`] ended: the socket is connected, or is not.
 #[inline(always)]
-fn opened<A: Lives>(sk: Sock<A>, life: &mut Life, established: bool) {
+fn opened<A: Lives, N: Fn() -> u32 + Copy>(seen: Seen<A, N>, life: &mut Life, established: bool) {
     if !established {
         life.stage = FAILED;
         return;
     }
     life.stage = UNKNOWN;
-    if let Some(tuple) = ends(sk) {
-        report(sk, CONNECT, &tuple, Some(&life.who));
+    if let Some(tuple) = ends(seen.sk) {
+        seen.report(CONNECT, &tuple, Some(&life.who));
     }
 }
 
-/// `sk`, which is TCP's, goes to state `new`.
+/// The socket, which is TCP's, goes to state `new`.
 #[inline(always)]
-fn active_open<A: Lives>(sk: Sock<A>, new: i32) {
+fn active_open<A: Lives, N: Fn() -> u32 + Copy>(seen: Seen<A, N>, new: i32) {
     if new == state::SYN_SENT {
-        opens(sk);
+        opens(seen);
     } else if (new == state::ESTABLISHED || new == state::CLOSE)
-        && let Some(life) = A::get(sk)
+        && let Some(life) = A::get(seen.sk)
         && life.stage == OPENING
     {
-        opened(sk, life, new == state::ESTABLISHED);
+        opened(seen, life, new == state::ESTABLISHED);
     }
 }
 
@@ -173,7 +199,7 @@ fn active_open<A: Lives>(sk: Sock<A>, new: i32) {
 #[inline(always)]
 fn accepted<A: ToTcp>(sk: Sock<A>) {
     if is_inet(sk.family()) && (sk.is_tcp() || sk.is_mptcp()) {
-        does(sk, ACCEPT);
+        seen(sk).does(ACCEPT);
     }
 }
 
@@ -181,14 +207,14 @@ fn accepted<A: ToTcp>(sk: Sock<A>) {
 #[inline(always)]
 fn closes<A: Lives>(sk: Sock<A>) {
     let now = sk.state();
-    if now == state::SYN_SENT || now == state::SYN_RECV || now == state::NEW_SYN_RECV || !keeps(sk) {
+    if now == state::SYN_SENT || now == state::SYN_RECV || now == state::NEW_SYN_RECV || !seen(sk).is_kept() {
         return;
     }
     if A::get(sk).is_some_and(|life| life.stage == FAILED) {
         return;
     }
     if let Some(tuple) = ends(sk) {
-        report(sk, CLOSE, &tuple, None);
+        seen(sk).report(CLOSE, &tuple, None);
     }
 }
 
@@ -198,7 +224,7 @@ fn open_tp(ctx: BtfTracePointContext) -> i32 {
     if let Some(sk) = Sock::<Typed>::new(ctx.arg(0))
         && sk.is_tcp()
     {
-        active_open(sk, ctx.arg(2));
+        active_open(seen(sk), ctx.arg(2));
     }
     0
 }
@@ -225,7 +251,7 @@ fn close_fentry(ctx: FEntryContext) -> i32 {
 #[kprobe]
 fn open_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(sk), Some(new)) = (ctx.arg(0).and_then(Sock::<Probed>::new), ctx.arg(1)) {
-        active_open(sk, new);
+        active_open(seen(sk), new);
     }
     0
 }
@@ -263,15 +289,15 @@ fn is_in_shutdown() -> bool {
 
 /// close() or shutdown() begins the connection's end, in the caller's context.
 #[inline(always)]
-fn finishes(sk: Sock<Typed>) {
+fn finishes<N: Fn() -> u32 + Copy>(seen: Seen<Typed, N>) {
     if !is_in_shutdown() {
-        does(sk, CLOSE);
+        seen.does(CLOSE);
         return;
     }
-    if !keeps(sk) {
+    if !seen.is_kept() {
         return;
     }
-    let Some(life) = Typed::make(sk) else {
+    let Some(life) = Typed::make(seen.sk) else {
         lost(Loss::MapFull);
         return;
     };
@@ -282,19 +308,21 @@ fn finishes(sk: Sock<Typed>) {
 
 /// The connection is at its end, in any context.
 #[inline(always)]
-fn ended(sk: Sock<Typed>, old: i32) {
+fn ended<N: Fn() -> u32 + Copy>(seen: Seen<Typed, N>, old: i32) {
+    let sk = seen.sk;
+    let has_file = sk.has_file();
     let life = Typed::get(sk);
     if let Some(life) = life {
         if life.stage == OPENING {
-            opened(sk, life, false);
+            opened(seen, life, false);
             return;
         }
         if life.stage == SHUT {
-            if !sk.has_file() {
+            if !has_file {
                 // Closed while the connection was still ending: by whoever had shut it down, as far as is known.
                 life.stage = UNKNOWN;
                 if let Some(tuple) = ends(sk) {
-                    report(sk, CLOSE, &tuple, Some(&life.who));
+                    seen.report(CLOSE, &tuple, Some(&life.who));
                 }
             } else if let Some(tuple) = ends(sk) {
                 life.tuple = tuple;
@@ -303,13 +331,13 @@ fn ended(sk: Sock<Typed>, old: i32) {
         }
     }
     // Without a file the socket was never accepted, or its close was told.
-    if (old != state::ESTABLISHED && old != state::CLOSE_WAIT) || !sk.has_file() {
+    if (old != state::ESTABLISHED && old != state::CLOSE_WAIT) || !has_file {
         return;
     }
     if sk.is_shut() {
         // close() resets the connection, because of unread data or SO_LINGER.
-        does(sk, CLOSE);
-    } else if filter::keeps_family(sk.family()) && filter::keeps_netns(|| sk.netns()) {
+        seen.does(CLOSE);
+    } else if filter::keeps_family(sk.family()) && filter::keeps_netns(seen.netns) {
         // Reset by the other end, or timed out: the socket is still to be closed.
         match Typed::make(sk) {
             Some(life) => {
@@ -329,6 +357,7 @@ fn state_tp(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+    let seen = seen_whole(sk);
     let finishing = old == state::ESTABLISHED && new == state::FIN_WAIT1
         || old == state::CLOSE_WAIT && new == state::LAST_ACK;
     if finishing || new == state::CLOSE {
@@ -336,9 +365,9 @@ fn state_tp(ctx: BtfTracePointContext) -> i32 {
         if Typed::tcp(sk).is_some_and(|tcp| tcp.is_mptcp()) {
             return 0;
         }
-        if finishing { finishes(sk) } else { ended(sk, old) }
+        if finishing { finishes(seen) } else { ended(seen, old) }
     } else {
-        active_open(sk, new);
+        active_open(seen, new);
     }
     0
 }
@@ -349,13 +378,14 @@ fn destroy_tp(ctx: BtfTracePointContext) -> i32 {
     if let Some(sk) = Sock::<Typed>::new(ctx.arg(0))
         && let Some(life) = Typed::get(sk)
     {
+        let seen = seen_whole(sk);
         if life.stage == GONE {
-            does(sk, CLOSE);
+            seen.does(CLOSE);
         } else if life.stage == SHUT {
             if life.tuple.family != 0 {
-                report(sk, CLOSE, &life.tuple, Some(&life.who));
+                seen.report(CLOSE, &life.tuple, Some(&life.who));
             } else if let Some(tuple) = ends(sk) {
-                report(sk, CLOSE, &tuple, Some(&life.who));
+                seen.report(CLOSE, &tuple, Some(&life.who));
             }
         }
         life.stage = UNKNOWN;
