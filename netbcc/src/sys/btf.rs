@@ -657,13 +657,14 @@ impl Pass {
         Ok(found)
     }
 
-    /// `name` in the struct or union `owner` or in an anonymous one inside of it.
-    fn find(&self, owner: u32, name: Name, base: u32, depth: u32) -> Option<(u32, &Member)> {
+    /// `name` in the struct or union `owner` or in an anonymous one inside of it; and its bits from the start, which
+    /// 32 bits do not hold if the BTF lies.
+    fn find(&self, owner: u32, name: Name, base: u64, depth: u32) -> Option<(u64, &Member)> {
         let start = self.members.partition_point(|member| member.owner < owner);
         let own = self.members[start..].iter().take_while(|member| member.owner == owner);
         for member in own {
             if member.name == name {
-                return Some((base + member.bits, member));
+                return Some((base + u64::from(member.bits), member));
             }
         }
         if depth == 8 {
@@ -673,7 +674,7 @@ impl Pass {
         self.nested[start..]
             .iter()
             .take_while(|nested| nested.owner == owner)
-            .find_map(|nested| self.find(nested.ty, name, base + nested.bits, depth + 1))
+            .find_map(|nested| self.find(nested.ty, name, base + u64::from(nested.bits), depth + 1))
     }
 
     /// Follows typedefs and qualifiers.
@@ -812,6 +813,18 @@ mod tests {
         assert!(kernel.members_of("no_such_enum").is_empty() && kernel.members_of("sock").is_empty());
         assert!(kernel.fits(Some((Func::TcpRetransmitSkb, 2))));
         assert!(!kernel.fits(Some((Func::TcpRetransmitSkb, 3))));
+    }
+
+    #[test]
+    fn offsets_that_add_up_to_more_than_32_bits_are_refused() {
+        // Found by the fuzz target.
+        let mut blob = Blob::new();
+        let family = blob.name("skc_family");
+        blob.add("unsigned short", info(kind::INT, 0), &[2, 16]); // 1
+        blob.add("", info(kind::UNION, 1), &[24, family, 1, 16]); // 2
+        blob.add("sock_common", info(kind::STRUCT, 1), &[136, 0, 2, u32::MAX - 7]); // 3
+        let error = read_whole(&blob.bytes()).unwrap().require(Field::SkFamily).unwrap_err();
+        assert!(error.to_string().ends_with("lies too far out"), "{error}");
     }
 
     #[test]
