@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, BufRead as _, IoSlice, IoSliceMut, Write as _};
+use std::io::{self, BufRead as _, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
@@ -316,7 +316,11 @@ impl Actor {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else { continue };
                 let mut buffer = [0; 4096];
-                while read(&stream, &mut buffer).is_ok_and(|n| n > 0) {}
+                while let Ok(n @ 1..) = read(&stream, &mut buffer) {
+                    if buffer[..n] == *PING {
+                        let _gone = (&stream).write_all(PING);
+                    }
+                }
                 drop(stream);
                 if closed.send(()).is_err() {
                     return;
@@ -473,6 +477,9 @@ fn wait_for(socket: &OwnedFd, what: PollFlags) -> Answer {
     }
 }
 
+/// What a server that reads to the end sends back.
+const PING: &[u8] = b"?";
+
 /// Connects and closes, by a RST if `reset`.
 fn churn(to: SocketAddr, times: usize, threads: usize, reset: bool) -> Answer {
     let worker = |times: usize| {
@@ -481,6 +488,9 @@ fn churn(to: SocketAddr, times: usize, threads: usize, reset: bool) -> Answer {
             match TcpStream::connect(to) {
                 Ok(closed_at_once) => {
                     if reset {
+                        // A RST may overtake the handshake's last ACK on another CPU: then there is nothing to accept.
+                        (&closed_at_once).write_all(PING)?;
+                        (&closed_at_once).read_exact(&mut [0; PING.len()])?;
                         setsockopt(
                             &closed_at_once,
                             sockopt::Linger,

@@ -251,7 +251,7 @@ impl Peer {
         (accepted.parse().expect("a number"), refused.parse().expect("a number"))
     }
 
-    /// The same, closing by a RST.
+    /// The same with a server that reads to the end, closing by a RST once that has taken the connection.
     pub fn churn_resets(&self, to: SocketAddr, times: usize) {
         assert_eq!(self.order(&format!("churn {to} {times} 1 reset")), format!("{times} 0"));
     }
