@@ -16,7 +16,8 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -28,6 +29,8 @@ use crate::{build, peers, setup};
 
 /// Starts per tool; the median counts.
 const STARTS: usize = 9;
+/// Between two starts.
+const ALONE: Duration = Duration::from_millis(200);
 /// Has BCC's tools measured too, which take a minute each to start in the guest.
 const WITH_BCC: &str = "--bcc";
 /// What a whole run writes.
@@ -154,6 +157,8 @@ fn start_args(tool: &str) -> &'static [&'static str] {
 fn median(command: &[&str]) -> Result<Start> {
     let mut starts = Vec::new();
     for _ in 0..STARTS {
+        // The kernel is still taking down what the one before had attached.
+        thread::sleep(ALONE);
         starts.push(start(command)?);
     }
     starts.sort_unstable_by_key(|start| start.ns);
