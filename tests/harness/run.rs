@@ -2,9 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File, Permissions};
-use std::io::{self, BufRead as _, BufReader, Read};
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::net::TcpStream;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
@@ -236,32 +236,59 @@ impl Launch {
     }
 }
 
-/// Lines that a thread reads from a pipe.
+/// Lines that come through a pipe. A thread reads them as they come.
 #[derive(Clone, Debug, Default)]
 struct Lines(Arc<(Mutex<Told>, Condvar)>);
 
 #[derive(Debug, Default)]
 struct Told {
+    /// None: somebody else reads it.
+    pipe: Option<File>,
     lines: Vec<(Instant, String)>,
+    /// A line whose end is still to come.
+    begun: Vec<u8>,
     ended: bool,
 }
 
+impl Told {
+    /// Reads what the pipe holds now, and waits for nothing.
+    fn pull(&mut self) {
+        let Some(pipe) = &mut self.pipe else { return };
+        let mut buffer = [0; 1 << 13];
+        while !self.ended && has_come(pipe.as_fd(), PollTimeout::ZERO) {
+            let length = pipe.read(&mut buffer).unwrap_or(0);
+            let now = Instant::now();
+            self.begun.extend_from_slice(&buffer[..length]);
+            self.ended = length == 0;
+            let whole = self.begun.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+            let whole = if self.ended { self.begun.len() } else { whole };
+            let read: Vec<u8> = self.begun.drain(..whole).collect();
+            let lines = String::from_utf8_lossy(&read).into_owned();
+            self.lines.extend(lines.split_terminator('\n').map(|line| (now, line.to_owned())));
+        }
+    }
+}
+
+/// Whether there is something to read, or the end, within this time.
+fn has_come(pipe: BorrowedFd<'_>, patience: PollTimeout) -> bool {
+    poll(&mut [PollFd::new(pipe, PollFlags::POLLIN)], patience).is_ok_and(|ready| ready > 0)
+}
+
 impl Lines {
-    fn from(pipe: impl Read + Send + 'static) -> Self {
+    fn from(pipe: impl Into<OwnedFd>) -> Self {
+        let pipe = File::from(pipe.into());
+        let watched = pipe.try_clone().expect("room for one more");
         let lines = Self::default();
-        let (sink, mut pipe) = (lines.clone(), BufReader::new(pipe));
+        lines.lock().pipe = Some(pipe);
+        let sink = lines.clone();
         thread::spawn(move || {
             loop {
-                let mut line = Vec::new();
-                let more = pipe.read_until(b'\n', &mut line).is_ok_and(|n| n > 0);
+                // Outside the lock, so that whoever looks need not wait for the next line.
+                has_come(watched.as_fd(), PollTimeout::NONE);
                 let mut read = sink.lock();
-                if more {
-                    let line = String::from_utf8_lossy(&line).into_owned();
-                    read.lines.push((Instant::now(), line.strip_suffix('\n').unwrap_or(&line).into()));
-                }
-                read.ended = !more;
+                read.pull();
                 sink.0.1.notify_all();
-                if !more {
+                if read.ended {
                     return;
                 }
             }
@@ -301,8 +328,11 @@ impl Lines {
         }
     }
 
+    /// All that came so far, read by the thread or not.
     fn texts(&self) -> Vec<String> {
-        self.lock().lines.iter().map(|(_, line)| line.clone()).collect()
+        let mut read = self.lock();
+        read.pull();
+        read.lines.iter().map(|(_, line)| line.clone()).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, PipeReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::thread::{self, ScopedJoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use xtask::toolchain::{Toolchain, bpf_rustflags, find_bpf_linker};
@@ -77,6 +77,8 @@ impl Options {
 /// # Errors
 /// Set-up fails, the release binary cannot be built, or a filter fits no test.
 pub(crate) fn test(options: &Options) -> Result<ExitCode> {
+    let mut phases = Phases::default();
+    phases.begin("set-up");
     let ci = std::env::var_os("CI").is_some();
     let mut no_guests = options.no_vm.then(|| "--no-vm was given".to_owned());
     satisfy(&[setup::LINTS, setup::BUILD, setup::MANUALS, setup::TRAFFIC].concat())?;
@@ -103,14 +105,18 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
         columns.push(format!("{release} (guest{part})"));
     }
     let mut tiers = Run { report: Report::new(columns), filter: options.filter.clone(), seen: 0 };
+    phases.begin("fmt and clippy");
     tiers.check("fmt", cargo().args(["fmt", "--all", "--check"]))?;
     tiers.check("fmt", cargo().args(["fmt", "--manifest-path=tests/fuzz/Cargo.toml", "--check"]))?;
     tiers.check("clippy", &mut clippy()?)?;
     tiers.check("clippy", &mut bpf_clippy()?)?;
+    phases.begin("the binary");
     let binary = dist()?;
+    phases.begin("unit, golden, cli");
     tiers.cargo_test("unit", &binary, &["--workspace", "--exclude=probes-ebpf", "--lib", "--bins"])?;
     tiers.cargo_test("golden", &binary, &["--package=netbcc-tests", "--test=golden"])?;
     tiers.cargo_test("cli", &binary, &["--package=netbcc-tests", "--test=cli"])?;
+    phases.begin("kernel tests here");
     let tests = kernel_tests(Arch::HERE)?;
     match &tests {
         None => tiers.report.failed(HERE, "kernel tests", "they do not compile"),
@@ -120,12 +126,14 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     let targets = tiers.fuzz_targets()?;
     let seconds = options.fuzz_seconds.unwrap_or(FUZZ_SECONDS);
     let fuzzed = thread::spawn(move || fuzz_all(&targets, seconds));
+    phases.begin("guests");
     match (tests, no_guests) {
         (None, _) => {}
         (_, Some(why)) => (1..).zip(LINES).for_each(|(column, _)| tiers.no_tier(column, &why)),
         (Some(tests), None) => tiers.guests(1, &LINES, Extent::All, &binary, &tests),
     }
     if !arm64.is_empty() {
+        phases.begin("arm64 guests");
         let binary = dist_for(Arch::Aarch64)?;
         let first = 1 + LINES.len();
         match kernel_tests(Arch::Aarch64)? {
@@ -133,14 +141,36 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
             Some(tests) => tiers.guests(first, arm64, extent, &binary, &tests),
         }
     }
+    phases.begin("the rest of the fuzz targets");
     tiers.fuzzed(fuzzed.join().map_err(|_| anyhow::anyhow!("what runs the fuzz targets panicked"))?);
     print!("\n{}", tiers.report.text());
+    say(&phases.text());
     if let Some(filter) = &options.filter
         && tiers.seen == 0
     {
         bail!("no test's name holds {filter:?}");
     }
     Ok(if tiers.report.has_failures() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What a run spends its time on.
+#[derive(Debug, Default)]
+struct Phases(Vec<(&'static str, Instant)>);
+
+impl Phases {
+    /// Ends the phase before.
+    fn begin(&mut self, name: &'static str) {
+        self.0.push((name, Instant::now()));
+    }
+
+    /// Each phase with its seconds, until now.
+    fn text(&self) -> String {
+        let ends = self.0.iter().skip(1).map(|(_, at)| *at).chain([Instant::now()]);
+        let phases = self.0.iter().zip(ends);
+        let phases: Vec<String> =
+            phases.map(|((name, at), end)| format!("{name} {} s", (end - *at).as_secs())).collect();
+        format!("took: {}", phases.join(", "))
+    }
 }
 
 /// Clippy on all that runs on this machine. Built as the tests are, so that the BPF objects are built once for both.
