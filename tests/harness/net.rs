@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -69,6 +69,13 @@ impl Space {
     pub fn sysctl(&self, name: &str, value: &str) {
         let path = PathBuf::from("/proc/sys/net").join(name);
         self.enter(|| fs::write(&path, value)).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    }
+
+    /// The same where the kernel has such a setting.
+    pub fn sysctl_if_any(&self, name: &str, value: &str) {
+        if self.enter(|| Path::new("/proc/sys/net").join(name).exists()) {
+            self.sysctl(name, value);
+        }
     }
 
     /// Feeds lines to a configuration program; false when it refuses them.

@@ -97,6 +97,9 @@ fn with_scene(traffic: Traffic, action: impl FnOnce(&Scene<'_>)) {
     // Every connection has a port of its own for as long as TIME_WAIT keeps it.
     net.near().sysctl("ipv4/ip_local_port_range", "10240 65535");
     net.near().sysctl("ipv4/tcp_syn_retries", "1");
+    // Newer kernels (6.5) send a SYN some times more at the pace of the first; how often until the time of the retries is
+    // over, depends on how punctual timers are.
+    net.near().sysctl_if_any("ipv4/tcp_syn_linear_timeouts", "0");
     let (server, client) = (net.peer("server"), net.peer("client"));
     let web = server.listen(net.v4_of(2, net.port(0)));
     web.serve();
@@ -348,8 +351,8 @@ fn two_copies_of_each_tool_say_the_same(_: &Case) {
             // Each end is seen by the other, too; so the rows are counted when both are through.
             runs.iter().for_each(Run::settle);
             for run in runs {
-                assert_eq!(run.so_far().len(), count * scene.rows(flood), "{}", flood.tool);
-                run.stop().code(0);
+                let seen = run.so_far().len();
+                run.stop().code(0).adds_up(seen, count * scene.rows(flood));
             }
         });
     }
