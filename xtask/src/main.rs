@@ -49,9 +49,10 @@ cargo xtask test [FILTER] [--no-vm] [--arm64[=all]] [--fuzz-seconds N]
                                              Debian's arm64 kernels, in which each tool's plainest rows are tested
                                              (=all: everything)
 cargo xtask fuzz [TARGET] [--seconds N]      one fuzz target, or each, for N (60) seconds
-cargo xtask vm --kernel 6.1|6.12 [--arch aarch64] [--timeout SECONDS] [-- COMMAND...]
+cargo xtask vm --kernel 6.1|6.12 [--arch aarch64] [--icount] [--timeout SECONDS] [-- COMMAND...]
                                              a shell in such a guest, or one command and its exit code; a COMMAND of
-                                             one word is a shell line: -- 'uname -r; ip link'
+                                             one word is a shell line: -- 'uname -r; ip link'; --icount: one processor,
+                                             and the guest's clock counts instructions (ns)
 cargo xtask bench [--bcc] [TOOL...]          what the tools cost, beside libbpf-tools (and BCC, which is slow); all of
                                              them: BENCHMARKS.md and docs/cost.svg
 cargo xtask compare [TOOL...]                BCC's tool, libbpf-tools' and netbcc's at once on the same traffic in a

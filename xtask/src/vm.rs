@@ -258,6 +258,8 @@ pub(crate) fn quote(word: &str) -> String {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     line: Line,
+    /// See [`Guest::icount`].
+    icount: bool,
     timeout: Option<Duration>,
     command: Vec<String>,
 }
@@ -268,6 +270,7 @@ impl Options {
     pub(crate) fn parse(args: Vec<OsString>) -> Result<Self> {
         let mut args = args.into_iter().map(|arg| arg.into_string().ok().context("an argument is not UTF-8"));
         let (mut line, mut arch, mut timeout, mut command) = (None, Arch::HERE, None, Vec::new());
+        let mut icount = false;
         while let Some(arg) = args.next().transpose()? {
             let (name, attached) = match arg.split_once('=') {
                 Some((name, value)) => (name, Some(value.to_owned())),
@@ -284,6 +287,7 @@ impl Options {
                     let seconds = value()?.parse().context("--timeout wants seconds")?;
                     timeout = Some(Duration::from_secs(seconds));
                 }
+                "--icount" if attached.is_none() => icount = true,
                 "--" => {
                     command = args.by_ref().collect::<Result<_>>()?;
                 }
@@ -291,7 +295,7 @@ impl Options {
             }
         }
         let line = line.context("which kernel? --kernel 6.1 or --kernel 6.12")?;
-        Ok(Self { line: line.on(arch), timeout, command })
+        Ok(Self { line: line.on(arch), icount, timeout, command })
     }
 
     /// The command as a shell script: one word is a shell line, several are taken literally.
@@ -315,8 +319,8 @@ pub(crate) fn vm(options: &Options) -> Result<ExitCode> {
         name: format!("{}-{}", options.line.folder_name(), std::process::id()),
         kernel: &kernel,
         memory: 2048,
-        smp: 2,
-        icount: false,
+        smp: if options.icount { 1 } else { 2 },
+        icount: options.icount,
         disk: None,
         files: vec![(binary, "/bin/netbcc".to_owned())],
         script: options.script(),
@@ -350,6 +354,8 @@ mod tests {
         let other = parse(&["--kernel", "6.1", "--arch", "arm64"]).expect("fits");
         assert_eq!(other.line.arch, Arch::Aarch64);
         assert!(parse(&["--kernel", "6.1", "--arch", "riscv64"]).is_err());
+        assert!(!line.icount && parse(&["--kernel", "6.1", "--icount"]).expect("fits").icount);
+        assert!(parse(&["--kernel", "6.1", "--icount=1"]).is_err());
     }
 
     #[test]

@@ -56,14 +56,18 @@ struct Contender {
     command: String,
     load: Load,
     count: u32,
-    /// How often each load is run; the shortest counts. Now and then one takes half a percent more whatever the tool does,
-    /// which is nothing beside a cost, but much beside nothing.
+    /// How often each load is run, without it and with it. An odd number.
     rounds: u32,
     /// How it is told to end.
     signal: &'static str,
     /// Seconds for what it still does after the load.
     tail: u32,
 }
+
+/// See [`Contender::rounds`].
+pub(super) const ROUNDS: u32 = 5;
+/// For BCC's tools, which add so much that less is enough, and print for long.
+const BCC_ROUNDS: u32 = 3;
 
 /// Measures in one guest.
 ///
@@ -84,12 +88,11 @@ pub(super) fn measure(
     let mut starts = Vec::new();
     for (index, subject) in subjects.iter().enumerate() {
         let (load, count) = (subject.load, subject.count());
-        let rounds = if matches!(subject.budget, Some(Budget::Nothing)) { 3 } else { 1 };
         let rung = subject.rung.map_or(String::new(), |rung| format!("NETBCC_ATTACH={rung} "));
         let command =
             format!("NETBCC_READY_FD=3 {rung}netbcc {} {} 3>/tmp/ready", subject.tool, (subject.args)());
-        let ours =
-            Contender { name: format!("{index}/ours"), command, load, count, rounds, signal: "INT", tail: 1 };
+        let name = format!("{index}/ours");
+        let ours = Contender { name, command, load, count, rounds: ROUNDS, signal: "INT", tail: 1 };
         ours_all.push(ours.clone());
         starts.push((
             format!("{index}/ours"),
@@ -107,7 +110,7 @@ pub(super) fn measure(
             let name = format!("{index}/bcc");
             // Its rows keep coming for seconds. Who adds up prints each second, which has no end.
             let tail = if matches!(load, Load::Sends | Load::Datagrams) { 1 } else { 20 };
-            bcc_all.push(Contender { name, command, signal: "TERM", tail, ..ours });
+            bcc_all.push(Contender { name, command, rounds: BCC_ROUNDS, signal: "TERM", tail, ..ours });
         }
     }
     let contenders = [ours_all, peers_all, bcc_all].concat();
@@ -165,14 +168,24 @@ fn bcc_args(subject: &Subject) -> Option<String> {
 /// The longest list of arguments that BCC's program can be made of: it compares with each subnet in turn.
 const ARGS: usize = 1000;
 
-/// The script's beginning. A minute before each load, which costs nothing here, so that no connection of an earlier one
-/// is left in TIME_WAIT, where the search for a free port would meet it.
+/// The script's beginning. Nothing stays in TIME_WAIT, where the search for a free port would meet it: how often it does
+/// differs from run to run by more than the cheapest tools cost.
 const PRELUDE: &str = "\
-load() { /bin/load load $1 $2; }
-least() {
-    least=
-    for round in $(seq $3); do took=$(load $1 $2); [ -n \"$least\" ] && [ $least -lt $took ] || least=$took; [ $3 = 1 ] || sleep 61; done
-    echo $least
+echo 1 >/proc/sys/kernel/printk
+echo 0 >/proc/sys/net/ipv4/tcp_max_tw_buckets
+ran() { read on rest </proc/$1/schedstat; echo $on; }
+# Runs load $1 of $2 operations $3 times: the median is took. What process $5, if there is one, does in the $4 s after each
+# is spent, on average.
+load() {
+    all= spent=0 round=0
+    while [ $round -lt $3 ]; do
+        sleep 5
+        all=\"$all $(/bin/load load $1 $2)\"
+        [ -z \"$5\" ] || { spent=$((spent-$(ran $5))); sleep $4; spent=$((spent+$(ran $5))); }
+        round=$((round+1))
+    done
+    spent=$((spent/$3))
+    took=$(printf '%s\\n' $all | sort -n | sed -n $((($3+1)/2))p)
 }
 for warm in connects resets listens sends datagrams; do /bin/load load $warm 301 >/dev/null; done
 nft add table ip bench
@@ -204,29 +217,25 @@ fn script(contenders: &[Contender], starts: &[(String, String)]) -> String {
         let load = load.name();
         write!(
             text,
-            "sleep 61\n\
-             base=$(least {load} {count} {rounds})\n\
+            "load {load} {count} {rounds}\n\
+             base=$took\n\
              rm -f /tmp/ready /tmp/rows\n\
              {command} >/tmp/rows 2>/tmp/err &\n\
              pid=$!\n\
              tries=0\n\
              while [ ! -s /tmp/ready ] && [ ! -s /tmp/rows ] && [ $tries -lt 3000 ]; do sleep 0.1; tries=$((tries+1)); done\n\
-             sleep 61\n\
-             with=$(least {load} {count} {rounds})\n\
-             read before rest </proc/$pid/schedstat\n\
-             sleep {tail}\n\
-             read after rest </proc/$pid/schedstat\n\
+             load {load} {count} {rounds} {tail} $pid\n\
+             with=$took tail=$spent\n\
              while read key value rest; do [ $key = VmHWM: ] && peak=$value; done </proc/$pid/status\n\
              kernel=$(/bin/load load memory $pid)\n\
              rows=$(grep -c 127.0.0.1 /tmp/rows)\n\
              echo 1 >/proc/sys/kernel/bpf_stats_enabled\n\
-             load {load} {count} >/dev/null\n\
-             sleep {tail}\n\
+             load {load} {count} 1 {tail} $pid\n\
              programs=$(/bin/load load programs $pid)\n\
              echo 0 >/proc/sys/kernel/bpf_stats_enabled\n\
              again=$(($(grep -c 127.0.0.1 /tmp/rows)-rows))\n\
              kill -{signal} $pid; wait $pid\n\
-             echo \"result {name} $base $with $((after-before)) $rows $programs $again $peak $kernel $tries $(head -c 300 /tmp/err | tr '\\n' ' ')\"\n"
+             echo \"result {name} $base $with $tail $((rows/{rounds})) $programs $again $peak $kernel $tries $(head -c 300 /tmp/err | tr '\\n' ' ')\"\n"
         )
         .expect("a String takes all");
         if filter.is_some() {

@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::Result;
 
 use super::flood::{self, Flood, Seen};
-use super::guest::{Cost, Found};
+use super::guest::{Cost, Found, ROUNDS};
 use super::size::Size;
 use super::subjects::Budget;
 use super::{Measured, PLOT, STARTS, Start, Started, version};
@@ -19,11 +19,12 @@ use crate::{build, peers};
 /// What the tables mean.
 const COST: &str = "\
 Instructions that a tool adds per operation, everything counted: probes, wake-ups, reading, formatting, writing each row
-to a file. One processor, QEMU's `-icount`: the guest's clock counts instructions. Peers run in the same guest under the
-same load, their rows written at once as on a terminal (`stdbuf -oL`). BCC's figures are of this run if it was asked for
-(`--bcc`); else those that there are were measured once, with BCC 0.26 in such a guest. Budgets of the tools
-that print events are a fifth of what libbpf-tools' tool was measured to cost, a twelfth of BCC's where only that has the
-tool, and set for the rest.";
+to a file. One processor, QEMU's `-icount`: the guest's clock counts instructions. A load is run ROUNDS times without the
+tool and as often with it, and the median counts; medians without any tool differ by NOISE % of what a load takes. Nothing
+stays in TIME_WAIT (`tcp_max_tw_buckets` is 0). Peers run in the same guest under the same load, their rows written at once
+as on a terminal (`stdbuf -oL`). BCC's figures are of this run if it was asked for (`--bcc`); else those that there are were
+measured once, with BCC 0.26 in such a guest. Budgets of the tools that print events are a fifth of what libbpf-tools' tool
+was measured to cost, a twelfth of BCC's where only that has the tool, and set for the rest.";
 const LOADS: &str = "\
 A *connection* is connect, accept, 64 bytes sent and read, both ends closed (ten changes of state); one that is *reset* is
 closed by the accepting end before it read (six). *Send + receive* moves 1000 bytes. A *datagram* of 100 bytes is one
@@ -52,12 +53,12 @@ adds to them.";
 const IDLE: &str = "\
 What tools add to each connection while what they look for does not happen: no retransmit, no drop, no listen; and for
 tcpconnlat no connect by the process it is told to watch, but one by another, and its answer (a host that only accepts has
-neither). Each is the shortest of three runs. *Met* is what is not more than the runs without any tool differ among each
-other, here by";
+neither). *Met* is what is not more than the medians without any tool differ.";
 const IDLE_WHY: &str = "\
 Before Linux 6.11, which tells the socket that a dropped packet was for, tcpdrop's program runs at each packet that TCP
 looks at: to enter and leave a program is most of what that costs, and no function that only dropped packets reach has
-both the packet and its socket.";
+both the packet and its socket. tcpconnlat's two programs, at the connect and at its answer, look at each open to tell whose
+it is.";
 const START: &str = "\
 From exec to the first line or to where everything is attached, the median of";
 const START_REST: &str = "\
@@ -73,15 +74,16 @@ pub(super) fn markdown(kernel: &str, measured: &Measured) -> String {
     );
     environment(&mut text, kernel);
     let mut say = |part: String| text.push_str(&part);
+    let noise = noise(found);
+    let cost = COST.replace("ROUNDS", &ROUNDS.to_string()).replace("NOISE", &format!("{noise:.2}"));
     say(format!(
-        "\n## Cost per operation\n\n![A bar per tool and peer, on a logarithmic scale]({PLOT})\n\n{COST}\n\n{LOADS}\n\n"
+        "\n## Cost per operation\n\n![A bar per tool and peer, on a logarithmic scale]({PLOT})\n\n{cost}\n\n{LOADS}\n\n"
     ));
     say(costs(found));
     say(format!("\n{MISSED}\n"));
     say(format!("\n### Where it is spent\n\n{SPLIT}\n\n{}", split(found)));
     if found.iter().any(|found| matches!(found.subject.budget, Some(Budget::Nothing))) {
-        let noise = noise(found);
-        say(format!("\n## Cost where nothing happens\n\n{IDLE}\n{noise:.2} % of what they take.\n\n"));
+        say(format!("\n## Cost where nothing happens\n\n{IDLE}\n\n"));
         say(format!("{}\n{IDLE_WHY}\n", nothing(found, noise)));
     }
     if !measured.floods.is_empty() {
