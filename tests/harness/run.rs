@@ -2,15 +2,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File, Permissions};
-use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::io::{self, BufRead as _, BufReader};
 use std::net::TcpStream;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::rc::Rc;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,9 @@ use nix::unistd::{Pid, pipe2};
 use rustix::fs::{XattrFlags, setxattr};
 use tempfile::TempDir;
 
+use crate::ended::Ended;
 use crate::kernel::{Rung, lacks_rung, skip};
+use crate::lines::Lines;
 use crate::net::{END_PORT, Net};
 use crate::rows::{Cells, Format, Row, Rows, fenced};
 use crate::schema::Schema;
@@ -236,106 +238,6 @@ impl Launch {
     }
 }
 
-/// Lines that come through a pipe. A thread reads them as they come.
-#[derive(Clone, Debug, Default)]
-struct Lines(Arc<(Mutex<Told>, Condvar)>);
-
-#[derive(Debug, Default)]
-struct Told {
-    /// None: somebody else reads it.
-    pipe: Option<File>,
-    lines: Vec<(Instant, String)>,
-    /// A line whose end is still to come.
-    begun: Vec<u8>,
-    ended: bool,
-}
-
-impl Told {
-    /// Reads what the pipe holds now, and waits for nothing.
-    fn pull(&mut self) {
-        let Some(pipe) = &mut self.pipe else { return };
-        let mut buffer = [0; 1 << 13];
-        while !self.ended && has_come(pipe.as_fd(), PollTimeout::ZERO) {
-            let length = pipe.read(&mut buffer).unwrap_or(0);
-            let now = Instant::now();
-            self.begun.extend_from_slice(&buffer[..length]);
-            self.ended = length == 0;
-            let whole = self.begun.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-            let whole = if self.ended { self.begun.len() } else { whole };
-            let read: Vec<u8> = self.begun.drain(..whole).collect();
-            let lines = String::from_utf8_lossy(&read).into_owned();
-            self.lines.extend(lines.split_terminator('\n').map(|line| (now, line.to_owned())));
-        }
-    }
-}
-
-/// Whether there is something to read, or the end, within this time.
-fn has_come(pipe: BorrowedFd<'_>, patience: PollTimeout) -> bool {
-    poll(&mut [PollFd::new(pipe, PollFlags::POLLIN)], patience).is_ok_and(|ready| ready > 0)
-}
-
-impl Lines {
-    fn from(pipe: impl Into<OwnedFd>) -> Self {
-        let pipe = File::from(pipe.into());
-        let watched = pipe.try_clone().expect("room for one more");
-        let lines = Self::default();
-        lines.lock().pipe = Some(pipe);
-        let sink = lines.clone();
-        thread::spawn(move || {
-            loop {
-                // Outside the lock, so that whoever looks need not wait for the next line.
-                has_come(watched.as_fd(), PollTimeout::NONE);
-                let mut read = sink.lock();
-                read.pull();
-                sink.0.1.notify_all();
-                if read.ended {
-                    return;
-                }
-            }
-        });
-        lines
-    }
-
-    /// Of a pipe that somebody else reads.
-    fn none() -> Self {
-        let lines = Self::default();
-        lines.lock().ended = true;
-        lines
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Told> {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until there are more lines than `known`; false when there will be none or the time is over.
-    fn grow(&self, known: usize, deadline: Instant) -> bool {
-        let mut read = self.lock();
-        while read.lines.len() <= known && !read.ended {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            read = self.0.1.wait_timeout(read, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        read.lines.len() > known
-    }
-
-    /// Waits until the pipe is closed.
-    fn end(&self, deadline: Instant) {
-        let mut known = 0;
-        while self.grow(known, deadline) {
-            known = self.lock().lines.len();
-        }
-    }
-
-    /// All that came so far, read by the thread or not.
-    fn texts(&self) -> Vec<String> {
-        let mut read = self.lock();
-        read.pull();
-        read.lines.iter().map(|(_, line)| line.clone()).collect()
-    }
-}
-
 /// A process, and its pipes.
 #[derive(Debug)]
 struct Started {
@@ -419,120 +321,6 @@ impl Drop for Started {
     fn drop(&mut self) {
         let _dead_already = self.child.kill();
         let _reaped = self.child.wait();
-    }
-}
-
-/// A tool that ended.
-#[derive(Debug)]
-pub struct Ended {
-    /// The exit code, if it was not a signal.
-    pub code: Option<i32>,
-    /// The signal that killed it.
-    pub signal: Option<i32>,
-    /// The lines on stdout.
-    pub stdout: Vec<String>,
-    /// Everything on stderr.
-    pub stderr: String,
-    report: String,
-}
-
-impl Ended {
-    /// Insists on the exit code.
-    pub fn code(&self, code: i32) -> &Self {
-        if self.code != Some(code) {
-            self.fail(&format!("exit code {:?} (signal {:?}), not {code}", self.code, self.signal));
-        }
-        self
-    }
-
-    /// Insists that nothing was lost and nothing went wrong: stderr holds at most notes.
-    pub fn quiet(&self) -> &Self {
-        for word in ["lost", "dropped", "panicked", "error"] {
-            if self.stderr.to_lowercase().contains(word) {
-                self.fail(&format!("stderr speaks of {word:?}"));
-            }
-        }
-        self
-    }
-
-    /// Insists that every event that did not become a row was told: lost, or in a probe run that the kernel skipped.
-    /// An event that was lost may or may not have cost a row. Where the tool says that the kernel does not count the
-    /// kprobe runs that it skips, up to one row in twenty may be missing; on an emulated processor one in a hundred is.
-    pub fn accounts_for(&self, seen: usize, all: usize) -> &Self {
-        let told = self.lost() + self.skipped();
-        let untold =
-            if self.stderr.contains("does not count the kprobe runs it skips") { all / 20 } else { 0 };
-        if seen > all || all - seen > told + untold {
-            self.fail(&format!("{seen} of {all} rows seen, {told} told as lost"));
-        }
-        self
-    }
-
-    /// How many events it says that it lost.
-    pub fn lost(&self) -> usize {
-        self.number_after("lost ")
-    }
-
-    /// How many runs of its programs it says that the kernel skipped.
-    pub fn skipped(&self) -> usize {
-        self.number_after("the kernel skipped ")
-    }
-
-    /// The number behind these words, where a line or a sentence begins with them; 0 if none does.
-    fn number_after(&self, words: &str) -> usize {
-        let sentences = self.stderr.lines().flat_map(|line| line.split([':', ';']));
-        let numbers = sentences.filter_map(|sentence| {
-            sentence.trim_start().strip_prefix(words)?.split(' ').next()?.parse::<usize>().ok()
-        });
-        numbers.sum()
-    }
-
-    /// Insists that every event is a row or was told as lost, exactly. A run that the kernel skipped was of an event
-    /// that may or may not have made a row, so where there are such the sum is a bound.
-    pub fn adds_up(&self, seen: usize, all: usize) -> &Self {
-        let (lost, skipped) = (self.lost(), self.skipped());
-        let exact = skipped == 0 && !self.stderr.contains("does not count the kprobe runs it skips");
-        if seen + lost > all || exact && seen + lost != all {
-            self.fail(&format!("{seen} rows + {lost} lost of {all}"));
-        }
-        self.accounts_for(seen, all)
-    }
-
-    /// Everything on stderr but how many probe runs the kernel skipped, which no test decides.
-    pub fn said(&self) -> String {
-        let ours = |line: &&str| !line.contains(": the kernel skipped ");
-        self.stderr.lines().filter(ours).flat_map(|line| [line, "\n"]).collect()
-    }
-
-    /// Forgets what stderr begins with, if it is this.
-    #[must_use]
-    pub fn without(mut self, notes: &str) -> Self {
-        if let Some(rest) = self.stderr.strip_prefix(notes) {
-            self.stderr = rest.into();
-        }
-        self
-    }
-
-    /// Insists on a failure as people should see it: nothing on stdout, one line on stderr, which starts with the
-    /// tool's name and holds all these words.
-    pub fn one_line(&self, tool: &str, words: &[&str]) -> &Self {
-        if !self.stdout.is_empty() {
-            self.fail("stdout is not empty");
-        }
-        if self.stderr.lines().count() != 1 || !self.stderr.starts_with(&format!("{tool}: ")) {
-            self.fail(&format!("stderr should be one line that starts with {tool:?} and a colon"));
-        }
-        for word in words {
-            if !self.stderr.contains(word) {
-                self.fail(&format!("stderr should say {word:?}"));
-            }
-        }
-        self
-    }
-
-    /// Ends the test, with everything there is to know.
-    pub fn fail(&self, message: &str) -> ! {
-        panic!("{message}\nexit code {:?}, signal {:?}\n{}", self.code, self.signal, self.report)
     }
 }
 

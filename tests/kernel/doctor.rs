@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use netbcc_tests::checks;
+use netbcc_tests::ended::Ended;
 use netbcc_tests::kernel::{Case, Check, Rung};
 use netbcc_tests::net::Net;
-use netbcc_tests::run::{Copy, Ended, Launch};
+use netbcc_tests::run::{Copy, Launch};
 use serde_json::Value;
 
 use crate::engine::{least, tools};

@@ -11,11 +11,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use netbcc_tests::checks;
+use netbcc_tests::ended::Ended;
 use netbcc_tests::kernel::{Case, Check, note};
 use netbcc_tests::net::{END_PORT, Net};
 use netbcc_tests::peer::{How, Listener, Peer};
 use netbcc_tests::raw::{link_exists, map_entries, map_exists, program_exists};
-use netbcc_tests::run::{Ended, Launch, PATIENCE, Run, links_of, maps_of, programs_of};
+use netbcc_tests::run::{Launch, PATIENCE, Run, links_of, maps_of, programs_of};
 use nix::sys::signal::Signal;
 
 use crate::engine::{least, tools};

@@ -7,10 +7,10 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use netbcc_tests::checks;
+use netbcc_tests::ended::Ended;
 use netbcc_tests::kernel::Case;
 use netbcc_tests::kernel::Check;
 use netbcc_tests::net::Net;
-use netbcc_tests::run::Ended;
 
 pub(crate) const CHECKS: &[Check] = checks![
     counts_are_those_of_the_kernel,

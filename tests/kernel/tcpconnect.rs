@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use netbcc_tests::checks;
 use netbcc_tests::dns::{AUTHORITATIVE, Message, RESPONSE, TRUNCATED, kind};
+use netbcc_tests::ended::Ended;
 use netbcc_tests::kernel::{Case, Check, skip};
 use netbcc_tests::net::{END_PORT, Net, has_ipv6};
 use netbcc_tests::peer::{How, Peer};
 use netbcc_tests::raw::Map;
 use netbcc_tests::rows::Row;
-use netbcc_tests::run::{Ended, Run};
+use netbcc_tests::run::Run;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;

@@ -7,9 +7,9 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use netbcc_tests::checks;
+use netbcc_tests::ended::Ended;
 use netbcc_tests::kernel::{Case, Check};
 use netbcc_tests::net::Net;
-use netbcc_tests::run::Ended;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 

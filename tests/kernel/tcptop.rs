@@ -8,11 +8,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
 use netbcc_tests::checks;
+use netbcc_tests::ended::Ended;
 use netbcc_tests::kernel::{Case, Check, Rung, skip};
 use netbcc_tests::net::Net;
 use netbcc_tests::peer::Peer;
 use netbcc_tests::raw::Map;
-use netbcc_tests::run::Ended;
 use serde_json::Value;
 
 use crate::tcpconnect::{Mounts, pinned};
