@@ -29,6 +29,7 @@ pub(crate) const ANY: &[Check] = checks![
     an_interface_that_is_renamed_is_followed,
     idle_queues_have_rows_of_zeros,
     signals_print_nothing_of_the_interval_under_way,
+    two_copies_count_the_same,
 ];
 
 /// Headers below IP.
@@ -122,6 +123,15 @@ fn each_queue_counts_its_own_flows(case: &Case) {
     assert_eq!(per_queue(&far, "rx", 4), [sent[0] + sent[1], sent[2], sent[3], 0]);
     assert_eq!(sums(&near, "rx", None, ["packets"]), [0]);
     assert_eq!(sums(&far, "tx", None, ["packets"]), [0]);
+}
+
+fn two_copies_count_the_same(case: &Case) {
+    let net = Net::cable((4, 4), (4, 4));
+    let runs = [0, 1].map(|_| start(case, "-n cable -i 0.1 --json", &net, net.near()));
+    let _open = flows(&net);
+    let [one, other] = runs.map(|run| per_queue(&all(run, "tx", PACKETS, 10), "tx", 4));
+    assert_eq!(one, other);
+    assert_eq!(one.iter().sum::<u64>(), PACKETS);
 }
 
 fn queues_without_a_row_are_in_the_total(case: &Case) {

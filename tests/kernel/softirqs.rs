@@ -11,6 +11,7 @@ use netbcc_tests::ended::Ended;
 use netbcc_tests::kernel::Case;
 use netbcc_tests::kernel::Check;
 use netbcc_tests::net::Net;
+use netbcc_tests::run::Run;
 
 pub(crate) const CHECKS: &[Check] = checks![
     counts_are_those_of_the_kernel,
@@ -25,6 +26,7 @@ pub(crate) const ANY: &[Check] = checks![
     ctrl_c_prints_the_interval_under_way,
     json_rows_carry_every_value,
     sums_over_intervals_lose_nothing,
+    two_copies_count_the_same,
 ];
 
 /// What the kernel counted of a vector: of one CPU, or of all.
@@ -82,6 +84,20 @@ fn counts_are_those_of_the_kernel(case: &Case) {
     );
     assert!(inner >= 20, "{inner}");
     between(&ended, inner, value(&ended.stdout, "net_rx"), outer);
+}
+
+fn two_copies_count_the_same(case: &Case) {
+    let net = Net::new();
+    let outer = kernel_count("NET_RX", None);
+    let runs = [0, 1].map(|_| case.launch("-C").start(&net));
+    let inner = kernel_count("NET_RX", None);
+    traffic(&net);
+    let inner = kernel_count("NET_RX", None) - inner;
+    let ended = runs.map(Run::finish);
+    let outer = kernel_count("NET_RX", None) - outer;
+    for ended in ended {
+        between(&ended, inner, value(&ended.stdout, "net_rx"), outer);
+    }
 }
 
 fn counts_of_one_cpu_are_those_of_the_kernel(case: &Case) {

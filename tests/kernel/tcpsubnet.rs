@@ -10,6 +10,7 @@ use netbcc_tests::checks;
 use netbcc_tests::ended::Ended;
 use netbcc_tests::kernel::{Case, Check};
 use netbcc_tests::net::Net;
+use netbcc_tests::run::Run;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -32,6 +33,7 @@ pub(crate) const ANY: &[Check] = checks![
     each_interval_of_bccs_json_comes_in_its_time: alone,
     every_signal_prints_the_interval_under_way: alone,
     all_namespaces_count: alone,
+    two_copies_count_the_same: alone,
 ];
 
 /// The bytes of a subnet in all rows of a run with `--json`.
@@ -104,6 +106,21 @@ fn a_partial_write_counts_what_was_taken(case: &Case) {
     let taken = from.push("flood", 1 << 20).expect("some of it is taken") as u64;
     assert!(taken < 10 << 20, "{taken} bytes fit into a socket");
     is(&run.finish(), &subnet, taken);
+}
+
+fn two_copies_count_the_same(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let listener = server.listen(net.v4_of(2, 80));
+    let subnet = host(listener.address());
+    let runs = [0, 1].map(|_| case.launch(&format!("--json -i 3600 {subnet}")).start(&net));
+    let from = client.connect(listener.address());
+    let to = listener.accept();
+    from.send(10_007);
+    to.receive(10_007);
+    for ended in runs.map(Run::finish) {
+        is(&ended, &subnet, 10_007);
+    }
 }
 
 fn the_first_subnet_of_the_list_counts_and_rows_are_these_bytes(case: &Case) {

@@ -13,6 +13,7 @@ use netbcc_tests::kernel::{Case, Check, Rung, skip};
 use netbcc_tests::net::Net;
 use netbcc_tests::peer::Peer;
 use netbcc_tests::raw::Map;
+use netbcc_tests::run::Run;
 use serde_json::Value;
 
 use crate::tcpconnect::{Mounts, pinned};
@@ -38,6 +39,7 @@ pub(crate) const ANY: &[Check] = checks![
     idle_intervals_have_no_header_and_end_by_themselves: alone,
     a_threads_own_name_is_in_its_row: alone,
     container_filters_keep_only_their_members: alone,
+    two_copies_count_the_same: alone,
 ];
 
 /// The bytes of this process in all rows of a JSON run.
@@ -123,6 +125,21 @@ fn every_way_to_receive_counts_what_the_socket_counts(case: &Case) {
     is(&ended, "the client", sums(&ended, &client), (all, 0));
     is(&ended, "the server", sums(&ended, &server), (0, all));
     ended.quiet();
+}
+
+fn two_copies_count_the_same(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let listener = server.listen(net.v4_of(2, 80));
+    let runs = [0, 1].map(|_| case.launch("--json 3600").start(&net));
+    let from = client.connect(listener.address());
+    let to = listener.accept();
+    from.send(10_007);
+    to.receive(10_007);
+    for ended in runs.map(Run::finish) {
+        is(&ended, "the client", sums(&ended, &client), (0, 10_007));
+        is(&ended, "the server", sums(&ended, &server), (10_007, 0));
+    }
 }
 
 fn a_partial_write_counts_what_was_taken(case: &Case) {
