@@ -20,23 +20,32 @@ use anyhow::{Context as _, Result, bail};
 use xtask::toolchain::find_bpf_linker;
 
 use self::crates::Linked;
+use crate::arch::Arch;
 use crate::shell::{cargo, output, run, say, target, workspace};
 use crate::{build, setup};
 
 /// The version of all that is made.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Makes everything in `target/dist`; with `--check` once more in a clone, and compares.
+/// Makes everything in `target/dist`, for this machine's architecture or another; with `--check` once more in a clone, and
+/// compares.
 ///
 /// # Errors
 /// Set-up or the build fails, a crate's licence was never looked at, or the clone gives other bytes.
 pub(crate) fn dist(args: &[OsString]) -> Result<ExitCode> {
-    let check = match args {
-        [] => false,
-        [check] if check == "--check" => true,
-        _ => bail!("dist takes --check and nothing else"),
-    };
-    setup::satisfy(&[setup::BUILD, setup::PACKAGES].concat())?;
+    let (mut check, mut arch) = (false, Arch::HERE);
+    let mut words = args.iter().map(|arg| arg.to_str().unwrap_or_default());
+    while let Some(word) = words.next() {
+        match word {
+            "--check" => check = true,
+            "--arch" => arch = Arch::parse(words.next().context("--arch wants a value")?)?,
+            _ => match word.strip_prefix("--arch=") {
+                Some(name) => arch = Arch::parse(name)?,
+                None => bail!("dist takes --check and --arch x86_64|aarch64, nothing else"),
+            },
+        }
+    }
+    setup::satisfy(&[setup::build(arch), setup::PACKAGES.to_vec()].concat())?;
     if check {
         // A clone has what was committed.
         let changes = output(Command::new("git").current_dir(workspace()).args(["status", "--porcelain"]))?;
@@ -47,12 +56,12 @@ pub(crate) fn dist(args: &[OsString]) -> Result<ExitCode> {
             );
         }
     }
-    let made = make(&build::dist()?)?;
+    let made = make(arch, &build::dist_for(arch)?, &build::dist()?)?;
     for file in &made.files {
         say(&format!("target/dist/{file}"));
     }
     if check {
-        compare(&made)?;
+        compare(arch, &made)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -66,38 +75,42 @@ pub(crate) struct Made {
     files: Vec<String>,
 }
 
-/// Makes all files around this binary.
+/// Makes all files around this binary. What it says of itself is asked of one of the same source that runs here.
 ///
 /// # Errors
 /// A program of this machine fails, or a crate's licence was never looked at.
-pub(crate) fn make(binary: &Path) -> Result<Made> {
+pub(crate) fn make(arch: Arch, binary: &Path, runs_here: &Path) -> Result<Made> {
     let epoch = epoch()?;
-    let arch = deb::architecture()?;
+    let debian = arch.debian();
     let dir = target().join("dist");
     let stage = dir.join("stage");
     if stage.exists() {
         fs::remove_dir_all(&stage)?;
     }
-    let linked = Linked::find()?;
+    let linked = Linked::find(arch)?;
     let sbom = sbom::write(&linked, &checksum(binary)?, &utc(epoch)?)?;
-    let sbom_name = format!("netbcc-{VERSION}-linux-{arch}.spdx.json");
+    let sbom_name = format!("netbcc-{VERSION}-linux-{debian}.spdx.json");
     fs::write(dir.join(&sbom_name), &sbom)?;
 
+    let tree = |prefix: &Path, home| tree::write(prefix, home, binary, runs_here, &linked, &sbom);
     let root = stage.join("deb");
-    tree::write(&root.join("usr"), tree::Home::Distribution, binary, &linked, &sbom)?;
-    let deb = format!("netbcc_{VERSION}_{arch}.deb");
-    deb::build(&root, arch, epoch, &dir.join(&deb))?;
+    tree(&root.join("usr"), tree::Home::Distribution)?;
+    let deb = format!("netbcc_{VERSION}_{debian}.deb");
+    deb::build(&root, debian, epoch, &dir.join(&deb))?;
 
     let top = format!("netbcc-{VERSION}");
-    tree::write(&stage.join(&top), tree::Home::Local, binary, &linked, &sbom)?;
-    let tarball = format!("netbcc-{VERSION}-linux-{arch}.tar.gz");
+    tree(&stage.join(&top), tree::Home::Local)?;
+    let tarball = format!("netbcc-{VERSION}-linux-{debian}.tar.gz");
     tar(&stage, &top, epoch, &dir.join(&tarball))?;
     fs::remove_dir_all(&stage)?;
 
-    let mut files = vec!["netbcc".to_owned(), sbom_name, tarball.clone(), deb.clone()];
+    let name = binary.file_name().context("the binary has a name")?.to_string_lossy();
+    let mut files = vec![name.into_owned(), sbom_name, tarball.clone(), deb.clone()];
     let sums = output(Command::new("sha256sum").args(&files).current_dir(&dir))?;
-    fs::write(dir.join("SHA256SUMS"), sums)?;
-    files.push("SHA256SUMS".to_owned());
+    // A set of its own per architecture: one can be made without the other.
+    let sums_name = format!("SHA256SUMS-{debian}");
+    fs::write(dir.join(&sums_name), sums)?;
+    files.push(sums_name);
     Ok(Made { binary: binary.to_owned(), deb: dir.join(deb), tarball: dir.join(tarball), files })
 }
 
@@ -136,7 +149,7 @@ fn epoch() -> Result<u64> {
 }
 
 /// Builds the same commit in a clone in another folder, from nothing, and compares.
-fn compare(made: &Made) -> Result<()> {
+fn compare(arch: Arch, made: &Made) -> Result<()> {
     let clone = target().join("dist-check/the same source elsewhere");
     if clone.exists() {
         fs::remove_dir_all(&clone)?;
@@ -145,6 +158,7 @@ fn compare(made: &Made) -> Result<()> {
     run(Command::new("git").args(["clone", "--quiet", "--no-hardlinks"]).arg(workspace()).arg(&clone))?;
     let mut cmd = cargo();
     cmd.current_dir(&clone).args(["run", "--quiet", "--package", "xtask", "--", "dist"]);
+    cmd.args(["--arch", &arch.to_string()]);
     cmd.env_remove("CARGO_TARGET_DIR").env_remove("CARGO_MANIFEST_DIR");
     cmd.env("SOURCE_DATE_EPOCH", epoch()?.to_string());
     if let Some(linker) = find_bpf_linker(&workspace()) {
@@ -160,6 +174,7 @@ fn compare(made: &Made) -> Result<()> {
             bail!("{file} differs between {} and {}", here.display(), there.display());
         }
     }
-    say(&format!("the same bytes twice:\n{}", fs::read_to_string(here.join("SHA256SUMS"))?.trim_end()));
+    let sums = made.files.last().context("the checksums are the last file")?;
+    say(&format!("the same bytes twice:\n{}", fs::read_to_string(here.join(sums))?.trim_end()));
     fs::remove_dir_all(target().join("dist-check")).context("remove the clone")
 }

@@ -40,7 +40,7 @@ netbcc's own commands. Each first installs what the machine lacks for it.
 cargo xtask run [--] TOOL ARGS...            build, then run one tool (through sudo when not root)
 cargo xtask build [--arch aarch64]           the release binary: one static file, target/dist/netbcc (for another
                                              architecture: netbcc-aarch64)
-cargo xtask dist [--check]                   the Debian package, a tarball, SPDX, checksums, all in target/dist;
+cargo xtask dist [--arch aarch64] [--check]  the Debian package, a tarball, SPDX, checksums, all in target/dist;
                                              --check builds once more in a clone elsewhere and compares all bytes
 cargo xtask test [FILTER] [--no-vm] [--arm64[=all]] [--fuzz-seconds N]
                                              all tiers: format, lints, unit, golden, command line, this machine's

@@ -255,7 +255,7 @@ impl Run {
         let filter = self.filter.clone();
         let filter = filter.as_deref();
         let fits = kernels.iter().all(|line| line.arch == Arch::HERE);
-        let package = (fits && package::wanted(filter)).then(|| make(binary));
+        let package = (fits && package::wanted(filter)).then(|| make(Arch::HERE, binary, binary));
         let package = match package {
             Some(Err(why)) => {
                 self.report.failed(HERE, "package", &format!("{why:#}"));

@@ -15,6 +15,7 @@ use xtask::toolchain::Toolchain;
 
 use crate::arch::Arch;
 use crate::build::triple;
+use crate::setup::{Std, cross_linker, find_std};
 use crate::shell::{cargo, output, workspace};
 
 /// Licences under which a part may be linked into a static binary that is given away under MIT or Apache-2.0: notices
@@ -56,15 +57,18 @@ impl Linked {
     ///
     /// # Errors
     /// One of them fails, or a licence is none of [`FIT`].
-    pub(super) fn find() -> Result<Self> {
+    pub(super) fn find(arch: Arch) -> Result<Self> {
         let mut linked = Self::default();
         let details = Details::read()?;
-        linked.crates("netbcc", &triple(Arch::HERE)?, &details)?;
+        linked.crates("netbcc", &triple(arch)?, &details)?;
         // The objects are embedded in the binary.
         linked.crates("probes-ebpf", "bpfel-unknown-none", &details)?;
         let (netbcc, probes) = (linked.key("netbcc")?, linked.key("probes-ebpf")?);
         linked.needs.insert((netbcc.clone(), probes.clone()));
-        let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        let rustc = match find_std(arch) {
+            Some(Std::Built(toolchain)) => toolchain.rustc.into_os_string(),
+            _ => std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()),
+        };
         linked.other(&netbcc, "rust-std", &version_of(&rustc)?, "MIT OR Apache-2.0");
         linked.other(
             &probes,
@@ -72,14 +76,9 @@ impl Linked {
             &version_of(Toolchain::find()?.rustc.as_os_str())?,
             "MIT OR Apache-2.0",
         );
-        let libc = output(Command::new("ldd").arg("--version"))?;
-        let libc = libc
-            .lines()
-            .next()
-            .and_then(|line| line.split_whitespace().last())
-            .context("ldd has no version")?;
-        linked.other(&netbcc, "glibc", libc, "LGPL-2.1-or-later");
-        let gcc = output(Command::new("cc").arg("-dumpfullversion"))?;
+        let cc = if arch == Arch::HERE { "cc" } else { cross_linker(arch)? };
+        linked.other(&netbcc, "glibc", &libc_version(cc)?, "LGPL-2.1-or-later");
+        let gcc = output(Command::new(cc).arg("-dumpfullversion"))?;
         linked.other(&netbcc, "libgcc", gcc.trim(), "GPL-3.0-or-later WITH GCC-exception-3.1");
         Ok(linked)
     }
@@ -299,6 +298,19 @@ fn fits(expression: &str) -> bool {
 fn version_of(rustc: &OsStr) -> Result<String> {
     let text = output(Command::new(rustc).arg("--version"))?;
     text.split_whitespace().nth(1).map(str::to_owned).context("rustc says no version")
+}
+
+/// The version of the C library that a compiler links, by the macros of its headers: it may be one for another machine, which
+/// cannot be asked.
+fn libc_version(cc: &str) -> Result<String> {
+    let mut cmd = Command::new(cc);
+    let macros = output(cmd.args(["-E", "-dM", "-include", "features.h", "-x", "c", "/dev/null"]))?;
+    let value = |name: &str| {
+        let prefix = format!("#define {name} ");
+        macros.lines().find_map(|line| line.strip_prefix(&prefix)).map(str::trim)
+    };
+    let (major, minor) = value("__GLIBC__").zip(value("__GLIBC_MINOR__")).context("not the GNU C library")?;
+    Ok(format!("{major}.{minor}"))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::VERSION;
 use super::tree;
@@ -20,18 +20,6 @@ const POSTINST: &str = include_str!("postinst.sh");
 
 /// The script runs again when setcap comes, wherever a release of Debian has it: apt may configure this package first.
 const TRIGGERS: &str = "interest-noawait /sbin/setcap\ninterest-noawait /usr/sbin/setcap\n";
-
-/// Debian's name of the machine that the binary is for.
-///
-/// # Errors
-/// There is no package for it.
-pub(super) fn architecture() -> Result<&'static str> {
-    match std::env::consts::ARCH {
-        "x86_64" => Ok("amd64"),
-        "aarch64" => Ok("arm64"),
-        other => bail!("no package is made for {other}"),
-    }
-}
 
 /// Packs the files below `root`.
 pub(super) fn build(root: &Path, arch: &str, epoch: u64, to: &Path) -> Result<()> {

@@ -37,9 +37,16 @@ impl Home {
 const DOCUMENTS: [&str; 5] =
     ["README.md", "SECURITY.md", "BENCHMARKS.md", "docs/which-tool.md", "docs/fields.md"];
 
-/// Writes all files below `prefix`.
-pub(super) fn write(prefix: &Path, home: Home, binary: &Path, linked: &Linked, sbom: &str) -> Result<()> {
-    let says = |args: &[&str]| output(Command::new(binary).args(args));
+/// Writes all files below `prefix`. `binary` may be of another architecture than `runs_here`, which is the same otherwise.
+pub(super) fn write(
+    prefix: &Path,
+    home: Home,
+    binary: &Path,
+    runs_here: &Path,
+    linked: &Linked,
+    sbom: &str,
+) -> Result<()> {
+    let says = |args: &[&str]| output(Command::new(runs_here).args(args));
     let list = says(&["--list"])?;
     let tools: Vec<&str> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
 
