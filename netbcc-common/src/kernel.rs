@@ -177,6 +177,14 @@ fields! {
 /// How many fields there are; the length of the global `OFFSETS`.
 pub const FIELD_COUNT: usize = FIELDS.len();
 
+/// Number of a helper that no kernel has: where a program calls it, with a pointer and the BTF id of what that points
+/// to, user space puts a call of the kernel's `bpf_rdonly_cast` (since 6.2), or a move where the kernel has none.
+///
+/// What is read through its result is for reading only, and that is why: for each pointer that a program loads
+/// through a trusted one, newer verifiers look for a type `STRUCT__safe_*`, of which there are several, by name among
+/// all types of the kernel, at a millisecond each.
+pub const CAST: usize = 0x6e65_7462;
+
 macro_rules! funcs {
     ($($(#[$doc:meta])* $name:ident = $of:literal,)*) => {
         /// A function or tracepoint whose number of arguments is asked for: a typed program finds the return value

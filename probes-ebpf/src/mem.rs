@@ -4,14 +4,19 @@
 //! is one load instruction. [`Probed`]: in kprobes a pointer is a number, so a field is a call of
 //! `bpf_probe_read_kernel`. Code that works both ways is written once, generic over [`Access`].
 
+use core::mem::transmute;
 use core::ptr::{addr_of, read_volatile};
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use netbcc_common::kernel::{FIELD_COUNT, Field, MISSING};
+use netbcc_common::kernel::{CAST, FIELD_COUNT, Field, MISSING};
 
 /// Set by user space before loading. To the verifier these are constants.
 #[unsafe(no_mangle)]
 pub static OFFSETS: [u16; FIELD_COUNT] = [MISSING; FIELD_COUNT];
+
+/// Set by user space before loading: BTF ids of the structs that have the fields.
+#[unsafe(no_mangle)]
+pub static OWNERS: [u32; FIELD_COUNT] = [0; FIELD_COUNT];
 
 /// Where this kernel keeps `field`, in bytes from the start of its struct; `None` if it has no such field.
 #[inline(always)]
@@ -30,11 +35,15 @@ pub trait Access: Copy {
     /// refuses the program otherwise).
     unsafe fn load<T: Copy + Default>(at: *const u8) -> T;
 
-    /// The pointer at `at`; null if it cannot be read. Where types are known, what it points to has its type too.
+    /// The pointer at `at`; null if it cannot be read. Where types are known, what it points to has its type too, and
+    /// helpers take it. Slow to verify: [`field_ptr`] does where it is only read through.
     ///
     /// # Safety
     /// As [`Access::load`].
     unsafe fn load_ptr(at: *const u8) -> *const u8;
+
+    /// `base`, which points to the struct that has `field`, to load pointers through that are only read through.
+    fn distrust(base: *const u8, field: Field) -> *const u8;
 }
 
 /// Plain loads through pointers whose type the verifier knows.
@@ -52,6 +61,16 @@ impl Access for Typed {
     unsafe fn load_ptr(at: *const u8) -> *const u8 {
         // SAFETY: as above.
         unsafe { read_volatile(at.cast()) }
+    }
+
+    #[inline(always)]
+    fn distrust(base: *const u8, field: Field) -> *const u8 {
+        // SAFETY: the number of a helper, as the kernel's own are called; see CAST for what becomes of it. The id is
+        // in bounds, and volatile, because user space replaces it.
+        unsafe {
+            let cast: unsafe extern "C" fn(*const u8, u32) -> *const u8 = transmute(CAST);
+            cast(base, read_volatile(addr_of!(OWNERS).cast::<u32>().add(field as usize)))
+        }
     }
 }
 
@@ -73,6 +92,11 @@ impl Access for Probed {
         // SAFETY: the caller's.
         unsafe { Self::load::<u64>(at) as *const u8 }
     }
+
+    #[inline(always)]
+    fn distrust(base: *const u8, _: Field) -> *const u8 {
+        base
+    }
 }
 
 /// The `T` in `field` of the struct at `base`; zero if this kernel lacks the field.
@@ -85,6 +109,20 @@ pub unsafe fn field<A: Access, T: Copy + Default>(base: *const u8, field: Field)
         // SAFETY: the caller's.
         Some(offset) => unsafe { A::load(base.wrapping_add(offset)) },
         None => T::default(),
+    }
+}
+
+/// The pointer in `field` of the struct at `base`, to be read through and not to be handed to helpers; null if this
+/// kernel lacks the field.
+///
+/// # Safety
+/// As [`field`].
+#[inline(always)]
+pub unsafe fn field_ptr<A: Access>(base: *const u8, field: Field) -> *const u8 {
+    match offset(field) {
+        // SAFETY: the caller's.
+        Some(offset) => unsafe { A::load_ptr(A::distrust(base, field).wrapping_add(offset)) },
+        None => core::ptr::null(),
     }
 }
 

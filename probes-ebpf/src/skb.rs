@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use netbcc_common::kernel::Field;
 
 use crate::dev::Dev;
-use crate::mem::{Access, Probed, field, offset};
+use crate::mem::{Access, Probed, field, field_ptr, offset};
 use crate::sock::Sock;
 
 /// A `struct sk_buff *`, never null.
@@ -40,20 +40,18 @@ impl<A: Access> Skb<A> {
         }
     }
 
-    /// The socket that sends it, if any.
+    /// The socket that sends it, if any. To be looked at only: helpers do not take it.
     #[inline(always)]
     pub fn sk(self) -> Option<Sock<A>> {
-        let offset = offset(Field::SkbSk)?;
-        // SAFETY: `at` is an sk_buff. Loaded as a pointer, so that the verifier keeps its type.
-        Sock::new(unsafe { A::load::<Pointer>(self.at.wrapping_add(offset)) }.0)
+        // SAFETY: `at` is an sk_buff.
+        Sock::new(unsafe { field_ptr::<A>(self.at, Field::SkbSk) })
     }
 
     /// The interface that it came in by.
     #[inline(always)]
     pub fn dev(self) -> Option<Dev<A>> {
-        let offset = offset(Field::SkbDev)?;
         // SAFETY: as above.
-        Dev::new(unsafe { A::load_ptr(self.at.wrapping_add(offset)) })
+        Dev::new(unsafe { field_ptr::<A>(self.at, Field::SkbDev) })
     }
 
     /// Its queue: on the way out; on the way in one more, and 0 where the driver does not tell.
@@ -126,17 +124,6 @@ impl<A: Access> Skb<A> {
     pub fn next(self) -> Option<Skb<Probed>> {
         // SAFETY: as above.
         Skb::new(unsafe { field::<A, u64>(self.at, Field::SkbNext) } as *const u8)
-    }
-}
-
-/// A pointer that has a default, so that it can be loaded as one.
-#[derive(Clone, Copy)]
-struct Pointer(*const u8);
-
-impl Default for Pointer {
-    #[inline(always)]
-    fn default() -> Self {
-        Self(core::ptr::null())
     }
 }
 

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
 use netbcc_common::addr::{AF_INET, AF_INET6, Addr, MAPPED_WORD, Tuple};
 use netbcc_common::kernel::Field;
 
-use crate::mem::{Access, Probed, Typed, field, field_in6, offset};
+use crate::mem::{Access, Probed, Typed, field, field_in6, field_ptr, offset};
 
 /// `IPPROTO_TCP`. An MPTCP socket raises the same events with 262; its subflows raise their own with 6.
 pub const IPPROTO_TCP: u16 = 6;
@@ -84,10 +84,10 @@ impl<A: Access> Sock<A> {
     /// Inode number of its network namespace.
     #[inline(always)]
     pub fn netns(self) -> u32 {
-        let (Some(net), Some(common)) = (offset(Field::SkNet), offset(Field::NetCommon)) else { return 0 };
+        let Some(common) = offset(Field::NetCommon) else { return 0 };
         // SAFETY: a socket keeps its namespace alive; the offsets are those of the structs passed.
         unsafe {
-            let net: *const u8 = A::load_ptr(self.at.wrapping_add(net));
+            let net = field_ptr::<A>(self.at, Field::SkNet);
             field::<A, u32>(net.wrapping_add(common), Field::NsInum)
         }
     }
@@ -96,7 +96,7 @@ impl<A: Access> Sock<A> {
     #[inline(always)]
     pub fn has_file(self) -> bool {
         // SAFETY: as above.
-        unsafe { field::<A, u64>(self.at, Field::SkSocket) != 0 }
+        unsafe { !field_ptr::<A>(self.at, Field::SkSocket).is_null() }
     }
 
     /// Whether both directions are shut down, as close() does first of all.
@@ -127,10 +127,10 @@ impl<A: Access> Sock<A> {
     /// net.core.somaxconn of its network namespace.
     #[inline(always)]
     pub fn somaxconn(self) -> u32 {
-        let (Some(net), Some(core)) = (offset(Field::SkNet), offset(Field::NetCore)) else { return 0 };
+        let Some(core) = offset(Field::NetCore) else { return 0 };
         // SAFETY: as in `netns`.
         unsafe {
-            let net: *const u8 = A::load_ptr(self.at.wrapping_add(net));
+            let net = field_ptr::<A>(self.at, Field::SkNet);
             field::<A, u32>(net.wrapping_add(core), Field::CoreSomaxconn)
         }
     }

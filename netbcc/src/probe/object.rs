@@ -17,10 +17,11 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use anyhow::{Context as _, Result, anyhow};
 use aya::maps::{Map, MapData};
 use aya_obj::generated::{
-    BPF_DW, BPF_IMM, BPF_LD, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_attach_type, bpf_insn,
-    bpf_map_type, bpf_prog_type,
+    BPF_ALU64, BPF_CALL, BPF_DW, BPF_IMM, BPF_JMP, BPF_LD, BPF_MOV, BPF_PSEUDO_KFUNC_CALL, BPF_PSEUDO_MAP_FD,
+    BPF_PSEUDO_MAP_VALUE, BPF_X, bpf_attach_type, bpf_insn, bpf_map_type, bpf_prog_type,
 };
 use aya_obj::{Map as Definition, ProgramSection};
+use netbcc_common::kernel::CAST;
 use nix::errno::Errno;
 
 use super::hook::{Kind, Prog};
@@ -33,6 +34,8 @@ pub(super) struct Object {
     maps: Vec<Entry>,
     programs: HashMap<String, Program>,
     license: CString,
+    /// BTF id of the kernel's `bpf_rdonly_cast`, if it has that.
+    cast: Option<u32>,
 }
 
 /// A map of the object.
@@ -48,10 +51,19 @@ struct Program {
     section: ProgramSection,
     /// Where they refer to a map there is its index in `Object::maps`.
     instructions: Vec<bpf_insn>,
-    /// Once it is loaded; and the BTF id that it was loaded for, if it is typed.
-    loaded: Option<(OwnedFd, Option<u32>)>,
+    /// Once it is loaded.
+    loaded: Option<Loaded>,
     /// Where it is attached.
     links: Vec<(&'static str, OwnedFd)>,
+}
+
+/// A program in the kernel.
+struct Loaded {
+    fd: OwnedFd,
+    /// The BTF id that it was loaded for, if it is typed.
+    target: Option<u32>,
+    /// Whether the kernel wanted it without the casts that it has.
+    uncast: bool,
 }
 
 /// Where a program stopped on its way into the kernel.
@@ -68,12 +80,14 @@ pub(super) enum Fault {
 
 impl Object {
     /// Reads `elf`. `globals` take the place of those in the object, and `pinned` maps that of its maps;
-    /// `sizes` are those of its maps that have another one here.
+    /// `sizes` are those of its maps that have another one here; `cast` is the BTF id of the kernel's
+    /// `bpf_rdonly_cast`.
     pub(super) fn parse(
         elf: &[u8],
         globals: HashMap<&str, (&[u8], bool)>,
         sizes: &[(&str, u32)],
         pinned: Vec<(&str, OwnedFd)>,
+        cast: Option<u32>,
     ) -> Result<Self> {
         let mut object = aya_obj::Object::parse(elf).map_err(|error| anyhow!("{}", root_cause(&error)))?;
         object.patch_map_data(globals).map_err(|error| anyhow!("{}", root_cause(&error)))?;
@@ -101,13 +115,13 @@ impl Object {
                 Program { section: program.section, instructions, loaded: None, links: Vec::new() },
             );
         }
-        Ok(Self { maps, programs, license: object.license })
+        Ok(Self { maps, programs, license: object.license, cast })
     }
 
     /// Loads and attaches `prog`; `target` is the BTF id of what a typed program hangs on. Answers whether it was
     /// not attached there before.
     pub(super) fn attach(&mut self, prog: &Prog, target: Option<u32>) -> Result<bool, Fault> {
-        let Self { maps, programs, license } = self;
+        let Self { maps, programs, license, cast } = self;
         let missing = || Fault::Object(format!("the object has no program {} of this kind", prog.name));
         let program = programs
             .get_mut(prog.name)
@@ -124,18 +138,15 @@ impl Object {
             Kind::RawTp => (bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT, None),
         };
         let fd = match &program.loaded {
-            Some((fd, loaded_for)) if *loaded_for == target => fd,
+            Some(loaded) if loaded.target == target => &loaded.fd,
             Some(_) => return Err(Fault::Object(format!("{} cannot hang on several functions", prog.name))),
             None => {
                 let instructions = with_maps(&program.instructions, maps)?;
-                let fd = load(&bpf::Program {
-                    name: prog.name,
-                    prog_type,
-                    attach: attach.zip(target),
-                    instructions: &instructions,
-                    license,
+                let attach = attach.zip(target);
+                let (fd, uncast) = with_casts(instructions, *cast, |instructions| {
+                    load(&bpf::Program { name: prog.name, prog_type, attach, instructions, license })
                 })?;
-                &program.loaded.insert((fd, target)).0
+                &program.loaded.insert(Loaded { fd, target, uncast }).fd
             }
         };
         let link = match prog.kind {
@@ -193,13 +204,20 @@ impl Object {
     /// (since 5.12; for kprobes since 6.7), and of kprobes that were not even asked.
     pub(super) fn missed(&self) -> u64 {
         let loaded = self.programs.values().filter_map(|program| program.loaded.as_ref());
-        let skipped = loaded.filter_map(|(fd, _)| told(fd, "recursion_misses:"));
+        let skipped = loaded.filter_map(|loaded| told(&loaded.fd, "recursion_misses:"));
         skipped.sum::<u64>() + self.kprobes().flatten().sum::<u64>()
+    }
+
+    /// Programs that the kernel took without their casts only.
+    pub(super) fn uncast(&self) -> impl Iterator<Item = &str> {
+        let uncast = |program: &Program| program.loaded.as_ref().is_some_and(|loaded| loaded.uncast);
+        self.programs.iter().filter(move |(_, program)| uncast(program)).map(|(name, _)| name.as_str())
     }
 
     /// Bytes of the kernel's memory that its programs and maps take, as the kernel counts them.
     pub(super) fn kernel_bytes(&self) -> u64 {
-        let programs = self.programs.values().filter_map(|program| program.loaded.as_ref()).map(|(fd, _)| fd);
+        let programs =
+            self.programs.values().filter_map(|program| program.loaded.as_ref()).map(|loaded| &loaded.fd);
         let maps = self.maps.iter().filter_map(|map| map.fd.as_ref());
         programs.chain(maps).filter_map(|fd| told(fd, "memlock:")).sum()
     }
@@ -273,6 +291,38 @@ fn with_maps(instructions: &[bpf_insn], maps: &mut [Entry]) -> Result<Vec<bpf_in
         instruction.imm = fd.map_err(|error| Fault::Map(map.name.clone(), error))?;
     }
     Ok(instructions)
+}
+
+/// Loads a program with calls of the kernel's own cast where it has [`CAST`]; or with moves, where the kernel has
+/// none or does not want that. Answers as well whether it has moves instead.
+fn with_casts(
+    instructions: Vec<bpf_insn>,
+    cast: Option<u32>,
+    load: impl Fn(&[bpf_insn]) -> Result<OwnedFd, Fault>,
+) -> Result<(OwnedFd, bool), Fault> {
+    const CALL: u32 = BPF_JMP | BPF_CALL;
+    let is_cast = |call: &bpf_insn| {
+        u32::from(call.code) == CALL && call.src_reg() == 0 && usize::try_from(call.imm) == Ok(CAST)
+    };
+    if !instructions.iter().any(is_cast) {
+        return Ok((load(&instructions)?, false));
+    }
+    let replaced = |code: u32, src: u8, imm: i32| {
+        let mut instructions = instructions.clone();
+        for this in instructions.iter_mut().filter(|this| is_cast(this)) {
+            this.code = code as u8;
+            this.set_src_reg(src);
+            this.imm = imm;
+        }
+        instructions
+    };
+    if let Some(id) = cast.and_then(|id| i32::try_from(id).ok())
+        && let Ok(fd) = load(&replaced(CALL, BPF_PSEUDO_KFUNC_CALL as u8, id))
+    {
+        return Ok((fd, false));
+    }
+    // A call leaves its result in r0, which is its destination already; r1 is its first argument.
+    Ok((load(&replaced(BPF_ALU64 | BPF_MOV | BPF_X, 1, 0))?, true))
 }
 
 /// Loads a program: quietly at first, because a log costs time and nobody reads that of a success.
@@ -392,7 +442,8 @@ mod tests {
     fn the_objects_have_what_the_ladders_name_and_nothing_else() {
         for tool in TOOLS {
             let name = tool.spec.name;
-            let object = Object::parse(tool.spec.object, HashMap::new(), &[("EVENTS", 4096)], Vec::new());
+            let object =
+                Object::parse(tool.spec.object, HashMap::new(), &[("EVENTS", 4096)], Vec::new(), None);
             let mut programs = object.unwrap_or_else(|error| panic!("{name}: {error:#}")).programs;
             let named: Vec<&Prog> = tool
                 .spec
@@ -414,7 +465,10 @@ mod tests {
     fn an_unknown_global_or_map_is_an_error() {
         let elf = TOOLS[0].spec.object;
         let globals = || HashMap::from([("FILTER", (&[0_u8; 1][..], true))]);
-        assert!(Object::parse(elf, globals(), &[("EVENTS", 4096)], Vec::new()).is_err(), "of another size");
-        assert!(Object::parse(elf, HashMap::new(), &[("OTHER", 4096)], Vec::new()).is_err());
+        assert!(
+            Object::parse(elf, globals(), &[("EVENTS", 4096)], Vec::new(), None).is_err(),
+            "of another size"
+        );
+        assert!(Object::parse(elf, HashMap::new(), &[("OTHER", 4096)], Vec::new(), None).is_err());
     }
 }

@@ -44,6 +44,9 @@ pub enum Rows {
 /// pages are mapped twice into our memory, so a larger ring is paid for in resident size.
 const RING_BYTES: u32 = 1 << 20;
 
+/// What programs cast pointers with where the kernel has it (kernel/bpf/helpers.c, since 6.2).
+const CAST_FUNCTION: &str = "bpf_rdonly_cast";
+
 /// What one run of a tool asks of the kernel. Built by the tool, then [`Plan::attach`]ed.
 #[must_use]
 pub struct Plan {
@@ -291,6 +294,9 @@ impl Plan {
             }
         }
         object.settle();
+        for name in object.uncast() {
+            cx.debug(format_args!("{name}: without {CAST_FUNCTION}: verified more slowly"));
+        }
         if object.misses_untold() {
             cx.warn(format_args!(
                 "this kernel does not count the kprobe runs it skips: a row that is missing for that is not told"
@@ -364,6 +370,7 @@ impl Plan {
     /// One pass over the kernel's BTF for everything that this run may attach to.
     fn ask_kernel(&self, has_ipv6: bool) -> Result<Kernel> {
         let mut wanted = Wanted::default();
+        wanted.functions.push(CAST_FUNCTION.to_owned());
         wanted.enums.extend(self.enums.iter().map(|&name| name.to_owned()));
         for prog in self.programs().filter(|prog| self.needs(prog, has_ipv6)) {
             match prog.kind {
@@ -388,12 +395,15 @@ impl Plan {
     fn parse_object(&self, kernel: &Kernel) -> Result<Object> {
         let own = self.globals.iter().map(|(name, value)| (*name, value.as_slice()));
         let shared = [("OFFSETS", kernel.offsets().as_bytes()), ("FILTER", self.filter.as_bytes())];
-        let globals: HashMap<&str, (&[u8], bool)> =
+        let mut globals: HashMap<&str, (&[u8], bool)> =
             own.chain(shared).map(|(name, value)| (name, (value, true))).collect();
+        // Not every object has it: only those that load pointers.
+        globals.insert("OWNERS", (kernel.owners().as_bytes(), false));
         let sizes = [&self.sizes[..], &[("EVENTS", self.ring_bytes)]].concat();
         let pinned = self.pinned.iter().map(|(name, fd)| Ok((*name, fd.try_clone()?)));
         let pinned = pinned.collect::<io::Result<_>>().context("duplicate a map's descriptor")?;
-        Object::parse(self.object, globals, &sizes, pinned).context("its BPF object")
+        Object::parse(self.object, globals, &sizes, pinned, kernel.function(CAST_FUNCTION))
+            .context("its BPF object")
     }
 }
 

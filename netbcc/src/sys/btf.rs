@@ -35,6 +35,7 @@ pub struct Wanted {
 #[derive(Clone, Debug)]
 pub struct Kernel {
     offsets: [u16; FIELD_COUNT],
+    owners: [u32; FIELD_COUNT],
     /// Why a field has no offset: how it is there, but not as the probes would read it.
     refused: HashMap<usize, String>,
     arities: [u8; FUNC_COUNT],
@@ -47,6 +48,11 @@ impl Kernel {
     /// Offsets by [`Field`], [`MISSING`] where the kernel has none.
     pub fn offsets(&self) -> &[u16; FIELD_COUNT] {
         &self.offsets
+    }
+
+    /// BTF ids of the structs that have the fields, by [`Field`]; 0 where the kernel has none.
+    pub fn owners(&self) -> &[u32; FIELD_COUNT] {
+        &self.owners
     }
 
     /// Whether a function has that many arguments here; `None` asks nothing.
@@ -600,6 +606,7 @@ impl Pass {
         self.nested.sort_by_key(|nested| nested.owner);
         let mut kernel = Kernel {
             offsets: [MISSING; FIELD_COUNT],
+            owners: [0; FIELD_COUNT],
             refused: HashMap::new(),
             arities: [0; FUNC_COUNT],
             functions: HashMap::new(),
@@ -608,7 +615,10 @@ impl Pass {
         };
         for (index, (_, spec)) in FIELDS.iter().enumerate() {
             match self.field_offset(spec.of, spec.member, u32::from(spec.bytes)) {
-                Ok(Some(offset)) => kernel.offsets[index] = offset,
+                Ok(Some((offset, owner))) => {
+                    kernel.offsets[index] = offset;
+                    kernel.owners[index] = owner;
+                }
                 Ok(None) => {}
                 Err(why) => {
                     kernel.refused.insert(index, format!("{why:#}"));
@@ -636,10 +646,10 @@ impl Pass {
         Ok(kernel)
     }
 
-    /// Offset in bytes; `None` if no struct of this name has such a member.
-    fn field_offset(&self, of: &str, member: &str, bytes: u32) -> Result<Option<u16>> {
+    /// Offset in bytes, and the id of the struct; `None` if no struct of this name has such a member.
+    fn field_offset(&self, of: &str, member: &str, bytes: u32) -> Result<Option<(u16, u32)>> {
         let (Some(of), Some(name)) = (self.names.of(of), self.names.of(member)) else { return Ok(None) };
-        let mut found: Option<u16> = None;
+        let mut found: Option<(u16, u32)> = None;
         for &(_, id) in self.structs.iter().filter(|&&(name, _)| name == of) {
             let Some((bits, found_member)) = self.find(id, name, 0, 0) else { continue };
             ensure!(!found_member.bitfield && bits % 8 == 0, "field {member} is a bit-field");
@@ -651,8 +661,8 @@ impl Pass {
             );
             let offset = u16::try_from(bits / 8).ok().filter(|&offset| offset != MISSING);
             let offset = offset.with_context(|| format!("field {member} lies too far out"))?;
-            ensure!(found.is_none_or(|known| known == offset), "field {member} is ambiguous");
-            found = Some(offset);
+            ensure!(found.is_none_or(|(known, _)| known == offset), "field {member} is ambiguous");
+            found = Some((offset, found.map_or(id, |(_, first)| first)));
         }
         Ok(found)
     }
@@ -802,7 +812,9 @@ mod tests {
     fn finds_fields_in_anonymous_unions_and_ids_of_unique_names() {
         let kernel = read_whole(&sample()).unwrap();
         assert_eq!(kernel.offsets()[Field::SkFamily as usize], 24);
+        assert_eq!(kernel.owners()[Field::SkFamily as usize], 3);
         assert_eq!(kernel.offsets()[Field::SkState as usize], MISSING);
+        assert_eq!(kernel.owners()[Field::SkState as usize], 0);
         assert_eq!(kernel.offsets()[Field::SkSocket as usize], 8);
         assert_eq!(kernel.function("tcp_v4_connect"), Some(6));
         assert_eq!(kernel.function("twice"), None);
@@ -865,6 +877,7 @@ mod tests {
         let pieces = pass.finish(&wanted(), |at| header.string_of(&file, at)).unwrap();
         let whole = read_whole(&bytes).unwrap();
         assert_eq!(format!("{:?}", pieces.offsets), format!("{:?}", whole.offsets));
+        assert_eq!(format!("{:?}", pieces.owners), format!("{:?}", whole.owners));
         assert_eq!(pieces.arities, whole.arities);
         assert_eq!(pieces.functions, whole.functions);
         assert_eq!(pieces.tracepoints, whole.tracepoints);
