@@ -32,7 +32,7 @@ pub struct Sum {
 
 /// Rows of an interval that lie in an array, where the sockets know their places. What does not fit there goes to the
 /// tables `SUMS_0` and `SUMS_1`.
-pub const ROWS: u32 = 16_384;
+pub const ROWS: u32 = 8192;
 
 /// Value of the arrays `ROWS_0` and `ROWS_1`: a process's part in a connection. Only the sums change once it is there.
 #[repr(C)]

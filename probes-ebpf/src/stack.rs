@@ -14,21 +14,33 @@ pub fn take<const N: usize>(ctx: &impl EbpfContext, room: &mut [u64; N]) -> u32 
     if taken > 0 { taken as u32 / size_of::<u64>() as u32 } else { 0 }
 }
 
-/// A number for the first `depth` addresses, never 0: 64 bits, so that two stacks never share one in practice.
+/// A number for the first `depth` addresses, never 0: 64 bits, so that two stacks never share one in practice. What
+/// [`take`] left behind them, zeroes, may be part of it: it looks at eight at a time, as the verifier counts each turn.
 #[inline(always)]
 pub fn name<const N: usize>(frames: &[u64; N], depth: u32) -> u64 {
     let mut hash = u64::from(depth);
-    for (nth, frame) in frames.iter().enumerate() {
-        if nth as u32 >= depth {
-            break;
+    let (blocks, rest) = frames.as_chunks::<8>();
+    for (nth, block) in blocks.iter().enumerate() {
+        if 8 * nth as u32 >= depth {
+            return hash | 1;
         }
-        // SAFETY: a reference. Volatile, because the verifier must see single loads at known places.
-        let frame = unsafe { read_volatile(frame) };
-        // Multiplication carries upwards only; the shift brings what it mixed down again.
-        hash = (hash ^ frame).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        hash ^= hash >> 29;
+        for frame in block {
+            hash = mixed(hash, frame);
+        }
+    }
+    for frame in rest {
+        hash = mixed(hash, frame);
     }
     hash | 1
+}
+
+#[inline(always)]
+fn mixed(hash: u64, frame: &u64) -> u64 {
+    // SAFETY: a reference. Volatile, because the verifier must see single loads at known places.
+    let frame = unsafe { read_volatile(frame) };
+    // Multiplication carries upwards only; the shift brings what it mixed down again.
+    let hash = (hash ^ frame).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    hash ^ (hash >> 29)
 }
 
 /// Copies a stack to where it leaves.

@@ -1,4 +1,4 @@
-//! The engine between a tool and the kernel: what to attach ([`hook`]), how ([`plan`], `attach` and `object`), and
+//! The engine between a tool and the kernel: what to attach ([`hook`]), how ([`plan`], `attach`, `object` and `load`), and
 //! how events come back ([`drain`]).
 //!
 //! Lives here: everything that names aya (`sys::bpf` takes constants from aya-obj). Must never live here: a tool's
@@ -10,6 +10,7 @@ pub mod diagnosis;
 pub mod drain;
 pub mod hook;
 mod ledger;
+mod load;
 mod object;
 pub mod plan;
 mod sample;

@@ -17,14 +17,12 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use anyhow::{Context as _, Result, anyhow};
 use aya::maps::{Map, MapData};
 use aya_obj::generated::{
-    BPF_ALU64, BPF_CALL, BPF_DW, BPF_IMM, BPF_JMP, BPF_LD, BPF_MOV, BPF_PSEUDO_KFUNC_CALL, BPF_PSEUDO_MAP_FD,
-    BPF_PSEUDO_MAP_VALUE, BPF_X, bpf_attach_type, bpf_insn, bpf_map_type, bpf_prog_type,
+    BPF_DW, BPF_IMM, BPF_LD, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_insn, bpf_map_type,
 };
 use aya_obj::{Map as Definition, ProgramSection};
-use netbcc_common::kernel::CAST;
-use nix::errno::Errno;
 
 use super::hook::{Kind, Prog};
+use super::load::{self, Loaded};
 use super::plan::root_cause;
 use super::table::{Shape, Table};
 use crate::sys::bpf;
@@ -55,15 +53,6 @@ struct Program {
     loaded: Option<Loaded>,
     /// Where it is attached.
     links: Vec<(&'static str, OwnedFd)>,
-}
-
-/// A program in the kernel.
-struct Loaded {
-    fd: OwnedFd,
-    /// The BTF id that it was loaded for, if it is typed.
-    target: Option<u32>,
-    /// Whether the kernel wanted it without the casts that it has.
-    uncast: bool,
 }
 
 /// Where a program stopped on its way into the kernel.
@@ -130,23 +119,13 @@ impl Object {
         if program.links.iter().any(|(at, _)| *at == prog.target) {
             return Ok(false);
         }
-        let (prog_type, attach) = match prog.kind {
-            Kind::Fentry => (bpf_prog_type::BPF_PROG_TYPE_TRACING, Some(bpf_attach_type::BPF_TRACE_FENTRY)),
-            Kind::Fexit => (bpf_prog_type::BPF_PROG_TYPE_TRACING, Some(bpf_attach_type::BPF_TRACE_FEXIT)),
-            Kind::TpBtf => (bpf_prog_type::BPF_PROG_TYPE_TRACING, Some(bpf_attach_type::BPF_TRACE_RAW_TP)),
-            Kind::Kprobe | Kind::Kretprobe => (bpf_prog_type::BPF_PROG_TYPE_KPROBE, None),
-            Kind::RawTp => (bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT, None),
-        };
         let fd = match &program.loaded {
             Some(loaded) if loaded.target == target => &loaded.fd,
             Some(_) => return Err(Fault::Object(format!("{} cannot hang on several functions", prog.name))),
             None => {
                 let instructions = with_maps(&program.instructions, maps)?;
-                let attach = attach.zip(target);
-                let (fd, uncast) = with_casts(instructions, *cast, |instructions| {
-                    load(&bpf::Program { name: prog.name, prog_type, attach, instructions, license })
-                })?;
-                &program.loaded.insert(Loaded { fd, target, uncast }).fd
+                let loaded = load::load(prog, target, instructions, *cast, license)?;
+                &program.loaded.insert(loaded).fd
             }
         };
         let link = match prog.kind {
@@ -291,60 +270,6 @@ fn with_maps(instructions: &[bpf_insn], maps: &mut [Entry]) -> Result<Vec<bpf_in
         instruction.imm = fd.map_err(|error| Fault::Map(map.name.clone(), error))?;
     }
     Ok(instructions)
-}
-
-/// Loads a program with calls of the kernel's own cast where it has [`CAST`]; or with moves, where the kernel has
-/// none or does not want that. Answers as well whether it has moves instead.
-fn with_casts(
-    instructions: Vec<bpf_insn>,
-    cast: Option<u32>,
-    load: impl Fn(&[bpf_insn]) -> Result<OwnedFd, Fault>,
-) -> Result<(OwnedFd, bool), Fault> {
-    const CALL: u32 = BPF_JMP | BPF_CALL;
-    let is_cast = |call: &bpf_insn| {
-        u32::from(call.code) == CALL && call.src_reg() == 0 && usize::try_from(call.imm) == Ok(CAST)
-    };
-    if !instructions.iter().any(is_cast) {
-        return Ok((load(&instructions)?, false));
-    }
-    let replaced = |code: u32, src: u8, imm: i32| {
-        let mut instructions = instructions.clone();
-        for this in instructions.iter_mut().filter(|this| is_cast(this)) {
-            this.code = code as u8;
-            this.set_src_reg(src);
-            this.imm = imm;
-        }
-        instructions
-    };
-    if let Some(id) = cast.and_then(|id| i32::try_from(id).ok())
-        && let Ok(fd) = load(&replaced(CALL, BPF_PSEUDO_KFUNC_CALL as u8, id))
-    {
-        return Ok((fd, false));
-    }
-    // A call leaves its result in r0, which is its destination already; r1 is its first argument.
-    Ok((load(&replaced(BPF_ALU64 | BPF_MOV | BPF_X, 1, 0))?, true))
-}
-
-/// Loads a program: quietly at first, because a log costs time and nobody reads that of a success.
-fn load(program: &bpf::Program<'_>) -> Result<OwnedFd, Fault> {
-    /// What all kernels take: less than 16 MiB.
-    const MOST: usize = (16 << 20) - 1;
-    if let Ok(fd) = bpf::prog_load(program, &mut []) {
-        return Ok(fd);
-    }
-    let mut log = vec![0; 64 << 10];
-    loop {
-        match bpf::prog_load(program, &mut log) {
-            Ok(fd) => return Ok(fd),
-            Err(error) if error.raw_os_error() == Some(Errno::ENOSPC as i32) && log.len() < MOST => {
-                log = vec![0; (log.len() * 8).min(MOST)];
-            }
-            Err(error) => {
-                let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
-                return Err(Fault::Load(error, String::from_utf8_lossy(&log[..end]).into_owned()));
-            }
-        }
-    }
 }
 
 fn attach_kprobe(program: BorrowedFd<'_>, prog: &Prog) -> io::Result<OwnedFd> {

@@ -26,7 +26,7 @@ static CONFIG: Config = Config { listen: u64::MAX };
 
 /// Sockets of threads that are inside `inet_listen`, by thread.
 #[map]
-static CALLS: HashMap<u32, u64> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+static CALLS: HashMap<u32, u64> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 
 /// Whether a listen() of `sk` by the current task is asked for.
 #[inline(always)]

@@ -36,7 +36,7 @@ static ROOM: PerCpuArray<[u64; FRAMES]> = PerCpuArray::with_max_entries(1, 0);
 
 /// Names of the stacks that were sent. What falls out of it is sent again.
 #[map]
-static SENT: LruHashMap<u64, u8> = LruHashMap::with_max_entries(8192, 0);
+static SENT: LruHashMap<u64, u8> = LruHashMap::with_max_entries(2048, 0);
 
 /// The packets that sockets look at or looked at last on this CPU, for kernels before 6.11. Several, as one may
 /// interrupt another.

@@ -49,10 +49,10 @@ static ROWS_0: Array<Row> = Array::with_max_entries(ROWS, 0);
 static ROWS_1: Array<Row> = Array::with_max_entries(ROWS, 0);
 /// User space may set another size.
 #[map]
-static SUMS_0: PerCpuHashMap<Key, Sum> = PerCpuHashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+static SUMS_0: PerCpuHashMap<Key, Sum> = PerCpuHashMap::with_max_entries(32_768, BPF_F_NO_PREALLOC);
 /// User space may set another size.
 #[map]
-static SUMS_1: PerCpuHashMap<Key, Sum> = PerCpuHashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+static SUMS_1: PerCpuHashMap<Key, Sum> = PerCpuHashMap::with_max_entries(32_768, BPF_F_NO_PREALLOC);
 
 /// The cgroup of `--cgroup`.
 #[map]
@@ -150,22 +150,30 @@ struct Owner {
 #[inline(always)]
 fn count(sk: Sock<Typed>, kept: Option<&'static mut Kept>, way: Way, bytes: u64) {
     let now = interval();
-    let Some(kept) = kept else { return count_in_table(sk, now, way, bytes) };
+    // The table at one place only, as most of what the verifier looks at.
+    if !kept.is_some_and(|kept| count_in_rows(sk, kept, now, way, bytes)) {
+        count_in_table(sk, now, way, bytes);
+    }
+}
+
+/// Counts in a row; `false` if there is none that is right.
+#[inline(always)]
+fn count_in_rows(sk: Sock<Typed>, kept: &'static mut Kept, now: u32, way: Way, bytes: u64) -> bool {
     let owner = Owner { pid: task::pid(), comm: task::raw_comm() };
     let place = kept.rows[way as usize];
     if let Some(row) = row_of(sk, now, owner, place) {
-        return add_to_row(row, way, bytes);
+        add_to_row(row, way, bytes);
+        return true;
     }
     let other = kept.rows[way.other() as usize];
     if let Some(row) = row_of(sk, now, owner, other) {
         if !is_of(now, place) {
             kept.rows[way as usize] = other;
         }
-        return add_to_row(row, way, bytes);
+        add_to_row(row, way, bytes);
+        return true;
     }
-    if is_of(now, place) || !count_in_new_row(sk, kept, now, owner, way, bytes) {
-        count_in_table(sk, now, way, bytes);
-    }
+    !is_of(now, place) && count_in_new_row(sk, kept, now, owner, way, bytes)
 }
 
 /// Whether `place` is one of this interval.
@@ -511,7 +519,8 @@ fn received_tp(ctx: BtfTracePointContext) -> i32 {
         kept.is_new = 0;
         let counted = kept.counted;
         if result as u64 > counted && keeps(sk) {
-            count(sk, Some(kept), Way::Received, result as u64 - counted);
+            // Once in a socket's life, so in the table: this program is small then.
+            count_in_table(sk, interval(), Way::Received, result as u64 - counted);
         }
     }
     0

@@ -21,7 +21,7 @@ use netbcc_common::tcptracer::{
     ACCEPT, CLOSE, CONNECT, Config, Event, FAILED, GONE, Life, OPENING, SHUT, UNKNOWN, Who,
 };
 use probes_ebpf::emit::{lost, reserve};
-use probes_ebpf::mem::{Probed, Typed};
+use probes_ebpf::mem::{Access, Probed, Typed};
 use probes_ebpf::sock::{Sock, ToTcp, is_inet, state};
 use probes_ebpf::syscall::{self, Regs};
 use probes_ebpf::{filter, setting, storage, task};
@@ -75,64 +75,53 @@ fn current(who: &mut Who) {
     task::comm(&mut who.comm);
 }
 
-/// A socket, and how its network namespace is told.
-///
-/// Typed programs of many paths read that once, before they part: newer verifiers search the whole of the kernel's BTF
-/// several times for each place where a pointer is loaded through a trusted one (`btf_nested_type_is_trusted`, Linux 6.3),
-/// which took most of this tool's start.
+/// Whether something that the current task does with the socket is asked for.
+#[inline(always)]
+fn is_kept<A: Access>(sk: Sock<A>) -> bool {
+    let family = sk.family();
+    is_inet(family)
+        && filter::keeps_family(family)
+        && filter::keeps_task()
+        && filter::keeps_netns(|| sk.netns())
+}
+
+/// Something to tell. What programs see is decided first and told at one place: a copy of that for each case is most of
+/// what the verifier would look at.
 #[derive(Clone, Copy)]
-struct Seen<A, N> {
-    sk: Sock<A>,
-    netns: N,
+struct News<'a> {
+    kind: u32,
+    /// Who did it; or else the current task.
+    who: Option<&'a Who>,
 }
 
-impl<A: ToTcp, N: Fn() -> u32 + Copy> Seen<A, N> {
-    /// Whether something that the current task does with the socket is asked for.
-    #[inline(always)]
-    fn is_kept(self) -> bool {
-        let family = self.sk.family();
-        is_inet(family)
-            && filter::keeps_family(family)
-            && filter::keeps_task()
-            && filter::keeps_netns(self.netns)
-    }
-
-    /// Tells what happened to the socket; `who` did it, or else the current task.
-    #[inline(always)]
-    fn report(self, kind: u32, tuple: &Tuple, who: Option<&Who>) {
-        let Some(mut event) = reserve::<Event>() else { return };
-        event.ts_ns = task::now_ns();
-        event.tuple = *tuple;
-        event.kind = kind;
-        event.netns = (self.netns)();
-        match who {
-            Some(who) => event.who = *who,
-            None => current(&mut event.who),
-        }
-    }
-
-    /// The current task accepted or closes the socket.
-    #[inline(always)]
-    fn does(self, kind: u32) {
-        if self.is_kept()
-            && let Some(tuple) = ends(self.sk)
-        {
-            self.report(kind, &tuple, None);
-        }
-    }
-}
-
-/// As it is asked for.
+/// The current task accepted or closes the socket: news if that is asked for.
 #[inline(always)]
-fn seen<A: ToTcp>(sk: Sock<A>) -> Seen<A, impl Fn() -> u32 + Copy> {
-    Seen { sk, netns: move || sk.netns() }
+fn does<'a, A: Access>(sk: Sock<A>, kind: u32) -> Option<News<'a>> {
+    is_kept(sk).then_some(News { kind, who: None })
 }
 
-/// As it is now.
+/// Tells what happened to the socket between these ends.
 #[inline(always)]
-fn seen_whole(sk: Sock<Typed>) -> Seen<Typed, impl Fn() -> u32 + Copy> {
-    let netns = sk.netns();
-    Seen { sk, netns: move || netns }
+fn report<A: Access>(sk: Sock<A>, news: News<'_>, tuple: &Tuple) {
+    let Some(mut event) = reserve::<Event>() else { return };
+    event.ts_ns = task::now_ns();
+    event.tuple = *tuple;
+    event.kind = news.kind;
+    event.netns = sk.netns();
+    match news.who {
+        Some(who) => event.who = *who,
+        None => current(&mut event.who),
+    }
+}
+
+/// Tells what happened to the socket, if there is news, and both of its ends are there.
+#[inline(always)]
+fn tell<A: ToTcp>(sk: Sock<A>, news: Option<News<'_>>) {
+    if let Some(news) = news
+        && let Some(tuple) = ends(sk)
+    {
+        report(sk, news, &tuple);
+    }
 }
 
 /// Both ends of `sk`; `None` if one of them is missing: it listens, or is not connected.
@@ -156,11 +145,11 @@ fn ends<A: ToTcp>(sk: Sock<A>) -> Option<Tuple> {
 
 /// The current task connects the socket.
 #[inline(always)]
-fn opens<A: Lives, N: Fn() -> u32 + Copy>(seen: Seen<A, N>) {
-    if !seen.is_kept() {
+fn opens<A: Lives>(sk: Sock<A>) {
+    if !is_kept(sk) {
         return;
     }
-    let Some(life) = A::make(seen.sk) else {
+    let Some(life) = A::make(sk) else {
         lost(Loss::MapFull);
         return;
     };
@@ -171,35 +160,30 @@ fn opens<A: Lives, N: Fn() -> u32 + Copy>(seen: Seen<A, N>) {
 
 /// What began with [`opens`] ended: the socket is connected, or is not.
 #[inline(always)]
-fn opened<A: Lives, N: Fn() -> u32 + Copy>(seen: Seen<A, N>, life: &mut Life, established: bool) {
-    if !established {
-        life.stage = FAILED;
-        return;
-    }
-    life.stage = UNKNOWN;
-    if let Some(tuple) = ends(seen.sk) {
-        seen.report(CONNECT, &tuple, Some(&life.who));
-    }
+fn opened(life: &mut Life, established: bool) -> Option<News<'_>> {
+    life.stage = if established { UNKNOWN } else { FAILED };
+    established.then_some(News { kind: CONNECT, who: Some(&life.who) })
 }
 
 /// The socket, which is TCP's, goes to state `new`.
 #[inline(always)]
-fn active_open<A: Lives, N: Fn() -> u32 + Copy>(seen: Seen<A, N>, new: i32) {
+fn active_open<'a, A: Lives>(sk: Sock<A>, new: i32) -> Option<News<'a>> {
     if new == state::SYN_SENT {
-        opens(seen);
+        opens(sk);
     } else if (new == state::ESTABLISHED || new == state::CLOSE)
-        && let Some(life) = A::get(seen.sk)
+        && let Some(life) = A::get(sk)
         && life.stage == OPENING
     {
-        opened(seen, life, new == state::ESTABLISHED);
+        return opened(life, new == state::ESTABLISHED);
     }
+    None
 }
 
 /// The current task took `sk` off an accept queue.
 #[inline(always)]
 fn accepted<A: ToTcp>(sk: Sock<A>) {
     if is_inet(sk.family()) && (sk.is_tcp() || sk.is_mptcp()) {
-        seen(sk).does(ACCEPT);
+        tell(sk, does(sk, ACCEPT));
     }
 }
 
@@ -207,14 +191,11 @@ fn accepted<A: ToTcp>(sk: Sock<A>) {
 #[inline(always)]
 fn closes<A: Lives>(sk: Sock<A>) {
     let now = sk.state();
-    if now == state::SYN_SENT || now == state::SYN_RECV || now == state::NEW_SYN_RECV || !seen(sk).is_kept() {
+    if now == state::SYN_SENT || now == state::SYN_RECV || now == state::NEW_SYN_RECV || !is_kept(sk) {
         return;
     }
-    if A::get(sk).is_some_and(|life| life.stage == FAILED) {
-        return;
-    }
-    if let Some(tuple) = ends(sk) {
-        seen(sk).report(CLOSE, &tuple, None);
+    if A::get(sk).is_none_or(|life| life.stage != FAILED) {
+        tell(sk, Some(News { kind: CLOSE, who: None }));
     }
 }
 
@@ -224,7 +205,7 @@ fn open_tp(ctx: BtfTracePointContext) -> i32 {
     if let Some(sk) = Sock::<Typed>::new(ctx.arg(0))
         && sk.is_tcp()
     {
-        active_open(seen(sk), ctx.arg(2));
+        tell(sk, active_open(sk, ctx.arg(2)));
     }
     0
 }
@@ -251,7 +232,7 @@ fn close_fentry(ctx: FEntryContext) -> i32 {
 #[kprobe]
 fn open_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(sk), Some(new)) = (ctx.arg(0).and_then(Sock::<Probed>::new), ctx.arg(1)) {
-        active_open(seen(sk), new);
+        tell(sk, active_open(sk, new));
     }
     0
 }
@@ -289,64 +270,60 @@ fn is_in_shutdown() -> bool {
 
 /// close() or shutdown() begins the connection's end, in the caller's context.
 #[inline(always)]
-fn finishes<N: Fn() -> u32 + Copy>(seen: Seen<Typed, N>) {
+fn finishes<'a>(sk: Sock<Typed>) -> Option<News<'a>> {
     if !is_in_shutdown() {
-        seen.does(CLOSE);
-        return;
+        return does(sk, CLOSE);
     }
-    if !seen.is_kept() {
-        return;
+    if is_kept(sk) {
+        if let Some(life) = Typed::make(sk) {
+            life.stage = SHUT;
+            life.tuple.family = 0;
+            current(&mut life.who);
+        } else {
+            lost(Loss::MapFull);
+        }
     }
-    let Some(life) = Typed::make(seen.sk) else {
-        lost(Loss::MapFull);
-        return;
-    };
-    life.stage = SHUT;
-    life.tuple.family = 0;
-    current(&mut life.who);
+    None
 }
 
-/// The connection is at its end, in any context.
+/// In place of a kind of news: both ends are to be kept, for the close that comes when they are gone.
+const KEEP: u32 = u32::MAX;
+
+/// The connection is at its end, in any context. Where both ends are to be kept, `KEEP`.
 #[inline(always)]
-fn ended<N: Fn() -> u32 + Copy>(seen: Seen<Typed, N>, old: i32) {
-    let sk = seen.sk;
+fn ended<'a>(sk: Sock<Typed>, life: Option<&'a mut Life>, old: i32) -> Option<News<'a>> {
     let has_file = sk.has_file();
-    let life = Typed::get(sk);
     if let Some(life) = life {
         if life.stage == OPENING {
-            opened(seen, life, false);
-            return;
+            return opened(life, false);
         }
         if life.stage == SHUT {
-            if !has_file {
-                // Closed while the connection was still ending: by whoever had shut it down, as far as is known.
-                life.stage = UNKNOWN;
-                if let Some(tuple) = ends(sk) {
-                    seen.report(CLOSE, &tuple, Some(&life.who));
-                }
-            } else if let Some(tuple) = ends(sk) {
-                life.tuple = tuple;
+            if has_file {
+                return Some(News { kind: KEEP, who: None });
             }
-            return;
+            // Closed while the connection was still ending: by whoever had shut it down, as far as is known.
+            life.stage = UNKNOWN;
+            return Some(News { kind: CLOSE, who: Some(&life.who) });
         }
     }
     // Without a file the socket was never accepted, or its close was told.
     if (old != state::ESTABLISHED && old != state::CLOSE_WAIT) || !has_file {
-        return;
+        return None;
     }
     if sk.is_shut() {
         // close() resets the connection, because of unread data or SO_LINGER.
-        seen.does(CLOSE);
-    } else if filter::keeps_family(sk.family()) && filter::keeps_netns(seen.netns) {
+        return does(sk, CLOSE);
+    }
+    if filter::keeps_family(sk.family()) && filter::keeps_netns(|| sk.netns()) {
         // Reset by the other end, or timed out: the socket is still to be closed.
-        match Typed::make(sk) {
-            Some(life) => {
-                life.stage = GONE;
-                life.tuple.family = 0;
-            }
-            None => lost(Loss::MapFull),
+        if let Some(life) = Typed::make(sk) {
+            life.stage = GONE;
+            life.tuple.family = 0;
+        } else {
+            lost(Loss::MapFull);
         }
     }
+    None
 }
 
 // match-proto: void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
@@ -357,17 +334,25 @@ fn state_tp(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
-    let seen = seen_whole(sk);
     let finishing = old == state::ESTABLISHED && new == state::FIN_WAIT1
         || old == state::CLOSE_WAIT && new == state::LAST_ACK;
-    if finishing || new == state::CLOSE {
+    let news = if finishing || new == state::CLOSE {
         // The socket above the subflows is what a process closes.
         if Typed::tcp(sk).is_some_and(|tcp| tcp.is_mptcp()) {
             return 0;
         }
-        if finishing { finishes(seen) } else { ended(seen, old) }
+        if finishing { finishes(sk) } else { ended(sk, Typed::get(sk), old) }
     } else {
-        active_open(seen, new);
+        active_open(sk, new)
+    };
+    if let Some(news) = news
+        && let Some(tuple) = ends(sk)
+    {
+        if news.kind != KEEP {
+            report(sk, news, &tuple);
+        } else if let Some(life) = Typed::get(sk) {
+            life.tuple = tuple;
+        }
     }
     0
 }
@@ -378,17 +363,19 @@ fn destroy_tp(ctx: BtfTracePointContext) -> i32 {
     if let Some(sk) = Sock::<Typed>::new(ctx.arg(0))
         && let Some(life) = Typed::get(sk)
     {
-        let seen = seen_whole(sk);
-        if life.stage == GONE {
-            seen.does(CLOSE);
-        } else if life.stage == SHUT {
-            if life.tuple.family != 0 {
-                seen.report(CLOSE, &life.tuple, Some(&life.who));
-            } else if let Some(tuple) = ends(sk) {
-                seen.report(CLOSE, &tuple, Some(&life.who));
+        let stage = life.stage;
+        life.stage = UNKNOWN;
+        let news = if stage == GONE {
+            does(sk, CLOSE)
+        } else {
+            (stage == SHUT).then_some(News { kind: CLOSE, who: Some(&life.who) })
+        };
+        if let Some(news) = news {
+            let known = if stage == SHUT && life.tuple.family != 0 { Some(life.tuple) } else { ends(sk) };
+            if let Some(tuple) = known {
+                report(sk, news, &tuple);
             }
         }
-        life.stage = UNKNOWN;
     }
     0
 }
