@@ -43,7 +43,10 @@ pub trait Access: Copy {
     unsafe fn load_ptr(at: *const u8) -> *const u8;
 
     /// `base`, which points to the struct that has `field`, to load pointers through that are only read through.
-    fn distrust(base: *const u8, field: Field) -> *const u8;
+    ///
+    /// # Safety
+    /// As [`Access::load`].
+    unsafe fn distrust(base: *const u8, field: Field) -> *const u8;
 }
 
 /// Plain loads through pointers whose type the verifier knows.
@@ -64,7 +67,7 @@ impl Access for Typed {
     }
 
     #[inline(always)]
-    fn distrust(base: *const u8, field: Field) -> *const u8 {
+    unsafe fn distrust(base: *const u8, field: Field) -> *const u8 {
         // SAFETY: the number of a helper, as the kernel's own are called; see CAST for what becomes of it. The id is
         // in bounds, and volatile, because user space replaces it.
         unsafe {
@@ -94,7 +97,7 @@ impl Access for Probed {
     }
 
     #[inline(always)]
-    fn distrust(base: *const u8, _: Field) -> *const u8 {
+    unsafe fn distrust(base: *const u8, _: Field) -> *const u8 {
         base
     }
 }
