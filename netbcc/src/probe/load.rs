@@ -1,6 +1,6 @@
 //! One program on its way through the verifier: [`load`].
 //!
-//! Side by side, each in a thread, they were not ready any sooner.
+//! Lives here: what becomes of instructions. Must never live here: where programs hang, and maps.
 
 use std::ffi::CStr;
 use std::io;
