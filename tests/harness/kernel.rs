@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Completion, Failed, Trial};
 
@@ -202,7 +203,9 @@ fn run_once(name: &str, case: Case, check: Check) -> Result<Completion, Failed> 
             }
         })
     };
+    let since = Instant::now();
     let outcome = thread::Builder::new().name("check".into()).spawn(body)?.join();
+    TOOK.lock().unwrap_or_else(PoisonError::into_inner).push((since.elapsed(), name.to_owned()));
     drop(guards);
     match outcome {
         Ok(Ok(())) => Ok(Completion::Completed),
@@ -228,8 +231,17 @@ pub fn note(line: String) {
     NOTES.lock().unwrap_or_else(PoisonError::into_inner).push(line);
 }
 
-/// Says which trials were skipped and which ran again, and why.
+/// How long each trial took, not counting its wait for others.
+static TOOK: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
+
+/// Says which trials were skipped and which ran again, and why; and which took longest, as they are most of a run.
 pub fn tell_notes() {
+    const TOLD: usize = 20;
+    let mut took = TOOK.lock().unwrap_or_else(PoisonError::into_inner);
+    took.sort_unstable_by(|a, b| b.cmp(a));
+    for (time, name) in took.iter().take(TOLD) {
+        say(&format!("SLOW {name}: {:.1} s", time.as_secs_f64()));
+    }
     for line in NOTES.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
         say(&line);
     }
