@@ -53,7 +53,12 @@ impl Copy {
     pub fn new() -> Self {
         let place = tempfile::tempdir().expect("a directory");
         fs::set_permissions(place.path(), Permissions::from_mode(0o755)).expect("it is ours");
-        fs::copy(binary(), place.path().join("netbcc")).expect("room for a copy");
+        {
+            // A child that is started meanwhile holds the copy open for writing until it is another program, and what
+            // is open for writing cannot be run (ETXTBSY).
+            let _no_child = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
+            fs::copy(binary(), place.path().join("netbcc")).expect("room for a copy");
+        }
         Self(place)
     }
 
