@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 
 use netbcc_common::kernel::Field;
 
-use crate::mem::{Access, field, field_ptr, offset};
+use crate::mem::{Access, field, offset};
 
 /// A `struct net_device *`, never null.
 #[derive(Clone, Copy)]
@@ -30,10 +30,10 @@ impl<A: Access> Dev<A> {
     /// Inode number of its network namespace.
     #[inline(always)]
     pub fn netns(self) -> u32 {
-        let Some(common) = offset(Field::NetCommon) else { return 0 };
+        let (Some(net), Some(common)) = (offset(Field::DevNet), offset(Field::NetCommon)) else { return 0 };
         // SAFETY: as above; an interface keeps its namespace alive, and the offsets are those of the structs passed.
         unsafe {
-            let net = field_ptr::<A>(self.at, Field::DevNet);
+            let net = A::load_ptr(self.at.wrapping_add(net));
             field::<A, u32>(net.wrapping_add(common), Field::NsInum)
         }
     }

@@ -155,7 +155,7 @@ fn dropped(ctx: &BtfTracePointContext, skb: Skb<Typed>, mut holder: Holder, reas
         if setting!(CONFIG.all) == 0 {
             return;
         }
-        holder = Holder { netns: skb.dev().map_or(0, |dev| dev.netns()), family: 0, state: 0 };
+        holder = Holder { netns: skb.distrusted().dev().map_or(0, |dev| dev.netns()), family: 0, state: 0 };
     } else if !filter::keeps_family(holder.family) {
         return;
     }
