@@ -1,5 +1,5 @@
-//! The engine between a tool and the kernel: what to attach ([`hook`]), how ([`plan`], `attach`, `object` and `load`), and
-//! how events come back ([`drain`]).
+//! The engine between a tool and the kernel: what to attach ([`hook`]), how ([`plan`], `attach`, `object` and `load`),
+//! and how events come back ([`drain`]).
 //!
 //! Lives here: everything that names aya (`sys::bpf` takes constants from aya-obj). Must never live here: a tool's
 //! name, a kernel function's name, or anything that prints rows. Start at [`plan::Plan`].

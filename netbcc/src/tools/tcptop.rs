@@ -132,7 +132,7 @@ impl Tool for Tcptop {
             "COMM is the plain name.",
             "What MSG_PEEK sees is not counted; splice and sendfile are, on every kernel.",
             "The screen is cleared only where there is one: no escape sequence goes into a pipe or file.",
-            "There is room for 32768 rows per interval at least; what has none is counted as lost, and said.",
+            "There is room for 65536 rows per interval at least; what has none is counted as lost, and said.",
             "-c, -s, -r and -v are those of libbpf-tools; without -r there is no limit of rows.",
         ],
         object: object!("tcptop"),

@@ -49,10 +49,10 @@ static ROWS_0: Array<Row> = Array::with_max_entries(ROWS, 0);
 static ROWS_1: Array<Row> = Array::with_max_entries(ROWS, 0);
 /// User space may set another size.
 #[map]
-static SUMS_0: PerCpuHashMap<Key, Sum> = PerCpuHashMap::with_max_entries(32_768, BPF_F_NO_PREALLOC);
+static SUMS_0: PerCpuHashMap<Key, Sum> = PerCpuHashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 /// User space may set another size.
 #[map]
-static SUMS_1: PerCpuHashMap<Key, Sum> = PerCpuHashMap::with_max_entries(32_768, BPF_F_NO_PREALLOC);
+static SUMS_1: PerCpuHashMap<Key, Sum> = PerCpuHashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// The cgroup of `--cgroup`.
 #[map]
