@@ -1,5 +1,7 @@
 //! A tool that has ended: what it said, and whether that adds up.
 
+use crate::rows::Rows;
+
 /// A tool that ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -68,11 +70,13 @@ impl Ended {
 
     /// Insists that every event is a row or was told as lost, exactly. A run that the kernel skipped was of an event
     /// that may or may not have made a row, so where there are such the sum is a bound.
-    pub fn adds_up(&self, seen: usize, all: usize) -> &Self {
+    pub fn adds_up(&self, rows: &Rows, all: usize) -> &Self {
+        let seen = rows.len();
         let (lost, skipped) = (self.lost(), self.skipped());
         let exact = skipped == 0 && !self.stderr.contains("does not count the kprobe runs it skips");
         if seen + lost > all || exact && seen + lost != all {
-            self.fail(&format!("{seen} rows + {lost} lost of {all}"));
+            let unusual = rows.unusual();
+            self.fail(&format!("{seen} rows + {lost} lost ({skipped} skipped) of {all}; {unusual}"));
         }
         self.accounts_for(seen, all)
     }

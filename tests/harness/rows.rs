@@ -1,5 +1,6 @@
 //! What a tool printed, read back: text by its header, CSV, JSON Lines.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::ops::Index;
 use std::rc::Rc;
@@ -182,6 +183,24 @@ impl Rows {
             [row] => row,
             _ => self.fail(format!("{} rows have {name} {value:?}, not one", found.len())),
         }
+    }
+
+    /// The rows of sockets that have more or fewer rows than most, to be read by people: where a flood has a row too many,
+    /// these are where to look. A socket is its addresses and ports.
+    pub fn unusual(&self) -> String {
+        let mut sockets: BTreeMap<Vec<&str>, Vec<&str>> = BTreeMap::new();
+        for row in self {
+            let ends = row.cells.iter().filter(|(name, _)| name.contains("ADDR") || name.contains("PORT"));
+            let socket = ends.map(|(_, cell)| cell.as_str()).collect();
+            sockets.entry(socket).or_default().push(&row.line);
+        }
+        let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+        for rows in sockets.values() {
+            *counts.entry(rows.len()).or_default() += 1;
+        }
+        let usual = counts.iter().max_by_key(|(_, sockets)| **sockets).map_or(0, |(rows, _)| *rows);
+        let unusual = sockets.values().filter(|rows| rows.len() != usual).flatten().take(20);
+        unusual.fold(format!("most sockets have {usual} rows; the others:"), |text, line| text + "\n  " + line)
     }
 
     /// Insists on the cells of one column, in order.

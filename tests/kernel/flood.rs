@@ -210,10 +210,10 @@ fn row_of(case: &Case) -> &'static Flood {
 /// Ends the tool and insists that its rows and losses are what was made.
 fn adds_up(run: Run<'_>, all: usize) -> (usize, Ended) {
     run.settle();
-    let seen = run.so_far().len();
+    let rows = run.so_far();
     let ended = run.stop();
-    ended.code(0).adds_up(seen, all);
-    (seen, ended)
+    ended.code(0).adds_up(&rows, all);
+    (rows.len(), ended)
 }
 
 /// How long a tool may have to wait for its processor before the ring, which holds this long a flood, may be full.
@@ -352,8 +352,8 @@ fn two_copies_of_each_tool_say_the_same(_: &Case) {
             // Each end is seen by the other, too; so the rows are counted when both are through.
             runs.iter().for_each(Run::settle);
             for run in runs {
-                let seen = run.so_far().len();
-                run.stop().code(0).adds_up(seen, count * scene.rows(flood));
+                let rows = run.so_far();
+                run.stop().code(0).adds_up(&rows, count * scene.rows(flood));
             }
         });
     }

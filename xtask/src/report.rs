@@ -56,22 +56,26 @@ pub(crate) struct Harness {
     messages: BTreeMap<String, Vec<String>>,
 }
 
-/// How many lines of a failed test's message are repeated at the end.
-const MESSAGE_LINES: usize = 12;
+/// How many lines of a failed test's message are repeated at the end: what failed, which command, what it said.
+const MESSAGE_LINES: usize = 24;
 
 impl Harness {
     /// Takes one line of output.
     pub(crate) fn line(&mut self, line: &str) {
         let line = line.trim_end();
-        if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" ----")) {
-            // The standard harness adds ` stdout` to the name.
-            self.telling = Some(name.trim_end_matches(" stdout").to_owned());
+        // A message has titles of the same form in it, as of what a tool wrote. The standard harness adds ` stdout` to a
+        // test's name.
+        let title = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" ----"));
+        let name = title.map(|title| title.trim_end_matches(" stdout"));
+        let name = name.filter(|name| self.verdicts.iter().any(|(known, _)| known == name));
+        if let Some(name) = name {
+            self.telling = Some(name.to_owned());
         } else if line.starts_with("test result: ") || line == "failures:" {
             self.telling = None;
         }
-        if let Some(name) = &self.telling {
-            let message = self.messages.entry(name.clone()).or_default();
-            if message.len() <= MESSAGE_LINES && !line.is_empty() && !line.starts_with("---- ") {
+        if let Some(telling) = &self.telling {
+            let message = self.messages.entry(telling.clone()).or_default();
+            if message.len() <= MESSAGE_LINES && !line.is_empty() && name.is_none() {
                 message.push(line.to_owned());
             }
         } else if let Some(rest) = line.strip_prefix("SKIP ") {
@@ -378,14 +382,14 @@ mod tests {
     #[test]
     fn a_failures_message_is_told_again_at_the_end() {
         let harness = read(
-            "test a::one ... FAILED\n\nfailures:\n\n---- a::one ----\ntwo rows\n\nnot three\n\n\nfailures:\n    \
-             a::one\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured\n",
+            "test a::one ... FAILED\n\nfailures:\n\n---- a::one ----\ntwo rows\n\nnot three\n---- command ----\n\
+             netbcc\n\n\nfailures:\n    a::one\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured\n",
         );
         assert_eq!(harness.problem(), None);
         let mut report = Report::new(vec!["k".to_owned()]);
         report.tools(0, &harness);
         let text = report.text();
-        assert!(text.contains("a on k: a::one\n      two rows\n      not three\n\n"), "{text}");
+        assert!(text.contains("a on k: a::one\n      two rows\n      not three\n      ---- command ----\n      netbcc\n\n"), "{text}");
     }
 
     #[test]
