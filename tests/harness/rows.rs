@@ -200,7 +200,8 @@ impl Rows {
         }
         let usual = counts.iter().max_by_key(|(_, sockets)| **sockets).map_or(0, |(rows, _)| *rows);
         let unusual = sockets.values().filter(|rows| rows.len() != usual).flatten().take(20);
-        unusual.fold(format!("most sockets have {usual} rows; the others:"), |text, line| text + "\n  " + line)
+        unusual
+            .fold(format!("most sockets have {usual} rows; the others:"), |text, line| text + "\n  " + line)
     }
 
     /// Insists on the cells of one column, in order.

@@ -389,7 +389,12 @@ mod tests {
         let mut report = Report::new(vec!["k".to_owned()]);
         report.tools(0, &harness);
         let text = report.text();
-        assert!(text.contains("a on k: a::one\n      two rows\n      not three\n      ---- command ----\n      netbcc\n\n"), "{text}");
+        assert!(
+            text.contains(
+                "a on k: a::one\n      two rows\n      not three\n      ---- command ----\n      netbcc\n\n"
+            ),
+            "{text}"
+        );
     }
 
     #[test]
