@@ -33,6 +33,7 @@ pub(crate) const ANY: &[Check] = checks![
 pub(crate) const CHECKS: &[Check] = checks![
     a_connection_is_four_rows_of_exactly_these_bytes,
     what_is_never_established_gives_no_row,
+    an_open_that_failed_before_the_start_gives_no_row,
     connections_over_ipv6_have_all_four_rows,
     families_go_by_the_socket,
     a_connection_from_before_the_start_has_its_closes_only,
@@ -124,6 +125,19 @@ fn what_is_never_established_gives_no_row(case: &Case) {
     client.connect_as(net.silent(80), &How::plain().nonblocking()).close();
     client.fails(net.silent(81), &How::plain(), "ETIMEDOUT");
     client.order(&format!("udp-connect {}", net.v4(80)));
+    run.rows(0);
+    run.finish();
+}
+
+fn an_open_that_failed_before_the_start_gives_no_row(case: &Case) {
+    let net = Net::new();
+    let (client, keeper) = (net.peer("client"), net.peer("keeper"));
+    let refused = client.connect_as(net.v4_of(2, 81), &How::plain().nonblocking());
+    refused.await_writable();
+    let silent = client.connect_as(net.silent(80), &How::plain().nonblocking());
+    let run = start(case, "", &net, &keeper);
+    refused.close();
+    silent.close();
     run.rows(0);
     run.finish();
 }

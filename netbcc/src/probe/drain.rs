@@ -173,14 +173,13 @@ impl Probe {
     /// The last events, the last words.
     fn finish(&mut self, cx: &mut Ctx, on_batch: &mut impl OnBatch) -> Result<()> {
         // Bounded: traffic may go on for ever.
-        for _ in 0..64 {
-            if self.take(cx) < BATCH_BYTES {
+        for left in (0..64).rev() {
+            self.batch.last = self.take(cx) < BATCH_BYTES || left == 0;
+            on_batch(cx, &self.batch)?;
+            if self.batch.last {
                 break;
             }
-            on_batch(cx, &self.batch)?;
         }
-        self.batch.last = true;
-        on_batch(cx, &self.batch)?;
         let flushed = cx.out.flush();
         if let Some(sentence) = self.ledger.read(&self.object)?.sentence() {
             cx.warn(sentence);

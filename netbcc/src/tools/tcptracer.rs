@@ -151,6 +151,7 @@ const FIELDS: &[Field] = &[
     Field::NetCommon,
     Field::NsInum,
     Field::InetSport,
+    Field::TcpCopiedSeq,
     Field::TaskFiles,
     Field::FilesFdt,
     Field::FdtMaxFds,

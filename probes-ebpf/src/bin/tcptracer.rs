@@ -2,7 +2,7 @@
 //!
 //! C: who connects is noted when the socket goes to SYN_SENT, in its own system call, and told when it goes to
 //! ESTABLISHED, in whoever's context. A: as in tcpaccept. X: at the entry of `tcp_close`, unless the socket is known
-//! never to have been connected.
+//! never to have been connected (both by what was seen of it, and by what it is).
 //!
 //! Without fentry and kprobes, X is where close() changes the state, which shutdown() does as well: what that began is
 //! noted and told when the socket is closed, which is seen only when nothing is left of the connection
@@ -194,9 +194,20 @@ fn closes<A: Lives>(sk: Sock<A>) {
     if now == state::SYN_SENT || now == state::SYN_RECV || now == state::NEW_SYN_RECV || !is_kept(sk) {
         return;
     }
+    if now == state::CLOSE && was_never_connected(sk) {
+        return;
+    }
     if A::get(sk).is_none_or(|life| life.stage != FAILED) {
         tell(sk, Some(News { kind: CLOSE, who: None }));
     }
+}
+
+/// Whether `sk`, which is in CLOSE, certainly never had another end. It is so for an open that failed while nobody
+/// looked: before the start, or in a run of a program that the kernel skipped.
+#[inline(always)]
+fn was_never_connected<A: ToTcp>(sk: Sock<A>) -> bool {
+    // Set by the other end's SYN, never to 0 again but by one number in 2^32.
+    A::tcp(sk).is_some_and(|tcp| tcp.copied_seq() == 0)
 }
 
 // match-proto: void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
