@@ -314,6 +314,17 @@ impl Net {
         (Ipv6Addr::LOCALHOST, port).into()
     }
 
+    /// Segments that the kernel says it sent again in the near namespace.
+    pub fn retransmissions(&self) -> usize {
+        let text =
+            self.near().enter(|| fs::read_to_string("/proc/thread-self/net/snmp").expect("there is TCP"));
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+        let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+        let mut found = names.split(' ').zip(values.split(' '));
+        let (_, value) = found.find(|(name, _)| *name == "RetransSegs").expect("it counts them");
+        value.parse().expect("a number")
+    }
+
     /// A port that only this test has, for tests that must use 127.0.0.1 or `::1`.
     pub fn port(&self, nth: u16) -> u16 {
         assert!(nth < PORTS, "a block has {PORTS} ports");

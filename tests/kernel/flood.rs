@@ -111,7 +111,7 @@ fn with_scene(traffic: Traffic, action: impl FnOnce(&Scene<'_>)) {
         Scene { net: &net, client: &client, server: &server, web: &web, resent: 0, again: Cell::new(0) };
     if traffic == Traffic::Silence {
         scene.make(traffic, 1);
-        scene.resent = scene.retransmissions();
+        scene.resent = net.retransmissions();
     }
     action(&scene);
     if scene.again.get() > 0 {
@@ -162,9 +162,9 @@ impl Scene<'_> {
     fn make(&self, traffic: Traffic, count: usize) {
         match traffic {
             Traffic::Refused => {
-                let before = self.retransmissions();
+                let before = self.net.retransmissions();
                 assert_eq!(self.client.churn(self.closed(), count, 1), (0, count));
-                self.again.set(self.again.get() + self.retransmissions() - before);
+                self.again.set(self.again.get() + self.net.retransmissions() - before);
             }
             Traffic::Served => {
                 assert_eq!(self.client.churn(self.web.address(), count, 1), (count, 0));
@@ -173,17 +173,6 @@ impl Scene<'_> {
             Traffic::Listens => self.server.listens(self.net.v4(81), count),
             Traffic::Silence => self.client.time_out(self.net.silent(SILENT), count),
         }
-    }
-
-    /// Segments that the kernel says it sent again in this namespace.
-    fn retransmissions(&self) -> usize {
-        let text =
-            self.net.near().enter(|| fs::read_to_string("/proc/thread-self/net/snmp").expect("there is TCP"));
-        let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
-        let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
-        let mut found = names.split(' ').zip(values.split(' '));
-        let (_, value) = found.find(|(name, _)| *name == "RetransSegs").expect("it counts them");
-        value.parse().expect("a number")
     }
 
     /// As often as it can be done in a while; answers how often that is.
