@@ -66,6 +66,8 @@ fields! {
     TcpSegsOut = "tcp_sock"."segs_out": 4,
     /// `SHUTDOWN_MASK`: which directions were shut down.
     SkShutdown = "sock"."sk_shutdown": 1,
+    /// `enum sock_flags`, a bit each.
+    SkFlags = "sock_common"."skc_flags": 8,
     /// The file's side of the socket; null before accept and after close.
     SkSocket = "sock"."sk_socket": 8,
     /// The network namespace.

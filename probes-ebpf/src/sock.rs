@@ -108,6 +108,15 @@ impl<A: Access> Sock<A> {
         unsafe { field::<A, u8>(self.at, Field::SkShutdown) == BOTH }
     }
 
+    /// Whether the kernel is the only one that still holds it.
+    #[inline(always)]
+    pub fn is_dead(self) -> bool {
+        /// `SOCK_DEAD` (include/net/sock.h).
+        const DEAD: u64 = 1 << 0;
+        // SAFETY: as above.
+        unsafe { field::<A, u64>(self.at, Field::SkFlags) & DEAD != 0 }
+    }
+
     /// Whether it is a byte stream: a raw socket may have TCP's protocol number, too.
     #[inline(always)]
     pub fn is_stream(self) -> bool {

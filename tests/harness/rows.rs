@@ -185,23 +185,30 @@ impl Rows {
         }
     }
 
-    /// The rows of sockets that have more or fewer rows than most, to be read by people: where a flood has a row too many,
-    /// these are where to look. A socket is its addresses and ports.
+    /// The rows that are unlike the others, to be read by people: where a flood has a row too many, these are where to
+    /// look. Of sockets (their addresses and ports) that have more or fewer rows than most; and with another value where
+    /// nearly all rows have the same.
     pub fn unusual(&self) -> String {
+        let is_end = |(name, _): &&(String, String)| name.contains("ADDR") || name.contains("PORT");
         let mut sockets: BTreeMap<Vec<&str>, Vec<&str>> = BTreeMap::new();
+        let mut values: BTreeMap<&str, BTreeMap<&str, Vec<&str>>> = BTreeMap::new();
         for row in self {
-            let ends = row.cells.iter().filter(|(name, _)| name.contains("ADDR") || name.contains("PORT"));
-            let socket = ends.map(|(_, cell)| cell.as_str()).collect();
+            let socket = row.cells.iter().filter(is_end).map(|(_, cell)| cell.as_str()).collect();
             sockets.entry(socket).or_default().push(&row.line);
+            for (name, cell) in row.cells.iter() {
+                values.entry(name).or_default().entry(cell).or_default().push(&row.line);
+            }
         }
         let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
         for rows in sockets.values() {
             *counts.entry(rows.len()).or_default() += 1;
         }
         let usual = counts.iter().max_by_key(|(_, sockets)| **sockets).map_or(0, |(rows, _)| *rows);
-        let unusual = sockets.values().filter(|rows| rows.len() != usual).flatten().take(20);
-        unusual
-            .fold(format!("most sockets have {usual} rows; the others:"), |text, line| text + "\n  " + line)
+        let rare =
+            values.values().filter(|cells| cells.values().any(|rows| rows.len() * 50 > self.len() * 49));
+        let rare = rare.flat_map(|cells| cells.values().filter(|rows| rows.len() * 50 <= self.len()));
+        let unusual = sockets.values().filter(|rows| rows.len() != usual).chain(rare).flatten().take(20);
+        unusual.fold(format!("most sockets have {usual} rows; unusual:"), |text, line| text + "\n  " + line)
     }
 
     /// Insists on the cells of one column, in order.

@@ -83,6 +83,8 @@ impl Tool for Tcplife {
         differences: &[
             "The owner of a server's socket is the process that accepted or closed it, not the task on the CPU.",
             "-p and -L test the finished row.",
+            "A second socket that the kernel makes for one connection, when its packets meet on two CPUs, and closes at \
+             once is no row.",
         ],
         object: object!("tcplife"),
         ladders: &[SOCKETS],
@@ -117,6 +119,8 @@ impl Tool for Tcplife {
 const FIELDS: &[Field] = &[
     Field::SkFamily,
     Field::SkState,
+    Field::SkNum,
+    Field::SkFlags,
     Field::SkDport,
     Field::SkRcvSaddr,
     Field::SkDaddr,

@@ -89,7 +89,7 @@ fn own(life: &mut Life, how: u32) {
 #[inline(always)]
 fn state_changed<A: Lives>(sk: Sock<A>, old: i32, new: i32) {
     if new == state::CLOSE {
-        closed(sk);
+        closed(sk, old);
         return;
     }
     let opens = new < state::FIN_WAIT1;
@@ -117,14 +117,23 @@ fn state_changed<A: Lives>(sk: Sock<A>, old: i32, new: i32) {
     }
 }
 
-/// `sk` reached CLOSE.
+/// `sk` reached CLOSE from the state `old`.
 #[inline(always)]
-fn closed<A: Lives>(sk: Sock<A>) {
+fn closed<A: Lives>(sk: Sock<A>, old: i32) {
     let Some(life) = A::get(sk) else { return };
-    if life.birth_ns != 0 {
+    if life.birth_ns != 0 && !(old == state::SYN_RECV && is_surplus(sk, life)) {
         report(sk, life);
     }
     A::forget(sk, life);
+}
+
+/// Whether `sk`, which goes from SYN_RECV to CLOSE, is the second socket of one connection: where two packets that
+/// complete the same handshake meet on two CPUs, each makes a socket, and `inet_ehash_nolisten` (since 4.4) closes the one
+/// that comes too late. It still has its port, which every other way to CLOSE takes from a socket that was not bound, and
+/// is not yet dead, as one is whose making failed.
+#[inline(always)]
+fn is_surplus<A: Lives>(sk: Sock<A>, life: &Life) -> bool {
+    life.owner == NOBODY && sk.num() != 0 && !sk.is_dead()
 }
 
 #[inline(always)]
