@@ -1,6 +1,5 @@
 //! A tool that has ended: what it said, and whether that adds up.
 
-use crate::kernel::UNCOUNTED;
 use crate::rows::Rows;
 
 /// A tool that ended.
@@ -42,7 +41,8 @@ impl Ended {
     /// kprobe runs that it skips, up to one row in twenty may be missing; on an emulated processor one in a hundred is.
     pub fn accounts_for(&self, seen: usize, all: usize) -> &Self {
         let told = self.lost() + self.skipped();
-        let untold = if self.stderr.contains(UNCOUNTED) { all / 20 } else { 0 };
+        let untold =
+            if self.stderr.contains("does not count the kprobe runs it skips") { all / 20 } else { 0 };
         if seen > all || all - seen > told + untold {
             self.fail(&format!("{seen} of {all} rows seen, {told} told as lost"));
         }
@@ -73,7 +73,7 @@ impl Ended {
     pub fn adds_up(&self, rows: &Rows, all: usize) -> &Self {
         let seen = rows.len();
         let (lost, skipped) = (self.lost(), self.skipped());
-        let exact = skipped == 0 && !self.stderr.contains(UNCOUNTED);
+        let exact = skipped == 0 && !self.stderr.contains("does not count the kprobe runs it skips");
         if seen + lost > all || exact && seen + lost != all {
             let unusual = rows.unusual();
             self.fail(&format!("{seen} rows + {lost} lost ({skipped} skipped) of {all}; {unusual}"));

@@ -166,27 +166,20 @@ fn message(payload: &(dyn Any + Send)) -> String {
 /// an emulated processor. Kernels before 6.6 do not even count that, so nobody can tell such a failure from another.
 const KPROBE_RUNS: u32 = 3;
 
-/// What a tool says that goes by kprobes on such a kernel, whether it was forced to or not.
-pub(crate) const UNCOUNTED: &str = "this kernel does not count the kprobe runs it skips";
-
-/// Runs a check; where it goes by kprobes, again if it failed, which is said.
+/// Runs a check; on the kprobe rung again if it failed, which is said.
 fn run(name: &str, case: Case, check: Check) -> Result<Completion, Failed> {
+    let runs = if case.rung == Rung::Kprobe { KPROBE_RUNS } else { 1 };
     let mut nth = 1;
     loop {
         match run_once(name, case, check) {
-            Err(failed) if nth < KPROBE_RUNS && goes_by_kprobes(case, &failed) => {
+            Err(failed) if nth < runs => {
                 let why = failed.message().unwrap_or_default().lines().next().unwrap_or_default();
-                note(format!("AGAIN {name}: run {nth} of at most {KPROBE_RUNS} failed: {why}"));
+                note(format!("AGAIN {name}: run {nth} of at most {runs} failed: {why}"));
                 nth += 1;
             }
             outcome => return outcome,
         }
     }
-}
-
-/// Whether the check that failed is about kprobes.
-fn goes_by_kprobes(case: Case, failed: &Failed) -> bool {
-    case.rung == Rung::Kprobe || failed.message().is_some_and(|message| message.contains(UNCOUNTED))
 }
 
 /// Runs a check in a thread of its own, because checks change the namespaces of their thread.
