@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -27,6 +28,12 @@ pub const END_PORT: u16 = 9;
 
 /// Ports of a block.
 const PORTS: u16 = 16;
+
+/// How many blocks there are before one has the ports of another. Far more than tests that run at the same time.
+const BLOCKS: u16 = 780;
+
+/// The ports of all blocks: below the range from which the kernel takes local ports.
+const OWN_PORTS: Range<u16> = 8192..8192 + BLOCKS * PORTS;
 
 /// One network namespace.
 #[derive(Debug)]
@@ -266,7 +273,7 @@ impl Net {
 
     /// Address 1, 2 or 3 with this port.
     pub fn v4_of(&self, host: u8, port: u16) -> SocketAddr {
-        (self.host(host), port).into()
+        (self.host(host), self.named(port)).into()
     }
 
     /// Our IPv6 address with this port; skips the test where there is no IPv6.
@@ -277,7 +284,7 @@ impl Net {
     /// IPv6 address 1, 2 or 3 with this port.
     pub fn v6_of(&self, host: u8, port: u16) -> SocketAddr {
         require_ipv6();
-        (self.host6(host), port).into()
+        (self.host6(host), self.named(port)).into()
     }
 
     /// The same IPv4 address as IPv6 sockets write it.
@@ -328,8 +335,14 @@ impl Net {
     /// A port that only this test has, for tests that must use 127.0.0.1 or `::1`.
     pub fn port(&self, nth: u16) -> u16 {
         assert!(nth < PORTS, "a block has {PORTS} ports");
-        // Below the range from which the kernel takes local ports.
-        2048 + (self.block % 1900) * PORTS + nth
+        OWN_PORTS.start + self.block % BLOCKS * PORTS + nth
+    }
+
+    /// Insists that no other test would take a row with this port for its own.
+    fn named(&self, port: u16) -> u16 {
+        let is_own = (self.port(0)..self.port(0) + PORTS).contains(&port);
+        assert!(is_own || !OWN_PORTS.contains(&port), "port {port} belongs to some other test");
+        port
     }
 
     /// Whether a row with these addresses and ports is this test's.
