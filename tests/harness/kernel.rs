@@ -153,6 +153,21 @@ pub fn collect_panics() {
     }));
 }
 
+/// Whether the check of this thread has failed; one that is skipped has not.
+pub(crate) fn has_failed() -> bool {
+    let panics = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
+    panics.as_ref().is_some_and(|panics| panics.contains_key(&thread::current().id()))
+}
+
+/// Adds to what the check of this thread said when it failed, before the output that it goes with, which is long.
+pub(crate) fn also_said(text: &str) {
+    let mut panics = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(told) = panics.as_mut().and_then(|panics| panics.get_mut(&thread::current().id())) {
+        let at = told.find("---- ").unwrap_or(told.len());
+        told.insert_str(at, &format!("{text}\n"));
+    }
+}
+
 fn message(payload: &(dyn Any + Send)) -> String {
     payload
         .downcast_ref::<String>()

@@ -23,7 +23,7 @@ use rustix::fs::{XattrFlags, setxattr};
 use tempfile::TempDir;
 
 use crate::ended::Ended;
-use crate::kernel::{Rung, lacks_rung, skip};
+use crate::kernel::{Rung, also_said, has_failed, lacks_rung, skip};
 use crate::lines::Lines;
 use crate::net::{END_PORT, Net};
 use crate::rows::{Cells, Format, Row, Rows, fenced};
@@ -322,8 +322,26 @@ impl Started {
     }
 }
 
+impl Started {
+    /// What a tool says at its end, when the check has failed while it ran: whether what is missing was lost.
+    fn last_words(&mut self) -> String {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let said = self.err.texts().len();
+        let _dead_already = kill(self.pid(), Signal::SIGINT);
+        let status = self.exit(deadline);
+        self.err.end(deadline);
+        let end = status.map_or_else(|| "it does not end".into(), |status| status.to_string());
+        let mut said = self.err.texts().split_off(said);
+        said.insert(0, format!("{}: after a Ctrl-C: {end}", self.described));
+        said.join("\n")
+    }
+}
+
 impl Drop for Started {
     fn drop(&mut self) {
+        if has_failed() && matches!(self.child.try_wait(), Ok(None)) {
+            also_said(&self.last_words());
+        }
         let _dead_already = self.child.kill();
         let _reaped = self.child.wait();
     }
