@@ -16,6 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::kernel::skip;
@@ -65,6 +66,40 @@ impl Space {
         let _back = Back(Self::current());
         setns(&self.0, CloneFlags::CLONE_NEWNET).expect("into a namespace of ours");
         action()
+    }
+
+    /// With `NETBCC_SCATTER`, packets are received on whichever processor their addresses say, in whatever context is
+    /// there (receive packet steering), rather than in the sender's own.
+    fn scatter(&self) {
+        if std::env::var_os("NETBCC_SCATTER").is_none() {
+            return;
+        }
+        let processors = thread::available_parallelism().map_or(1, |count| count.get().min(32));
+        let mask = format!("{:x}", (1_u64 << processors) - 1);
+        // The settings are files, and whoever mounts them sees those of its own namespace.
+        let steer = || -> io::Result<()> {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+            mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>)?;
+            for device in fs::read_dir("/sys/class/net")? {
+                let Ok(queues) = fs::read_dir(device?.path().join("queues")) else { continue };
+                for queue in queues {
+                    let setting = queue?.path().join("rps_cpus");
+                    if setting.exists() {
+                        fs::write(setting, &mask)?;
+                    }
+                }
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                setns(&self.0, CloneFlags::CLONE_NEWNET)?;
+                steer()
+            });
+            thread.join().expect("no panic in there").expect("queues of ours");
+        });
     }
 
     /// A path by which other programs find the namespace.
@@ -172,6 +207,7 @@ impl Net {
             Ok::<_, io::Error>(())
         };
         net.near().enter(configure).expect("addresses for a namespace of ours");
+        net.near().scatter();
         net
     }
 
@@ -208,6 +244,7 @@ impl Net {
                 let _infallible = writeln!(lines, "addr add {}/64 dev cable nodad", net.host6(host));
             }
             space.ip(&lines);
+            space.scatter();
         }
         net
     }

@@ -30,6 +30,8 @@ pub(crate) struct Options {
     filter: Option<String>,
     /// Leave the guests out.
     no_vm: bool,
+    /// Packets are received on any processor: see `tests/harness/net.rs`.
+    scatter: bool,
     /// Guests of arm64 too, and how much in them.
     arm64: Option<Extent>,
     /// How long each fuzz target runs, if not as usual.
@@ -57,6 +59,7 @@ impl Options {
         while let Some(arg) = args.next() {
             match arg.to_str().context("an argument is not UTF-8")? {
                 "--no-vm" => options.no_vm = true,
+                "--scatter" => options.scatter = true,
                 "--arm64" => options.arm64 = Some(Extent::Smoke),
                 "--arm64=all" => options.arm64 = Some(Extent::All),
                 "--fuzz-seconds" => options.fuzz_seconds = Some(fuzz::seconds(args.next())?),
@@ -104,7 +107,12 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
         let part = if line.arch != Arch::HERE && extent == Extent::Smoke { ", smoke" } else { "" };
         columns.push(format!("{release} (guest{part})"));
     }
-    let mut tiers = Run { report: Report::new(columns), filter: options.filter.clone(), seen: 0 };
+    let mut tiers = Run {
+        report: Report::new(columns),
+        filter: options.filter.clone(),
+        scatter: options.scatter,
+        seen: 0,
+    };
     phases.begin("fmt and clippy");
     tiers.check("fmt", cargo().args(["fmt", "--all", "--check"]))?;
     tiers.check("fmt", cargo().args(["fmt", "--manifest-path=tests/fuzz/Cargo.toml", "--check"]))?;
@@ -196,6 +204,7 @@ fn bpf_clippy() -> Result<Command> {
 struct Run {
     report: Report,
     filter: Option<String>,
+    scatter: bool,
     /// How many tests were seen in all tiers.
     seen: usize,
 }
@@ -227,6 +236,11 @@ impl Run {
         Ok(())
     }
 
+    /// What the kernel tests are told in their environment.
+    fn environment(&self) -> Option<&'static str> {
+        self.scatter.then_some("NETBCC_SCATTER=1")
+    }
+
     /// The kernel tests on this machine's own kernel.
     fn here(&mut self, binary: &Path, tests: &Path) -> Result<()> {
         let mut cmd = Command::new("env");
@@ -240,6 +254,7 @@ impl Run {
         }
         say("kernel tests on this machine's kernel");
         cmd.arg(format!("NETBCC_BIN={}", binary.display()))
+            .args(self.environment())
             .arg(tests)
             .arg("--color=never")
             .args(&self.filter);
@@ -254,6 +269,7 @@ impl Run {
     fn guests(&mut self, first: usize, kernels: &[Line], extent: Extent, binary: &Path, tests: &Path) {
         let filter = self.filter.clone();
         let filter = filter.as_deref();
+        let environment = self.environment().unwrap_or_default();
         let fits = kernels.iter().all(|line| line.arch == Arch::HERE);
         let package = (fits && package::wanted(filter)).then(|| make(Arch::HERE, binary, binary));
         let package = match package {
@@ -271,7 +287,9 @@ impl Run {
                 scope.spawn(move || {
                     let installed =
                         package.map(|made| told(line, |on_line| package::check(made, line, on_line)));
-                    let tested = told(line, |on_line| guest(line, extent, binary, tests, filter, on_line));
+                    let tested = told(line, |on_line| {
+                        guest(line, extent, binary, tests, environment, filter, on_line)
+                    });
                     installed.into_iter().chain([tested]).collect()
                 })
             };
@@ -385,6 +403,7 @@ fn guest(
     extent: Extent,
     binary: &Path,
     tests: &Path,
+    environment: &str,
     filter: Option<&str>,
     on_line: impl FnMut(&str),
 ) -> Result<u8> {
@@ -401,7 +420,7 @@ fn guest(
             (tests.to_owned(), "/bin/kernel-tests".to_owned()),
         ],
         script: format!(
-            "export NETBCC_BIN=/bin/netbcc NETBCC_EXPECT_RUNGS={}{}\nexec kernel-tests --color=never --test-threads=4 {}\n",
+            "export NETBCC_BIN=/bin/netbcc {environment} NETBCC_EXPECT_RUNGS={}{}\nexec kernel-tests --color=never --test-threads=4 {}\n",
             line.rungs(),
             if extent == Extent::Smoke { " NETBCC_SMOKE=1" } else { "" },
             filter.map(quote).unwrap_or_default()
@@ -459,10 +478,10 @@ mod tests {
     fn one_filter_and_no_unknown_option() {
         let parse = |words: &[&str]| Options::parse(&words.iter().map(OsString::from).collect::<Vec<_>>());
         let options = parse(&["tcplife", "--no-vm"]).expect("fits");
-        let expected =
-            Options { filter: Some("tcplife".to_owned()), no_vm: true, arm64: None, fuzz_seconds: None };
+        let expected = Options { filter: Some("tcplife".to_owned()), no_vm: true, ..Options::default() };
         assert_eq!(options, expected);
         assert_eq!(parse(&["--fuzz-seconds", "60"]).expect("fits").fuzz_seconds, Some(60));
+        assert!(parse(&["--scatter"]).expect("fits").scatter);
         assert!(parse(&["a", "b"]).is_err());
         assert!(parse(&["--vm"]).is_err());
         assert_eq!(parse(&["--arm64"]).expect("fits").arm64, Some(Extent::Smoke));
