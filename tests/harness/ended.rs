@@ -1,5 +1,6 @@
 //! A tool that has ended: what it said, and whether that adds up.
 
+use crate::kernel::note;
 use crate::rows::Rows;
 
 /// A tool that ended.
@@ -13,6 +14,8 @@ pub struct Ended {
     pub stdout: Vec<String>,
     /// Everything on stderr.
     pub stderr: String,
+    /// Events for which the kernel ran none of its programs and counted none as missed, if that was watched.
+    pub(crate) hidden: usize,
     /// All that it wrote, for people.
     pub(crate) report: String,
 }
@@ -39,12 +42,21 @@ impl Ended {
     /// Insists that every event that did not become a row was told: lost, or in a probe run that the kernel skipped.
     /// An event that was lost may or may not have cost a row. Where the tool says that the kernel does not count the
     /// kprobe runs that it skips, up to one row in twenty may be missing; on an emulated processor one in a hundred is.
+    /// Where the kernel ran no program for an event ([`Run::watched`](crate::run::Run::watched)), nobody can tell.
     pub fn accounts_for(&self, seen: usize, all: usize) -> &Self {
         let told = self.lost() + self.skipped();
-        let untold =
+        let uncounted =
             if self.stderr.contains("does not count the kprobe runs it skips") { all / 20 } else { 0 };
+        let untold = self.hidden + uncounted;
         if seen > all || all - seen > told + untold {
-            self.fail(&format!("{seen} of {all} rows seen, {told} told as lost"));
+            self.fail(&format!("{seen} of {all} rows seen, {told} told as lost, {} hidden", self.hidden));
+        }
+        if self.hidden > 0 && all > seen + told {
+            note(format!(
+                "NOTE {} of {all} rows missing: the kernel ran no program for {} events",
+                all - seen - told,
+                self.hidden
+            ));
         }
         self
     }
@@ -69,11 +81,13 @@ impl Ended {
     }
 
     /// Insists that every event is a row or was told as lost, exactly. A run that the kernel skipped was of an event
-    /// that may or may not have made a row, so where there are such the sum is a bound.
+    /// that may or may not have made a row, so where there are such the sum is a bound; so it is where the kernel hid some.
     pub fn adds_up(&self, rows: &Rows, all: usize) -> &Self {
         let seen = rows.len();
         let (lost, skipped) = (self.lost(), self.skipped());
-        let exact = skipped == 0 && !self.stderr.contains("does not count the kprobe runs it skips");
+        let exact = skipped == 0
+            && self.hidden == 0
+            && !self.stderr.contains("does not count the kprobe runs it skips");
         if seen + lost > all || exact && seen + lost != all {
             let unusual = rows.unusual();
             self.fail(&format!("{seen} rows + {lost} lost ({skipped} skipped) of {all}; {unusual}"));

@@ -1,4 +1,4 @@
-//! The few system calls that no safe wrapper offers: `bpf(2)`, an MPTCP socket, `listen(2)` with any backlog, and the
+//! The few system calls that no safe wrapper offers: `bpf(2)`, `perf_event_open(2)`, an MPTCP socket, `listen(2)` with any backlog, and the
 //! many ways to send and receive. All `unsafe` of the tests is here.
 #![expect(unsafe_code, reason = "bpf(2) and socket(2) with IPPROTO_MPTCP have no safe wrapper in nix")]
 #![expect(
@@ -14,6 +14,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use nix::libc;
+use nix::unistd::{SysconfVar, sysconf};
 
 const MAP_CREATE: libc::c_long = 0;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
@@ -23,6 +24,7 @@ const MAP_GET_FD_BY_ID: libc::c_long = 14;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const MAP_GET_NEXT_KEY: libc::c_long = 4;
 const LINK_GET_FD_BY_ID: libc::c_long = 30;
+const ENABLE_STATS: libc::c_long = 32;
 
 /// `union bpf_attr`, as words; the kernel wants the tail that a command does not use to be zero.
 type Attr = [u64; 16];
@@ -164,6 +166,61 @@ pub fn program_verified(id: u32) -> io::Result<(String, u32)> {
         info[8..10].iter().flat_map(|word| word.to_ne_bytes()).take_while(|&b| b != 0).collect();
     let [a, b, c, d, ..] = info[27].to_ne_bytes();
     Ok((String::from_utf8_lossy(&name).into_owned(), u32::from_ne_bytes([a, b, c, d])))
+}
+
+/// Has the kernel count the runs of programs for as long as the descriptor is held (since 5.8).
+pub(crate) fn keep_statistics() -> io::Result<OwnedFd> {
+    // `BPF_STATS_RUN_TIME` is 0.
+    bpf_fd(ENABLE_STATS, &Attr::default())
+}
+
+/// How often a tracepoint is passed on one processor, in whatever task (`perf_event_open(2)`).
+#[derive(Debug)]
+pub(crate) struct Counter(OwnedFd);
+
+impl Counter {
+    /// One for each processor; they count from now on.
+    pub(crate) fn of_tracepoint(event: u64) -> io::Result<Vec<Self>> {
+        let processors = sysconf(SysconfVar::_NPROCESSORS_CONF)?.unwrap_or(1) as libc::c_int;
+        let counters = (0..processors).map(|processor| Self::on(event, processor));
+        // A processor that is off passes nothing.
+        let is_on = |counter: &io::Result<Self>| !matches!(counter, Err(error) if error.raw_os_error() == Some(libc::ENODEV));
+        counters.filter(is_on).collect()
+    }
+
+    fn on(event: u64, processor: libc::c_int) -> io::Result<Self> {
+        const PERF_TYPE_TRACEPOINT: u32 = 2;
+        const EVERY_TASK: libc::pid_t = -1;
+        const NO_GROUP: RawFd = -1;
+        const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
+        // `struct perf_event_attr`: type and size share the first word, the second says which event.
+        let mut attr = [0_u64; 14];
+        attr[0] = pair(PERF_TYPE_TRACEPOINT, size_of_val(&attr) as u32);
+        attr[1] = event;
+        // SAFETY: `attr` is readable for the size that it names.
+        let fd = unsafe {
+            libc::syscall(
+                libc::SYS_perf_event_open,
+                attr.as_ptr(),
+                EVERY_TASK,
+                processor,
+                NO_GROUP,
+                PERF_FLAG_FD_CLOEXEC,
+            )
+        };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
+    }
+
+    /// How often until now.
+    pub(crate) fn read(&self) -> io::Result<u64> {
+        let mut count = [0; 8];
+        nix::unistd::read(&self.0, &mut count)?;
+        Ok(u64::from_ne_bytes(count))
+    }
 }
 
 /// A stream socket that speaks MPTCP; an error where the kernel has none.

@@ -23,6 +23,7 @@ use rustix::fs::{XattrFlags, setxattr};
 use tempfile::TempDir;
 
 use crate::ended::Ended;
+use crate::hidden::Watch;
 use crate::kernel::{Rung, also_said, has_failed, lacks_rung, skip};
 use crate::lines::Lines;
 use crate::net::{END_PORT, Net};
@@ -223,6 +224,7 @@ impl Launch {
             }),
             ends: Cell::new(0),
             end_rows: 1,
+            watch: None,
         }
     }
 
@@ -302,6 +304,7 @@ impl Started {
         }
         let stderr: String = self.err.texts().iter().flat_map(|line| [line.as_str(), "\n"]).collect();
         Ended {
+            hidden: 0,
             code: status.code(),
             signal: status.signal(),
             stdout: self.out.texts(),
@@ -357,6 +360,7 @@ pub struct Run<'n> {
     end: Box<dyn Fn() + 'n>,
     ends: Cell<usize>,
     end_rows: usize,
+    watch: Option<Watch>,
 }
 
 #[derive(Default)]
@@ -382,6 +386,12 @@ impl<'n> Run<'n> {
     /// How many rows the tool gives for one end connect, if it is not one.
     pub fn end_rows(mut self, rows: usize) -> Self {
         self.end_rows = rows;
+        self
+    }
+
+    /// Counts from now on for which events the kernel does not run the tool's programs. Events cost a little more then.
+    pub fn watched(mut self) -> Self {
+        self.watch = Watch::over(self.pid());
         self
     }
 
@@ -589,8 +599,9 @@ impl<'n> Run<'n> {
 
     /// Another signal; waits for the end.
     pub fn signal(mut self, signal: Signal) -> Ended {
+        let hidden = self.watch.as_ref().map_or(0, Watch::count);
         kill(self.started.pid(), signal).expect("it runs");
-        self.started.wait()
+        Ended { hidden, ..self.started.wait() }
     }
 
     /// Waits for the tool to end by itself.

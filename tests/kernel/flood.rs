@@ -133,7 +133,7 @@ impl Scene<'_> {
             _ => format!("-p {client}"),
         };
         let run = Launch::new(flood.tool, &format!("{options} {more}")).start(self.net);
-        let run = run.ended_by(|| self.end(flood));
+        let run = run.watched().ended_by(|| self.end(flood));
         run.end_rows(self.rows(flood))
     }
 

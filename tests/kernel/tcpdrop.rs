@@ -516,7 +516,7 @@ fn every_row_of_a_flood_has_its_stack(case: &Case) {
         "add chain inet probe output { type filter hook output priority 0; }\n\
          add rule inet probe output tcp dport 80 reject with tcp reset\n",
     );
-    let run = start(case, "", &net, &client);
+    let run = start(case, "", &net, &client).watched();
     let made = 2003;
     assert_eq!(client.churn(net.v4_of(2, 80), made, 2), (0, made));
     // A SYN that is sent again, as its RST was late or lost, is dropped again.

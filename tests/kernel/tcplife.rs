@@ -847,7 +847,7 @@ fn short_connections_are_all_seen_or_told_as_lost(case: &Case) {
     for listener in &listeners {
         listener.serve();
     }
-    let run = case.launch("").start(&net);
+    let run = case.launch("").start(&net).watched();
     let churn = |nth: usize, count: usize| {
         assert_eq!(client.churn(listeners[nth].address(), count, 1), (count, 0));
         listeners[nth].served(count);

@@ -992,7 +992,7 @@ fn rows_leave_through_a_pipe_at_once(case: &Case) {
 fn short_connections_are_all_seen_or_told_as_lost(case: &Case) {
     let net = Net::new();
     let client = net.peer("client");
-    let run = start(case, "", &net);
+    let run = start(case, "", &net).watched();
     let done = 2003;
     assert_eq!(client.churn(net.v4_of(2, 80), done, 2), (0, done));
     run.settle();

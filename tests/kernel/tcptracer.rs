@@ -423,7 +423,7 @@ fn every_connection_is_complete_or_told(case: &Case) {
     let (server, client, keeper) = (net.peer("server"), net.peer("client"), net.peer("keeper"));
     let web = server.listen(net.v4_of(2, 80));
     web.serve();
-    let run = start(case, "", &net, &keeper);
+    let run = start(case, "", &net, &keeper).watched();
     let all = 1009;
     assert_eq!(client.churn(web.address(), all, 2), (all, 0));
     web.served(all);

@@ -1,0 +1,87 @@
+//! Events for which the kernel ran no program, and which it did not count either.
+//!
+//! A kernel can be made to run no BPF program in the context of tasks that it protects, of its first process for
+//! example. A packet that an interrupt brings while such a task has the processor changes the state of a socket, and no
+//! tool sees it; nor does the kernel count a missed run. So it is counted here, from the other side: how often the
+//! tracepoint was passed, by an event counter, less how often the program ran or was said to have been skipped. On a
+//! kernel that runs its programs this is zero, and sums must be exact.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use crate::raw::{Counter, keep_statistics};
+
+/// A watch over the programs of a tool that runs.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    pid: u32,
+    programs: Vec<Program>,
+    _statistics: OwnedFd,
+}
+
+/// A program at a tracepoint.
+#[derive(Debug)]
+struct Program {
+    id: u32,
+    /// Runs until the watch began, those that were skipped among them.
+    before: u64,
+    /// One per processor.
+    passed: Vec<Counter>,
+}
+
+impl Watch {
+    /// Begins; nothing where the kernel has no such statistics (5.8) or no event counters.
+    pub(crate) fn over(pid: u32) -> Option<Self> {
+        let statistics = keep_statistics().ok()?;
+        let (runs, tracepoints) = programs(pid);
+        let watch = |(id, tracepoint): (u32, String)| {
+            let passed = Counter::of_tracepoint(event_id(&tracepoint)?).ok()?;
+            Some(Program { id, before: *runs.get(&id)?, passed })
+        };
+        let programs = tracepoints.into_iter().filter_map(watch).collect();
+        Some(Self { pid, programs, _statistics: statistics })
+    }
+
+    /// How many since then. What happens between its first and its last look makes it less, never more.
+    pub(crate) fn count(&self) -> usize {
+        let passed: Vec<u64> = self
+            .programs
+            .iter()
+            .map(|program| program.passed.iter().map(|counter| counter.read().unwrap_or(0)).sum())
+            .collect();
+        let (runs, _) = programs(self.pid);
+        let hidden = self.programs.iter().zip(passed).map(|(program, passed)| {
+            let ran = runs.get(&program.id).map_or(u64::MAX, |after| after - program.before);
+            passed.saturating_sub(ran)
+        });
+        hidden.sum::<u64>().try_into().unwrap_or(usize::MAX)
+    }
+}
+
+/// Of the programs that a process holds, by id: their runs, and where those at tracepoints are attached.
+fn programs(pid: u32) -> (HashMap<u32, u64>, Vec<(u32, String)>) {
+    let (mut runs, mut tracepoints) = (HashMap::new(), Vec::new());
+    let Ok(infos) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return (runs, tracepoints) };
+    for info in infos.filter_map(|info| fs::read_to_string(info.ok()?.path()).ok()) {
+        let find = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let number = |name: &str| find(name)?.parse::<u64>().ok();
+        let Some(id) = number("prog_id:").and_then(|id| u32::try_from(id).ok()) else { continue };
+        if let Some(tracepoint) = find("tp_name:") {
+            tracepoints.push((id, tracepoint.to_owned()));
+        } else if let (Some(ran), Some(skipped)) = (number("run_cnt:"), number("recursion_misses:")) {
+            runs.insert(id, ran + skipped);
+        }
+    }
+    (runs, tracepoints)
+}
+
+/// The number of a tracepoint among the kernel's events.
+fn event_id(tracepoint: &str) -> Option<u64> {
+    let events = ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"].map(PathBuf::from);
+    let groups = events.iter().find_map(|events| fs::read_dir(events).ok())?;
+    groups
+        .filter_map(|group| fs::read_to_string(group.ok()?.path().join(tracepoint).join("id")).ok())
+        .find_map(|id| id.trim().parse().ok())
+}
