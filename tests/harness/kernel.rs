@@ -3,12 +3,13 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Completion, Failed, Trial};
 
+use crate::hidden::Canaries;
 use crate::net::Net;
 use crate::run::Launch;
 
@@ -176,24 +177,42 @@ fn message(payload: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "a panic without a message".into())
 }
 
-/// How often a check of the kprobe rung may run before it has failed. The kernel skips a kprobe that hits while
-/// another one runs on the same CPU, as when an interrupt brings packets in the middle of one: a row in a hundred on
-/// an emulated processor. Kernels before 6.6 do not even count that, so nobody can tell such a failure from another.
-const KPROBE_RUNS: u32 = 3;
+/// How often a check may run before it has failed, where the kernel may be the one to blame. It skips a kprobe that hits
+/// while another one runs on the same CPU, as when an interrupt brings packets in the middle of one: a row in a hundred on
+/// an emulated processor. Kernels before 6.6 do not even count that, so nobody can tell such a failure from another. And
+/// some hide events from all programs ([`hidden`](crate::hidden)), which is known of each run.
+const RUNS: u32 = 3;
 
-/// Runs a check; on the kprobe rung again if it failed, which is said.
+/// What the kernel hides while checks run, if it is watched.
+static CANARIES: OnceLock<Canaries> = OnceLock::new();
+
+/// Has checks that fail while the kernel hides events run again.
+pub fn watch_with(canaries: Canaries) {
+    CANARIES.set(canaries).expect("it is done once");
+}
+
+fn hidden() -> usize {
+    CANARIES.get().map_or(0, Canaries::hidden)
+}
+
+/// Runs a check; again if it failed and the kernel may be why, which is said.
 fn run(name: &str, case: Case, check: Check) -> Result<Completion, Failed> {
-    let runs = if case.rung == Rung::Kprobe { KPROBE_RUNS } else { 1 };
     let mut nth = 1;
     loop {
-        match run_once(name, case, check) {
-            Err(failed) if nth < runs => {
-                let why = failed.message().unwrap_or_default().lines().next().unwrap_or_default();
-                note(format!("AGAIN {name}: run {nth} of at most {runs} failed: {why}"));
-                nth += 1;
-            }
-            outcome => return outcome,
+        let before = hidden();
+        let outcome = run_once(name, case, check);
+        let Err(failed) = &outcome else { return outcome };
+        let hidden = hidden().saturating_sub(before);
+        if nth == RUNS || case.rung != Rung::Kprobe && hidden == 0 {
+            return outcome;
         }
+        let why = failed.message().unwrap_or_default().lines().next().unwrap_or_default();
+        let meanwhile = match hidden {
+            0 => String::new(),
+            events => format!(" (the kernel ran no program for {events} events meanwhile)"),
+        };
+        note(format!("AGAIN {name}: run {nth} of at most {RUNS} failed{meanwhile}: {why}"));
+        nth += 1;
     }
 }
 

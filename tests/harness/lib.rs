@@ -6,7 +6,7 @@
 mod actor;
 pub mod dns;
 pub mod ended;
-mod hidden;
+pub mod hidden;
 pub mod kernel;
 mod lines;
 pub mod net;

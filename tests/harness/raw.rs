@@ -11,9 +11,13 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
+use std::process::Command;
 
 use nix::libc;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 use nix::unistd::{SysconfVar, sysconf};
 
 const MAP_CREATE: libc::c_long = 0;
@@ -221,6 +225,12 @@ impl Counter {
         nix::unistd::read(&self.0, &mut count)?;
         Ok(u64::from_ne_bytes(count))
     }
+}
+
+/// Has the process that this starts killed when the calling thread ends, however it ends (`PR_SET_PDEATHSIG`).
+pub(crate) fn end_with_this_thread(command: &mut Command) {
+    // SAFETY: what runs between fork and exec is one system call, which touches no memory.
+    unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
 }
 
 /// A stream socket that speaks MPTCP; an error where the kernel has none.

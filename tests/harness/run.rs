@@ -27,6 +27,7 @@ use crate::hidden::Watch;
 use crate::kernel::{Rung, also_said, has_failed, lacks_rung, skip};
 use crate::lines::Lines;
 use crate::net::{END_PORT, Net};
+use crate::raw::end_with_this_thread;
 use crate::rows::{Cells, Format, Row, Rows, fenced};
 use crate::schema::Schema;
 
@@ -101,6 +102,8 @@ pub struct Launch {
     stdout: Option<Stdio>,
     stderr: Option<Stdio>,
     env: Vec<(&'static str, String)>,
+    /// Whether it is killed when the thread ends that starts it.
+    tied: bool,
 }
 
 impl Launch {
@@ -115,6 +118,7 @@ impl Launch {
             stdout: None,
             stderr: None,
             env: Vec::new(),
+            tied: false,
         }
     }
 
@@ -180,6 +184,9 @@ impl Launch {
             command.env("NETBCC_ATTACH", self.rung.name());
         }
         command.envs(self.env);
+        if self.tied {
+            end_with_this_thread(&mut command);
+        }
         if let Some(uid) = self.user {
             command.uid(uid).gid(uid);
         }
@@ -228,6 +235,13 @@ impl Launch {
         }
     }
 
+    /// Starts a tool that is nobody's, to run for as long as the calling thread does; nothing if it cannot.
+    pub(crate) fn beside(mut self) -> Option<Started> {
+        self.tied = true;
+        let started = self.spawn();
+        started.gets_ready().then_some(started)
+    }
+
     /// Starts a tool that is to end by itself, and waits for that.
     pub fn ends(self) -> Ended {
         self.spawn().wait()
@@ -247,7 +261,7 @@ impl Launch {
 
 /// A process, and its pipes.
 #[derive(Debug)]
-struct Started {
+pub(crate) struct Started {
     described: String,
     child: Child,
     out: Lines,
@@ -257,6 +271,11 @@ struct Started {
 }
 
 impl Started {
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().try_into().expect("PIDs are positive"))
     }
@@ -397,7 +416,7 @@ impl<'n> Run<'n> {
 
     /// The process id of the tool.
     pub fn pid(&self) -> u32 {
-        self.started.child.id()
+        self.started.id()
     }
 
     /// Whatever the tool has printed.

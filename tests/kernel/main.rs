@@ -7,7 +7,8 @@
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, ColorSetting, Trial};
-use netbcc_tests::kernel::{Rung, collect_panics, say, tell_notes, trials};
+use netbcc_tests::hidden::Canaries;
+use netbcc_tests::kernel::{Rung, collect_panics, say, tell_notes, trials, watch_with};
 use netbcc_tests::run::binary;
 
 mod doctor;
@@ -48,6 +49,9 @@ fn main() -> ExitCode {
         }
     }
     collect_panics();
+    if !args.list {
+        watch_with(Canaries::start());
+    }
     let all: Vec<Trial> = [
         trials("doctor", &[Rung::Any], doctor::CHECKS),
         trials("engine", &[Rung::Any], engine::CHECKS),
