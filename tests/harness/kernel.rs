@@ -164,8 +164,10 @@ pub(crate) fn has_failed() -> bool {
 pub(crate) fn also_said(text: &str) {
     let mut panics = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(told) = panics.as_mut().and_then(|panics| panics.get_mut(&thread::current().id())) {
-        let at = told.find("---- ").unwrap_or(told.len());
-        told.insert_str(at, &format!("{text}\n"));
+        match told.find("---- ") {
+            Some(at) => told.insert_str(at, &format!("{text}\n")),
+            None => told.push_str(&format!("\n{text}")),
+        }
     }
 }
 
