@@ -181,8 +181,9 @@ fn message(payload: &(dyn Any + Send)) -> String {
 
 /// How often a check may run before it has failed, where the kernel may be the one to blame. It skips a kprobe that hits
 /// while another one runs on the same CPU, as when an interrupt brings packets in the middle of one: a row in a hundred on
-/// an emulated processor. Kernels before 6.6 do not even count that, so nobody can tell such a failure from another. And
-/// some hide events from all programs ([`hidden`](crate::hidden)), which is known of each run.
+/// an emulated processor. Kernels before 6.6 do not even count that, so nobody can tell such a failure from another. Other
+/// programs are skipped far less often, and always counted: then the tool said so when its check had failed. And some
+/// kernels hide events from all programs ([`hidden`](crate::hidden)), which is known of each run.
 const RUNS: u32 = 3;
 
 /// What the kernel hides while checks run, if it is watched.
@@ -205,11 +206,14 @@ fn run(name: &str, case: Case, check: Check) -> Result<Completion, Failed> {
         let outcome = run_once(name, case, check);
         let Err(failed) = &outcome else { return outcome };
         let hidden = hidden().saturating_sub(before);
-        if nth == RUNS || case.rung != Rung::Kprobe && hidden == 0 {
+        let report = failed.message().unwrap_or_default();
+        let skipped = report.contains(": the kernel skipped ");
+        if nth == RUNS || case.rung != Rung::Kprobe && hidden == 0 && !skipped {
             return outcome;
         }
-        let why = failed.message().unwrap_or_default().lines().next().unwrap_or_default();
+        let why = report.lines().next().unwrap_or_default();
         let meanwhile = match hidden {
+            0 if skipped => " (the kernel skipped runs meanwhile)".to_owned(),
             0 => String::new(),
             events => format!(" (the kernel ran no program for {events} events meanwhile)"),
         };
