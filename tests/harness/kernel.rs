@@ -166,7 +166,7 @@ pub(crate) fn also_said(text: &str) {
     if let Some(told) = panics.as_mut().and_then(|panics| panics.get_mut(&thread::current().id())) {
         match told.find("---- ") {
             Some(at) => told.insert_str(at, &format!("{text}\n")),
-            None => told.push_str(&format!("\n{text}")),
+            None => told.extend(["\n", text]),
         }
     }
 }
