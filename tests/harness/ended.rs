@@ -81,7 +81,8 @@ impl Ended {
     }
 
     /// Insists that every event is a row or was told as lost, exactly. A run that the kernel skipped was of an event
-    /// that may or may not have made a row, so where there are such the sum is a bound; so it is where the kernel hid some.
+    /// that may or may not have made a row, so where there are such the sum is a bound; so it is where the kernel hid
+    /// some.
     pub fn adds_up(&self, rows: &Rows, all: usize) -> &Self {
         let seen = rows.len();
         let (lost, skipped) = (self.lost(), self.skipped());

@@ -62,14 +62,14 @@ impl Watch {
     }
 }
 
-/// Tools that run beside all checks, for what the kernel hides from them it hides from the tools under test. Their rows are
-/// few and nobody's.
+/// Tools that run beside all checks, for what the kernel hides from them it hides from the tools under test. Their
+/// rows are few and nobody's.
 #[derive(Debug)]
 pub struct Canaries(Vec<(Started, Watch)>);
 
 impl Canaries {
-    /// Starts them, where the kernel is not one that is known to run its programs. They end with the calling thread. What
-    /// cannot be started is not watched; the checks of that tool will say why.
+    /// Starts them, where the kernel is not one that is known to run its programs. They end with the calling thread.
+    /// What cannot be started is not watched; the checks of that tool will say why.
     pub fn start() -> Self {
         const TOOLS: [(&str, &str); 2] = [("tcpstates", "--remoteport 1"), ("tcpretrans", "")];
         if std::env::var_os("NETBCC_EXPECT_RUNGS").is_some() {

@@ -179,11 +179,11 @@ fn message(payload: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "a panic without a message".into())
 }
 
-/// How often a check may run before it has failed, where the kernel may be the one to blame. It skips a kprobe that hits
-/// while another one runs on the same CPU, as when an interrupt brings packets in the middle of one: a row in a hundred on
-/// an emulated processor. Kernels before 6.6 do not even count that, so nobody can tell such a failure from another. Other
-/// programs are skipped far less often, and always counted: then the tool said so when its check had failed. And some
-/// kernels hide events from all programs ([`hidden`](crate::hidden)), which is known of each run.
+/// How often a check may run before it has failed, where the kernel may be the one to blame. It skips a kprobe that
+/// hits while another one runs on the same CPU, as when an interrupt brings packets in the middle of one: a row in a
+/// hundred on an emulated processor. Kernels before 6.6 do not even count that, so nobody can tell such a failure from
+/// another. Other programs are skipped far less often, and always counted: then the tool said so when its check had
+/// failed. And some kernels hide events from all programs ([`hidden`](crate::hidden)), which is known of each run.
 const RUNS: u32 = 3;
 
 /// What the kernel hides while checks run, if it is watched.

@@ -1,5 +1,5 @@
-//! The few system calls that no safe wrapper offers: `bpf(2)`, `perf_event_open(2)`, an MPTCP socket, `listen(2)` with any backlog, and the
-//! many ways to send and receive. All `unsafe` of the tests is here.
+//! The few system calls that no safe wrapper offers: `bpf(2)`, `perf_event_open(2)`, an MPTCP socket, `listen(2)` with any
+//! backlog, and the many ways to send and receive. All `unsafe` of the tests is here.
 #![expect(unsafe_code, reason = "bpf(2) and socket(2) with IPPROTO_MPTCP have no safe wrapper in nix")]
 #![expect(
     clippy::cast_possible_truncation,
@@ -188,8 +188,8 @@ impl Counter {
         let processors = sysconf(SysconfVar::_NPROCESSORS_CONF)?.unwrap_or(1) as libc::c_int;
         let counters = (0..processors).map(|processor| Self::on(event, processor));
         // A processor that is off passes nothing.
-        let is_on = |counter: &io::Result<Self>| !matches!(counter, Err(error) if error.raw_os_error() == Some(libc::ENODEV));
-        counters.filter(is_on).collect()
+        let is_off = |error: &io::Error| error.raw_os_error() == Some(libc::ENODEV);
+        counters.filter(|counter| !counter.as_ref().is_err_and(is_off)).collect()
     }
 
     fn on(event: u64, processor: libc::c_int) -> io::Result<Self> {

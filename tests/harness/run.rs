@@ -342,9 +342,7 @@ impl Started {
         }
         None
     }
-}
 
-impl Started {
     /// What a tool says at its end, when the check has failed while it ran: whether what is missing was lost.
     fn last_words(&mut self) -> String {
         let deadline = Instant::now() + Duration::from_secs(5);
