@@ -30,6 +30,8 @@ pub(crate) struct Options {
     filter: Option<String>,
     /// Leave the guests out.
     no_vm: bool,
+    /// Only what needs no kernel: unit, golden and command-line tests.
+    quick: bool,
     /// Packets are received on any processor: see `tests/harness/net.rs`.
     scatter: bool,
     /// Guests of arm64 too, and how much in them.
@@ -59,6 +61,7 @@ impl Options {
         while let Some(arg) = args.next() {
             match arg.to_str().context("an argument is not UTF-8")? {
                 "--no-vm" => options.no_vm = true,
+                "--quick" => options.quick = true,
                 "--scatter" => options.scatter = true,
                 "--arm64" => options.arm64 = Some(Extent::Smoke),
                 "--arm64=all" => options.arm64 = Some(Extent::All),
@@ -68,8 +71,8 @@ impl Options {
                 second => bail!("test takes one filter; {second} is a second one"),
             }
         }
-        if options.no_vm && options.arm64.is_some() {
-            bail!("--no-vm leaves the guests out and --arm64 adds some");
+        if (options.no_vm || options.quick) && options.arm64.is_some() {
+            bail!("--no-vm and --quick leave the guests out and --arm64 adds some");
         }
         Ok(options)
     }
@@ -83,7 +86,9 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     let mut phases = Phases::default();
     phases.begin("set-up");
     let ci = std::env::var_os("CI").is_some();
-    let mut no_guests = options.no_vm.then(|| "--no-vm was given".to_owned());
+    let without = [(options.quick, "--quick"), (options.no_vm, "--no-vm")];
+    let mut no_guests =
+        without.iter().find(|(given, _)| *given).map(|(_, option)| format!("{option} was given"));
     satisfy(&[setup::LINTS, setup::BUILD, setup::MANUALS, setup::TRAFFIC].concat())?;
     if no_guests.is_none()
         && let Err(why) = satisfy(&[&setup::guests(&LINES), setup::PACKAGES, setup::INSTALLING].concat())
@@ -114,7 +119,7 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
         seen: 0,
     };
     // A filter names tests; whoever gives one waits for those.
-    if options.filter.is_none() {
+    if options.filter.is_none() && !options.quick {
         phases.begin("fmt and clippy");
         tiers.check("fmt", cargo().args(["fmt", "--all", "--check"]))?;
         tiers.check("fmt", cargo().args(["fmt", "--manifest-path=tests/fuzz/Cargo.toml", "--check"]))?;
@@ -127,6 +132,9 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     tiers.cargo_test("unit", &binary, &["--workspace", "--exclude=probes-ebpf", "--lib", "--bins"])?;
     tiers.cargo_test("golden", &binary, &["--package=netbcc-tests", "--test=golden"])?;
     tiers.cargo_test("cli", &binary, &["--package=netbcc-tests", "--test=cli"])?;
+    if options.quick {
+        return tiers.ended(options, &phases);
+    }
     phases.begin("kernel tests here");
     let tests = kernel_tests(Arch::HERE)?;
     match &tests {
@@ -154,14 +162,7 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     }
     phases.begin("the rest of the fuzz targets");
     tiers.fuzzed(fuzzed.join().map_err(|_| anyhow::anyhow!("what runs the fuzz targets panicked"))?);
-    print!("\n{}", tiers.report.text());
-    say(&phases.text());
-    if let Some(filter) = &options.filter
-        && tiers.seen == 0
-    {
-        bail!("no test's name holds {filter:?}");
-    }
-    Ok(if tiers.report.has_failures() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    tiers.ended(options, &phases)
 }
 
 /// What a run spends its time on.
@@ -213,6 +214,18 @@ struct Run {
 }
 
 impl Run {
+    /// Prints the table and what the time went into; answers whether all is well.
+    fn ended(&self, options: &Options, phases: &Phases) -> Result<ExitCode> {
+        print!("\n{}", self.report.text());
+        say(&phases.text());
+        if let Some(filter) = &options.filter
+            && self.seen == 0
+        {
+            bail!("no test's name holds {filter:?}");
+        }
+        Ok(if self.report.has_failures() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
     /// A command that is one check by itself.
     fn check(&mut self, row: &str, cmd: &mut Command) -> Result<()> {
         say(&format!("{row}: {}", crate::shell::shown(cmd)));
