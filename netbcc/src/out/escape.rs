@@ -1,9 +1,11 @@
 //! Makes names of strangers safe to print.
 //!
 //! Lives here: the one rule of what may reach a terminal as it is. A process can call itself anything; its
-//! name must never move a cursor, change a colour or reorder a line.
+//! name must never move a cursor, change a colour, shift a column or reorder a line.
 
 use std::fmt;
+
+use unicode_width::UnicodeWidthChar as _;
 
 use super::line::Line;
 use super::number::Room;
@@ -13,6 +15,20 @@ pub(super) fn hostile(c: char) -> bool {
     matches!(c,
         '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{61c}' | '\u{200e}' | '\u{200f}'
         | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// How many columns of a terminal a character takes; nothing for one that must not be printed as it is: what is hostile,
+/// what takes no column of its own (it would shift those behind it), and letters that are written from right to left (a
+/// terminal that follows their direction reorders the columns around them).
+fn columns(c: char) -> Option<usize> {
+    c.width().filter(|&width| width > 0 && !hostile(c) && !from_right_to_left(c))
+}
+
+/// Where Unicode puts scripts of that direction, now and in times to come (Bidi_Class R and AL, DerivedBidiClass.txt).
+fn from_right_to_left(c: char) -> bool {
+    matches!(c,
+        '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{feff}'
+        | '\u{10800}'..='\u{10fff}' | '\u{1e800}'..='\u{1efff}')
 }
 
 const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
@@ -71,8 +87,8 @@ const fn kept(bytes: u64, len: usize) -> u64 {
     bytes & mask | BLANKS & !mask
 }
 
-/// Appends `name` with hostile characters and invalid bytes as `\xNN`, at most `max` characters of the
-/// result and never half of an escape. Answers the number of characters.
+/// Appends `name` with invalid bytes, and characters that must not be printed as they are, as `\xNN`: at most `max`
+/// columns of the result, and never half of an escape. Answers the number of columns.
 pub(super) fn text(line: &mut Line<'_>, name: &[u8], max: usize) -> usize {
     // Nearly all names are printable ASCII.
     let (eights, rest) = name.as_chunks();
@@ -133,10 +149,11 @@ impl<'l, 'b> Text<'l, 'b> {
         for c in valid.chars() {
             let mut utf8 = [0; 4];
             let bytes = c.encode_utf8(&mut utf8).as_bytes();
-            if hostile(c) && !(self.tabs && c == '\t') {
-                self.bytes(bytes);
-            } else if self.room(1) {
-                self.line.bytes(bytes);
+            let width = if self.tabs && c == '\t' { Some(1) } else { columns(c) };
+            match width {
+                None => self.bytes(bytes),
+                Some(width) if self.room(width) => self.line.bytes(bytes),
+                Some(_) => {}
             }
         }
     }
@@ -152,11 +169,11 @@ impl<'l, 'b> Text<'l, 'b> {
         }
     }
 
-    /// Takes room for `chars` more; the first thing that does not fit ends the text.
-    fn room(&mut self, chars: usize) -> bool {
-        self.full |= self.written + chars > self.max;
+    /// Takes room for `columns` more; the first thing that does not fit ends the text.
+    fn room(&mut self, columns: usize) -> bool {
+        self.full |= self.written + columns > self.max;
         if !self.full {
-            self.written += chars;
+            self.written += columns;
         }
         !self.full
     }

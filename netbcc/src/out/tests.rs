@@ -507,6 +507,12 @@ fn hostile_names_are_escaped_cut_and_padded_by_what_is_seen() {
     assert_eq!(line(b"abc\xff\xfe\xfd"), "abc\\xff\\xfe  4 \n");
     assert_eq!(line("ab\u{202e}cd".as_bytes()), "ab           4 \n");
     assert_eq!(line(b""), "             4 \n");
+    // Nothing that takes no column, nothing that turns the line round; wide characters take two columns.
+    assert_eq!(line("\u{200b}b".as_bytes()), "\\xe2\\x80\\x8b 4 \n");
+    assert_eq!(line("\u{ad}b".as_bytes()), "\\xc2\\xadb    4 \n");
+    assert_eq!(line("e\u{301}".as_bytes()), "e\\xcc\\x81    4 \n");
+    assert_eq!(line("\u{5d0}b".as_bytes()), "\\xd7\\x90b    4 \n");
+    assert_eq!(line("\u{65e5}\u{672c}".as_bytes()), "\u{65e5}\u{672c}         4 \n");
 }
 
 #[test]
@@ -593,6 +599,7 @@ fn the_screen_is_cleared_only_where_there_is_one() {
 mod properties {
     use proptest::prelude::*;
     use serde_json::Value;
+    use unicode_width::UnicodeWidthChar as _;
 
     use super::*;
 
@@ -653,8 +660,13 @@ mod properties {
             let line = line(Format::Text, &row);
             prop_assert!(line.ends_with('\n'));
             prop_assert!(!line.trim_end_matches('\n').chars().any(escape::hostile));
-            let name: String = line.chars().take(12).collect();
-            let rest: String = line.chars().skip(12).collect();
+            let mut column = 0;
+            let end = line.char_indices().find(|&(_, c)| {
+                let before = column;
+                column += c.width().unwrap_or_default();
+                before == 12
+            });
+            let (name, rest) = line.split_at(end.unwrap().0);
             prop_assert!(rest.starts_with(' '), "{name:?} then {rest:?}");
             prop_assert_eq!(rest.split_whitespace().next().unwrap(), row.number.to_string());
         }
