@@ -15,7 +15,7 @@ use netbcc_tests::kernel::{Case, Check, Rung, skip};
 use netbcc_tests::net::{END_PORT, Net, has_ipv6};
 use netbcc_tests::peer::{How, Peer};
 use netbcc_tests::rows::{Row, Rows};
-use netbcc_tests::run::{PATIENCE, Run};
+use netbcc_tests::run::{Copy, PATIENCE, Run};
 
 /// What does not depend on the rung.
 pub(crate) const ANY: &[Check] = checks![
@@ -34,6 +34,7 @@ pub(crate) const ANY: &[Check] = checks![
     both_port_filters_mean_both,
     a_udp_socket_is_no_row,
     the_last_row_still_has_the_local_port,
+    an_ordinary_user_sees_no_address,
 ];
 
 pub(crate) const CHECKS: &[Check] = checks![
@@ -1001,4 +1002,23 @@ fn short_connections_are_all_seen_or_told_as_lost(case: &Case) {
     let ended = run.stop();
     ended.code(0);
     ended.accounts_for(seen, all);
+}
+
+fn an_ordinary_user_sees_no_address(case: &Case) {
+    /// CAP_PERFMON and CAP_BPF, in the upper word.
+    const GRANTED: u32 = 1 << (38 - 32) | 1 << (39 - 32);
+    let net = Net::new();
+    let copy = Copy::new();
+    copy.grant(GRANTED);
+    let seen = case.launch("").start(&net);
+    let hidden = case.launch("").program(copy.path()).user(65_534).start(&net);
+    net.peer("client").refused(net.v4(80));
+    let [seen, hidden] = [&seen, &hidden].map(|run| {
+        let rows = run.rows(2);
+        let address = rows[0].get("SKADDR").to_owned();
+        rows.are("SKADDR", &[&address, &address]);
+        address
+    });
+    assert_eq!(hidden.len(), 16, "as wide as an address");
+    assert_ne!(seen, hidden);
 }

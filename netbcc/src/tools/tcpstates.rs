@@ -38,6 +38,7 @@ use crate::out::journal::Journal;
 use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, name_in, seconds, wall};
 use crate::probe::hook::{Ladder, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
+use crate::sys::address::Addresses;
 use crate::tool::{Ctx, Spec, Tool};
 
 /// The tool.
@@ -91,6 +92,8 @@ impl Tool for Tcpstates {
                    packet. The cost grows with new connections per second.",
         differences: &[
             "Rows are in the order of the kernel's clock.",
+            "SKADDR is the socket's address for those who may see addresses of the kernel (CAP_SYSLOG, and \
+             kernel.kptr_restrict below 2). For others it is a hash with a key of this run.",
             "-Y needs no Python module; the journal's own time stamp stands for _SOURCE_REALTIME_TIMESTAMP.",
         ],
         object: object!("tcpstates"),
@@ -114,9 +117,17 @@ impl Tool for Tcpstates {
             .lports(&args.ports.localport)
             .rports(&args.ports.remoteport)
             .attach(cx)?;
+        let addresses = Addresses::decide();
         cx.out.header(&table);
         let ended = probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
             for event in batch.records().filter_map(|record| Event::ref_from_bytes(record).ok()) {
+                let hidden;
+                let event = if addresses.are_hidden() {
+                    hidden = Event { sk: addresses.shown(event.sk), ..*event };
+                    &hidden
+                } else {
+                    event
+                };
                 cx.out.row(&table, event.ts_ns, event);
                 if let Some(journal) = &mut journal {
                     enter(journal, event);
@@ -186,7 +197,8 @@ pub fn table(args: &Options) -> Table<Event> {
         .col_if(args.seconds.timestamp, seconds(9, 6))
         .col(left("SKADDR", 16, |e: &Event| Cell::Hex(e.sk)).about(About::new(
             Kind::Hex,
-            "The address of the socket in the kernel: rows with the same one are about the same socket.",
+            "The address of the socket in the kernel: rows with the same one are about the same socket. Without CAP_SYSLOG, \
+             or where kernel.kptr_restrict is 2, another number stands for it, which is the same in this run only.",
         )))
         .col(left("C-PID", 5, |e: &Event| e.pid.into()).about(conn::pid(
             "The process on the CPU, which where a packet changed the state has nothing to do with the socket.",
