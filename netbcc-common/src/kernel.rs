@@ -80,6 +80,8 @@ fields! {
     NetCommon = "net"."ns": 0,
     /// Name of a thread: up to a NUL, behind which anything may be.
     TaskComm = "task_struct"."comm": 0,
+    /// Process of a task, as the initial PID namespace counts.
+    TaskTgid = "task_struct"."tgid": 4,
     /// Open files of a task.
     TaskFiles = "task_struct"."files": 8,
     /// The table of open files.

@@ -404,6 +404,11 @@ impl Net {
         Peer::of(name.as_bytes(), &self.near().path())
     }
 
+    /// A process that this thread starts now, in the namespaces that its children have.
+    pub fn new_peer(&self, name: &str) -> Peer {
+        Peer::new_of(name.as_bytes(), &self.near().path())
+    }
+
     /// A process with any bytes as its name.
     pub fn peer_named(&self, name: &[u8]) -> Peer {
         Peer::of(name, &self.near().path())

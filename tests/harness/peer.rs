@@ -131,7 +131,17 @@ impl Peer {
     /// A process of this name in the network namespace at this path.
     pub(crate) fn of(name: &[u8], space: &str) -> Self {
         let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let process = idle.unwrap_or_else(Process::start);
+        Self::by(idle.unwrap_or_else(Process::start), name, space)
+    }
+
+    /// A process that is started now, by this thread, and ends with the test.
+    pub(crate) fn new_of(name: &[u8], space: &str) -> Self {
+        let peer = Self::by(Process::start(), name, space);
+        peer.spoilt.set(true);
+        peer
+    }
+
+    fn by(process: Process, name: &[u8], space: &str) -> Self {
         let peer =
             Self { process: RefCell::new(Some(process)), next: Cell::new(0), spoilt: Cell::new(false) };
         peer.order(&format!("become {} {space}", hex(name)));

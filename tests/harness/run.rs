@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Pid, pipe2};
@@ -86,10 +87,57 @@ impl Copy {
 /// children out of that moment.
 pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
     let _moment = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
-    command.spawn()
+    spawn_now(command)
 }
 
 static SPAWNING: Mutex<()> = Mutex::new(());
+
+/// The PID namespace of processes that a thread starts.
+enum Pids {
+    /// The thread's own.
+    Ours,
+    /// One of their own, which the first of them makes.
+    New,
+    /// This one.
+    In(File),
+}
+
+thread_local! {
+    static PIDS: RefCell<Pids> = const { RefCell::new(Pids::Ours) };
+}
+
+/// Runs `action`; new peers and tools that it starts are in a PID namespace of their own: process 1, 2, and so on. The
+/// namespace ends with process 1.
+pub fn with_own_pids<T>(action: impl FnOnce() -> T) -> T {
+    struct Back;
+    impl Drop for Back {
+        fn drop(&mut self) {
+            PIDS.replace(Pids::Ours);
+        }
+    }
+    let _back = Back;
+    PIDS.replace(Pids::New);
+    action()
+}
+
+/// A thread whose children are elsewhere cannot start threads, so that lasts for the moment only.
+fn spawn_now(command: &mut Command) -> io::Result<Child> {
+    let pids = |id: &str| File::open(format!("/proc/{id}/ns/pid"));
+    PIDS.with_borrow_mut(|own| {
+        match own {
+            Pids::Ours => return command.spawn(),
+            Pids::New => unshare(CloneFlags::CLONE_NEWPID)?,
+            Pids::In(space) => setns(space, CloneFlags::CLONE_NEWPID)?,
+        }
+        let child = command.spawn();
+        setns(pids("self")?, CloneFlags::CLONE_NEWPID)?;
+        let child = child?;
+        if matches!(own, Pids::New) {
+            *own = Pids::In(pids(&child.id().to_string())?);
+        }
+        Ok(child)
+    })
+}
 
 /// A tool to be started.
 #[must_use]
@@ -199,7 +247,7 @@ impl Launch {
         let child = {
             let _moment = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
             fcntl(&signal, FcntlArg::F_SETFD(FdFlag::empty())).expect("the pipe is open");
-            let child = command.spawn();
+            let child = spawn_now(&mut command);
             drop(signal);
             child
         };

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check, Rung};
-use netbcc_tests::net::Net;
+use netbcc_tests::net::{END_PORT, Net};
 use netbcc_tests::raw::program_exists;
-use netbcc_tests::run::{Copy, Launch, PATIENCE, programs_of};
+use netbcc_tests::run::{Copy, Launch, PATIENCE, programs_of, with_own_pids};
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
-use nix::unistd::pipe2;
+use nix::unistd::{gettid, pipe2};
 
 pub(crate) const CHECKS: &[Check] = checks![
     copies_run_side_by_side,
@@ -21,6 +21,8 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_full_disk_is_one_clear_line,
     rows_leave_through_a_pipe_at_once,
     json_begins_with_the_first_row,
+    a_pid_is_meant_as_the_namespace_counts,
+    a_number_that_is_no_process_is_said,
 ];
 
 /// The tools that there are.
@@ -136,6 +138,49 @@ fn json_begins_with_the_first_row(_: &Case) {
         // No banner, no header: every line is an object.
         for line in &ended.stdout {
             assert!(line.starts_with('{') && line.ends_with('}'), "{tool}: {line:?}");
+        }
+    }
+}
+
+fn a_pid_is_meant_as_the_namespace_counts(_: &Case) {
+    let net = Net::new();
+    with_own_pids(|| {
+        let first = net.new_peer("first");
+        let client = net.new_peer("client");
+        let run = Launch::new("tcpconnect", "-p 2").start(&net).ended_by(|| client.refused(net.v4(END_PORT)));
+        first.refused(net.v4(80));
+        client.refused(net.v4(81));
+        run.rows(1).are("PID", &[client.pid()]).are("DPORT", &[81]);
+        let ended = run.stop();
+        ended.code(0);
+        assert!(
+            ended.stderr.contains(&format!("is process {} of the host", client.pid())),
+            "{}",
+            ended.stderr
+        );
+        let nobody = Launch::new("tcpconnect", "-p 999").ends();
+        nobody.code(1).one_line("tcpconnect", &["-p 999", "no such process in this PID namespace"]);
+    });
+}
+
+fn a_number_that_is_no_process_is_said(_: &Case) {
+    let thread = gettid();
+    let net = Net::new();
+    for entry in netbcc::registry::TOOLS {
+        if !(entry.command)().get_arguments().any(|arg| arg.get_short() == Some('p') && arg.get_id() == "pid")
+        {
+            continue;
+        }
+        let tool = entry.spec.name;
+        for (number, said) in [
+            (i32::MAX.to_string(), "there is no such process now".to_owned()),
+            (thread.to_string(), format!("is a thread of process {}", std::process::id())),
+        ] {
+            let ended = Launch::new(tool, &format!("-p {number}")).start(&net).stop();
+            ended.code(0);
+            let line = format!("{tool}: -p {number}");
+            let lines = ended.stderr.lines().filter(|told| told.starts_with(&line) && told.contains(&said));
+            assert_eq!(lines.count(), 1, "{said}: {}", ended.stderr);
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod hook;
 mod ledger;
 mod load;
 mod object;
+mod pid;
 pub mod plan;
 mod sample;
 mod table;

@@ -22,6 +22,7 @@ use super::diagnosis::{Diagnosis, Hooks, Verdict, Way};
 use super::drain::Probe;
 use super::hook::{Kind, Ladder, Need, Prog, RungName};
 use super::object::Object;
+use super::pid;
 use crate::cli::{Containers, Family, Ports};
 use crate::error::{hinted, usage};
 use crate::sys::bpf;
@@ -277,6 +278,9 @@ impl Plan {
             None => self.ask_kernel(has_ipv6)?,
         };
         self.lacking_fields(&kernel).next().map_or(Ok(()), Err)?;
+        if self.filter.pid != 0 {
+            self.filter.pid = pid::to_compare(self.filter.pid, &kernel, cx)?;
+        }
         let mut object = self.parse_object(&kernel)?;
         self.fill(&mut object)?;
         let mut chosen = Vec::new();
@@ -371,6 +375,9 @@ impl Plan {
     fn ask_kernel(&self, has_ipv6: bool) -> Result<Kernel> {
         let mut wanted = Wanted::default();
         wanted.functions.push(CAST_FUNCTION.to_owned());
+        if self.filter.pid != 0 {
+            wanted.functions.push(pid::ITERATOR.to_owned());
+        }
         wanted.enums.extend(self.enums.iter().map(|&name| name.to_owned()));
         for prog in self.programs().filter(|prog| self.needs(prog, has_ipv6)) {
             match prog.kind {

@@ -537,6 +537,58 @@ fn attach_perf_by_ioctl(program: BorrowedFd<'_>, event: OwnedFd) -> io::Result<O
     Ok(event)
 }
 
+/// `BPF_LINK_CREATE` of an iterator.
+#[repr(C)]
+#[derive(IntoBytes, Immutable)]
+struct IterLink {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+    iter_info: u64,
+    iter_info_len: u32,
+    zero: u32,
+}
+
+/// `union bpf_iter_link_info` of an iterator over tasks, since 6.1.
+#[repr(C)]
+#[derive(IntoBytes, Immutable)]
+struct IterTask {
+    tid: u32,
+    pid: u32,
+    pid_fd: u32,
+}
+
+#[repr(C)]
+#[derive(IntoBytes, Immutable)]
+struct IterCreate {
+    link_fd: u32,
+    flags: u32,
+}
+
+/// Runs a program that iterates over tasks for one thread, by its number in our PID namespace: whoever reads the answer
+/// gets what the program writes.
+///
+/// # Errors
+/// There is no such thread, or the kernel cannot choose one (before 6.1).
+pub fn iterate_task(program: BorrowedFd<'_>, tid: u32) -> io::Result<File> {
+    let task = IterTask { tid, pid: 0, pid_fd: 0 };
+    let attr = IterLink {
+        prog_fd: number(program),
+        target_fd: 0,
+        attach_type: bpf_attach_type::BPF_TRACE_ITER as u32,
+        flags: 0,
+        iter_info: address(&raw const task),
+        iter_info_len: size(size_of::<IterTask>())?,
+        zero: 0,
+    };
+    // SAFETY: the kernel reads `iter_info_len` bytes of `task`; the command answers a new descriptor.
+    let link = unsafe { open(bpf_cmd::BPF_LINK_CREATE, &attr) }?;
+    let attr = IterCreate { link_fd: number(link.as_fd()), flags: 0 };
+    // SAFETY: no addresses; the command answers a new descriptor, which keeps the link.
+    unsafe { open(bpf_cmd::BPF_ITER_CREATE, &attr) }.map(File::from)
+}
+
 #[repr(C)]
 #[derive(IntoBytes, FromBytes, Immutable)]
 struct InfoByFd {

@@ -1,12 +1,32 @@
 //! Facts of the machine that decide what programs may do. What cannot be seen is `None`.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 
 use nix::sys::resource::{Resource, getrlimit};
 
 /// A setting of the kernel, as `/proc/sys` shows it.
 pub fn sysctl(name: &str) -> Option<String> {
     fs::read_to_string(format!("/proc/sys/{name}")).ok().map(|text| text.trim().to_owned())
+}
+
+/// A kind of namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    /// Numbers of processes.
+    Pid,
+    /// Users and their capabilities.
+    User,
+}
+
+/// Whether this process is in another namespace than the host's first one, as far as that can be seen.
+pub fn is_elsewhere(space: Space) -> bool {
+    // The first ones have inode numbers of their own (include/linux/proc_ns.h, include/uapi/linux/nsfs.h since 6.18).
+    let (name, first) = match space {
+        Space::Pid => ("pid", 0xefff_fffc),
+        Space::User => ("user", 0xefff_fffd),
+    };
+    fs::metadata(format!("/proc/self/ns/{name}")).is_ok_and(|namespace| namespace.ino() != first)
 }
 
 /// How far the kernel is locked down: `none`, `integrity` or `confidentiality`.

@@ -1,0 +1,147 @@
+//! `-p` as the user's PID namespace counts.
+//!
+//! Programs compare with the numbers of the initial namespace. Who runs a tool in another one (in a container) means the
+//! numbers that `ps` shows there, and the kernel is asked for the other one: a BPF iterator over one task, which is
+//! named as our namespace counts, tells its number. That works without the host's /proc.
+//!
+//! Lives here: numbers of processes. Must never live here: which processes a tool shows.
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
+
+use anyhow::{Context as _, Result, anyhow};
+use aya_obj::generated::{
+    BPF_ALU64, BPF_CALL, BPF_DW, BPF_EXIT, BPF_JEQ, BPF_JMP, BPF_K, BPF_LDX, BPF_MEM, BPF_MOV, BPF_STX,
+    BPF_W, BPF_X, bpf_attach_type, bpf_insn, bpf_prog_type,
+};
+use netbcc_common::kernel::Field;
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
+use crate::error::hinted;
+use crate::sys::bpf;
+use crate::sys::btf::Kernel;
+use crate::sys::machine::{self, Space};
+use crate::tool::Ctx;
+
+/// The function whose type an iterator over tasks has.
+pub(super) const ITERATOR: &str = "bpf_iter_task";
+
+/// The number that programs compare with for `-p pid`. Says what a user may not expect: that there is no such process, or
+/// that it is a thread.
+pub(super) fn to_compare(pid: u32, kernel: &Kernel, cx: &Ctx) -> Result<u32> {
+    let there = look(pid);
+    if let Found::ThreadOf(process) = there {
+        cx.warn(format_args!("-p {pid} is a thread of process {process}: no row is a thread's, -p {process} shows its process's"));
+    }
+    if !machine::is_elsewhere(Space::Pid) {
+        if matches!(there, Found::Nothing) {
+            cx.warn(format_args!("-p {pid}: there is no such process now"));
+        }
+        return Ok(pid);
+    }
+    if matches!(there, Found::Nothing) {
+        return Err(hinted(
+            anyhow!("-p {pid}: there is no such process in this PID namespace"),
+            "it is named as this namespace counts (ps), not as the PID column does, which has the host's numbers",
+        ));
+    }
+    let told = ask(pid, kernel).map_err(|error| {
+        hinted(
+            error.context(format!(
+                "-p {pid}: this kernel does not tell which number a process of this PID namespace has outside of it"
+            )),
+            "run it in the host's PID namespace (nsenter -t 1 -p, docker run --pid=host)",
+        )
+    })?;
+    cx.warn(format_args!(
+        "-p {pid} of this PID namespace is process {told} of the host, whose numbers the PID column has"
+    ));
+    Ok(told)
+}
+
+/// What has a number here.
+enum Found {
+    Process,
+    ThreadOf(u32),
+    Nothing,
+    /// What it is cannot be seen.
+    Hidden,
+}
+
+fn look(pid: u32) -> Found {
+    let Ok(number) = i32::try_from(pid) else { return Found::Nothing };
+    if kill(Pid::from_raw(number), None) == Err(Errno::ESRCH) {
+        return Found::Nothing;
+    }
+    // A /proc of another PID namespace has other processes by these numbers.
+    let ours =
+        fs::read_link("/proc/self").is_ok_and(|own| own.to_str() == Some(&std::process::id().to_string()));
+    let Some(status) = ours.then(|| fs::read_to_string(format!("/proc/{pid}/status")).ok()).flatten() else {
+        return Found::Hidden;
+    };
+    match status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok()) {
+        Some(process) if process == pid => Found::Process,
+        Some(process) => Found::ThreadOf(process),
+        None => Found::Hidden,
+    }
+}
+
+/// The number outside of the process that is `pid` here.
+fn ask(pid: u32, kernel: &Kernel) -> Result<u32> {
+    kernel.require(Field::TaskTgid)?;
+    let tgid = kernel.offsets()[Field::TaskTgid as usize];
+    let target = kernel.function(ITERATOR).context("no iterators over tasks (before 5.8)")?;
+    let instructions = tell(i16::try_from(tgid).context("its tgid lies too far behind")?);
+    let program = bpf::Program {
+        name: "pid",
+        prog_type: bpf_prog_type::BPF_PROG_TYPE_TRACING,
+        attach: Some((bpf_attach_type::BPF_TRACE_ITER, target)),
+        instructions: &instructions,
+        license: c"Dual MIT/GPL",
+    };
+    let program = bpf::prog_load(&program, &mut []).context("load an iterator over tasks")?;
+    let mut number = [0; 4];
+    bpf::iterate_task(program.as_fd(), pid)
+        .and_then(|mut told| told.read_exact(&mut number))
+        .context("iterate over one task")?;
+    match u32::from_ne_bytes(number) {
+        0 => Err(io::Error::from(io::ErrorKind::NotFound)).context("iterate over one task"),
+        number => Ok(number),
+    }
+}
+
+/// An iterator that writes the tgid of its task.
+fn tell(tgid: i16) -> [bpf_insn; 13] {
+    /// `bpf_seq_write`.
+    const SEQ_WRITE: i32 = 127;
+    let new = |code: u32, dst: u8, src: u8, off: i16, imm: i32| bpf_insn {
+        #[expect(clippy::cast_possible_truncation, reason = "what instructions are made of are bytes")]
+        code: code as u8,
+        _bitfield_align_1: [],
+        _bitfield_1: bpf_insn::new_bitfield_1(dst, src),
+        off,
+        imm,
+    };
+    let load = |size, dst, src, off| new(BPF_LDX | BPF_MEM | size, dst, src, off, 0);
+    let copy = |dst, src| new(BPF_ALU64 | BPF_MOV | BPF_X, dst, src, 0, 0);
+    let set = |dst, value| new(BPF_ALU64 | BPF_MOV | BPF_K, dst, 0, 0, value);
+    [
+        copy(6, 1),
+        // struct bpf_iter__task: the iterator's own, then the task, which is null in the last call.
+        load(BPF_DW, 2, 6, 8),
+        new(BPF_JMP | BPF_JEQ | BPF_K, 2, 0, 8, 0),
+        load(BPF_W, 2, 2, tgid),
+        new(BPF_STX | BPF_MEM | BPF_W, 10, 2, -4, 0),
+        load(BPF_DW, 1, 6, 0),
+        load(BPF_DW, 1, 1, 0),
+        copy(2, 10),
+        new(BPF_ALU64 | BPF_K, 2, 0, 0, -4),
+        set(3, 4),
+        new(BPF_JMP | BPF_CALL, 0, 0, 0, SEQ_WRITE),
+        set(0, 0),
+        new(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
+    ]
+}
