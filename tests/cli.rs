@@ -336,29 +336,36 @@ fn a_process_id_is_a_positive_number() {
 fn a_port_list_holds_ports() {
     for (tool, options) in [("tcpconnect", &["-P"][..]), ("tcplife", &["-L", "-D"])] {
         for option in options {
-            let junk = [
-                "",
-                " ",
-                ",",
-                "80,",
-                ",80",
-                "80,,81",
-                "http",
-                "65536",
-                "-1",
-                "80;81",
-                "80 81",
-                "8.0",
-                "99999999999",
-            ];
+            let junk =
+                [",", "80,", ",80", "80,,81", "http", "65536", "-1", "80;81", "80 81", "8.0", "99999999999"];
             for list in junk {
                 wrong_use(tool, &[option, list]);
             }
             wrong_use(tool, &[option]);
-            for list in ["80", "0", "65535", "80,81", "80, 81", " 80 ,81 ", "80,80"] {
+            for list in ["80", "0", "65535", "80,81", "80, 81", " 80 ,81 ", "80,80", "all", "", " "] {
                 accepted(tool, &[option, list]);
+                accepted(tool, &[option, list, option, "82"]);
             }
         }
+    }
+}
+
+#[test]
+fn an_empty_value_of_a_filter_counts_as_not_given() {
+    for tool in ["tcpaccept", "tcpconnect", "tcptop", "tcptracer"] {
+        accepted(tool, &["--cgroupmap", "", "--mntnsmap="]);
+    }
+    accepted("tcptop", &["-c", ""]);
+    accepted("tcpdrop", &["--reason", "", "--not-reason", "QUEUE_PURGE"]);
+    let refusals = [
+        ("netqtop", &["-n", ""][..], "Please specify a network interface."),
+        ("tcpsubnet", &[" "], "the list of subnets is empty"),
+        ("tcpdrop", &["--reason", "3", "--not-reason", "4"], "cannot be used with"),
+    ];
+    for (tool, args, sentence) in refusals {
+        let output = netbcc(&[&[tool], args].concat());
+        assert!(!output.status.success(), "{tool} {args:?}");
+        assert!(text(&output.stderr).contains(sentence), "{}", text(&output.stderr));
     }
 }
 
@@ -505,6 +512,12 @@ fn the_last_of_repeated_options_counts() {
     // As argparse does.
     accepted("tcpconnect", &["-p", "1", "-p", "2", "-t", "-t"]);
     wrong_use("tcpconnect", &["-p", "1", "-p", "junk"]);
+    accepted("tcptop", &["-p", "1", "-p", "2", "-C", "-C"]);
+    // Nobody's scripts rely on what BCC does not have.
+    for twice in [&["-r", "1", "-r", "2"][..], &["-s", "sent", "-s", "all"], &["-c", "/a", "-c", "/b"]] {
+        let line = wrong_use("tcptop", twice);
+        assert!(line.contains("cannot be used multiple times"), "{line}");
+    }
 }
 
 #[test]
@@ -618,7 +631,7 @@ fn tcptop_has_the_options_of_bcc() {
 fn tcpsubnet_has_the_options_of_bcc() {
     accepted("tcpsubnet", &["-J", "-fk", "-i", "5", "-v", "10.0.0.0/8,::/0"]);
     accepted("tcpsubnet", &["127.0.0.1/32", "-JfM", "--interval=2"]);
-    accepted("tcpsubnet", &["--json", "--form", "b", "--int", "1", ""]);
+    accepted("tcpsubnet", &["--json", "--form", "b", "--int", "1"]);
     for args in [
         &["-f", "G"][..],
         &["-f", "Kb"],

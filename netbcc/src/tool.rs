@@ -19,6 +19,8 @@ pub trait Tool: 'static {
     const SPEC: Spec;
     /// What the user may say.
     type Args: Args;
+    /// Options that BCC does not have and whose values do not add up: given twice, they are an error.
+    const ONCE: &'static [&'static str] = &[];
     /// Its rows, with all columns that any option shows.
     fn rows(args: &Self::Args) -> Vec<Rows>;
     /// What it does.

@@ -5,11 +5,11 @@
 #![expect(missing_docs, reason = "a doc comment on a flattened Args replaces the command's about")]
 
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::parse::{ALL_PORTS, Ports, pid, pid_or_all, ports, positive};
+use super::parse::{Ports, given, path, pid, pid_or_all, ports, positive};
 use crate::out::Format;
 
 /// The help's section of options that choose rows. Named per option: a heading of a whole group would go on to
@@ -52,28 +52,32 @@ pub struct PidOrAll {
 #[derive(Args, Clone, Debug, Default)]
 pub struct FlowPorts {
     /// These local ports only, comma-separated
-    #[arg(
-        short = 'L', long, value_name = "PORTS", value_parser = ports, default_value = ALL_PORTS,
-        hide_default_value = true, help_heading = FILTERS
-    )]
-    pub localport: Ports,
+    #[arg(short = 'L', long, value_name = "PORTS", value_parser = ports, help_heading = FILTERS)]
+    pub localport: Vec<Ports>,
     /// These remote ports only, comma-separated
-    #[arg(
-        short = 'D', long, value_name = "PORTS", value_parser = ports, default_value = ALL_PORTS,
-        hide_default_value = true, help_heading = FILTERS
-    )]
-    pub remoteport: Ports,
+    #[arg(short = 'D', long, value_name = "PORTS", value_parser = ports, help_heading = FILTERS)]
+    pub remoteport: Vec<Ports>,
 }
 
 // Containers, by pinned maps.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Containers {
     /// Only cgroups in this pinned BPF map
-    #[arg(long, value_name = "PATH", help_heading = FILTERS)]
-    pub cgroupmap: Option<PathBuf>,
+    #[arg(long, value_name = "PATH", value_parser = path(), help_heading = FILTERS)]
+    cgroupmap: Option<PathBuf>,
     /// Only mount namespaces in this pinned map
-    #[arg(long, value_name = "PATH", help_heading = FILTERS)]
-    pub mntnsmap: Option<PathBuf>,
+    #[arg(long, value_name = "PATH", value_parser = path(), help_heading = FILTERS)]
+    mntnsmap: Option<PathBuf>,
+}
+
+impl Containers {
+    pub fn cgroupmap(&self) -> Option<&Path> {
+        given(self.cgroupmap.as_ref())
+    }
+
+    pub fn mntnsmap(&self) -> Option<&Path> {
+        given(self.mntnsmap.as_ref())
+    }
 }
 
 // Seconds since the first row.
@@ -174,8 +178,8 @@ mod tests {
         assert!(args.timestamp.timestamp && !args.time.time);
         let args = flows("x --time");
         assert!(args.time.time && !args.timestamp.timestamp);
-        assert_eq!(flows("x --local 1,2").ports.localport.as_slice(), [1, 2]);
-        assert_eq!(flows("x --cgroup=/x").containers.cgroupmap, Some("/x".into()));
+        assert_eq!(Ports::together(&flows("x --local 1,2").ports.localport).as_slice(), [1, 2]);
+        assert_eq!(flows("x --cgroup=/x").containers.cgroupmap(), Some(Path::new("/x")));
     }
 
     #[test]
@@ -192,7 +196,13 @@ mod tests {
     fn the_last_of_a_repeated_option_wins() {
         assert_eq!(flows("x -p 1 -p 2 -4 -4").pid.pid, NonZeroU32::new(2));
         assert!(flows("x -t -t").timestamp.timestamp);
-        assert_eq!(flows("x -L 1 -L 2").ports.localport.as_slice(), [2]);
+    }
+
+    #[test]
+    fn repeated_lists_add_up() {
+        let args = flows("x -L 1 -D 9 -L 2,3");
+        assert_eq!(Ports::together(&args.ports.localport).as_slice(), [1, 2, 3]);
+        assert_eq!(Ports::together(&args.ports.remoteport).as_slice(), [9]);
     }
 
     #[test]
@@ -201,7 +211,7 @@ mod tests {
         assert!(
             args.pid.pid.is_none() && args.ports.localport.is_empty() && args.ports.remoteport.is_empty()
         );
-        assert!(!args.family.ipv4 && !args.family.ipv6 && args.containers.mntnsmap.is_none());
+        assert!(!args.family.ipv4 && !args.family.ipv6 && args.containers.mntnsmap().is_none());
         assert_eq!(args.wide.format(args.json), Format::Text);
         assert!(!args.verbose.verbose);
         assert_eq!(load("x -p 0").pid.pid, 0);
@@ -209,8 +219,11 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_list_is_refused_and_all_is_no_filter() {
-        assert!((demo::TOOLS[0].command)().try_get_matches_from(["x", "-L", ""]).is_err());
-        assert!(flows("x -L all").ports.localport.is_empty());
+    fn an_empty_value_is_no_filter_and_neither_is_all() {
+        for words in ["x -L all", "x -L  --cgroupmap  --mntnsmap="] {
+            let args = flows(words);
+            assert!(Ports::together(&args.ports.localport).is_empty(), "{words}");
+            assert_eq!((args.containers.cgroupmap(), args.containers.mntnsmap()), (None, None));
+        }
     }
 }

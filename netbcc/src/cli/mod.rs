@@ -19,13 +19,13 @@ use std::iter::once;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{ArgAction, ArgMatches, Args, Command};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command};
 
 pub use self::groups::{
     Containers, Every, FILTERS, Family, FlowPorts, Json, OUTPUT, Pid, PidOrAll, Timestamp, Verbose,
     WallClock, WideCsv,
 };
-pub use self::parse::{ALL_PORTS, Ports, netns, pid_or_all, ports, positive, uid};
+pub use self::parse::{Ports, Words, given, netns, path, pid_or_all, ports, positive, uid, word_list, words};
 use crate::error::{self, usage};
 use crate::out::{self, Out};
 use crate::tool::{Ctx, Entry, Tool};
@@ -73,10 +73,10 @@ fn dispatch(call: Call, tools: &'static [Entry]) -> Result<()> {
 
 fn run_tool(entry: &'static Entry, args: Vec<OsString>) -> Result<()> {
     // BCC's developers' option, of which help, manual and completions do not speak.
-    let ebpf = clap::Arg::new("ebpf").long("ebpf").hide(true).action(ArgAction::SetTrue);
+    let ebpf = Arg::new("ebpf").long("ebpf").hide(true).action(ArgAction::SetTrue);
     // For tests of what happens when something is full. No tool's option begins with this letter.
-    let ring = clap::Arg::new("x-ring-bytes").long("x-ring-bytes").hide(true).value_parser(parse::ring_bytes);
-    let table = clap::Arg::new("x-table-entries").long("x-table-entries").hide(true);
+    let ring = Arg::new("x-ring-bytes").long("x-ring-bytes").hide(true).value_parser(parse::ring_bytes);
+    let table = Arg::new("x-table-entries").long("x-table-entries").hide(true);
     let table = table.value_parser(clap::value_parser!(u32).range(1..));
     let command = (entry.command)().args([ebpf, ring, table]);
     let Some(matches) = parse_args(command, args)? else { return Ok(()) };
@@ -134,15 +134,16 @@ fn print(text: impl std::fmt::Display) -> Result<()> {
 /// A tool's command line: its own options under the manners that all tools share.
 pub fn command<T: Tool>() -> Command {
     let spec = &T::SPEC;
-    T::Args::augment_args(manners(Command::new(spec.name)))
+    let command = T::Args::augment_args(manners(Command::new(spec.name)))
         .about(spec.about)
-        .after_help(parse::after_help(spec))
+        .after_help(parse::after_help(spec));
+    if T::ONCE.is_empty() { command } else { command.args_override_self(false).mut_args(last_wins::<T>) }
 }
 
 /// What all of our command lines have in common: argparse's manners, as BCC's users know them.
 fn manners(command: Command) -> Command {
     // One form of help, the compact one.
-    let help = clap::Arg::new("help").short('h').long("help").help("Print this help");
+    let help = Arg::new("help").short('h').long("help").help("Print this help");
     command
         .disable_help_flag(true)
         .disable_help_subcommand(true)
@@ -150,6 +151,14 @@ fn manners(command: Command) -> Command {
         .infer_long_args(true)
         .args_override_self(true)
         .term_width(79)
+}
+
+/// As `args_override_self`, option by option: of one that is given twice the last counts, unless the tool says that it
+/// is an error; lists add up.
+fn last_wins<T: Tool>(arg: Arg) -> Arg {
+    let id = arg.get_id().clone();
+    let is_list = matches!(arg.get_action(), ArgAction::Append);
+    if is_list || T::ONCE.contains(&id.as_str()) { arg } else { arg.overrides_with(id) }
 }
 
 #[cfg(test)]

@@ -1,9 +1,12 @@
 //! Values that users type, checked before anything is loaded, and the sentences when they are wrong.
 
+use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
 
 use clap::Command;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::out::escaped;
@@ -15,6 +18,17 @@ use crate::tool::Spec;
 pub struct Ports(Vec<u16>);
 
 impl Ports {
+    /// What several lists name together, as an option that is given more than once.
+    pub fn together(lists: &[Self]) -> Self {
+        let mut all = Vec::new();
+        for port in lists.iter().flat_map(|list| &list.0) {
+            if !all.contains(port) {
+                all.push(*port);
+            }
+        }
+        Self(all)
+    }
+
     /// The ports.
     pub fn as_slice(&self) -> &[u16] {
         &self.0
@@ -26,16 +40,47 @@ impl Ports {
     }
 }
 
-/// What a list of ports is when the option is not given; may be typed too.
-pub const ALL_PORTS: &str = "all";
+/// The words of a comma list, without the blanks around them. An empty list has none: an option that is given an empty
+/// value, as from an unset variable of a script, counts as not given.
+pub fn words(text: &str) -> impl Iterator<Item = &str> {
+    let is_empty = text.trim().is_empty();
+    text.split(',').map(str::trim).filter(move |_| !is_empty)
+}
 
-/// Parses a comma list of ports, as BCC does: blanks around numbers are fine. Unlike BCC, an empty list is refused:
-/// it is more often an unset shell variable than a wish for no filter, which is spelled [`ALL_PORTS`].
+/// Several words of one value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Words(Vec<String>);
+
+impl Words {
+    /// What several lists name together, as an option that is given more than once.
+    pub fn together(lists: &[Self]) -> impl Iterator<Item = &str> + Clone {
+        lists.iter().flat_map(|list| list.0.iter().map(String::as_str))
+    }
+}
+
+/// Takes a comma list apart.
+pub fn word_list(text: &str) -> Result<Words, Infallible> {
+    Ok(Words(words(text).map(Into::into).collect()))
+}
+
+/// Parses a path. An empty one is kept; [`given`] tells it from others.
+pub fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+/// The path of an option that is not empty: an empty one counts as not given.
+pub fn given(path: Option<&PathBuf>) -> Option<&Path> {
+    path.map(PathBuf::as_path).filter(|path| !path.as_os_str().is_empty())
+}
+
+/// The word for all ports, as if no list were given.
+const ALL_PORTS: &str = "all";
+
+/// Parses a comma list of ports, as BCC does: blanks around numbers are fine, and an empty list is no filter.
 pub fn ports(text: &str) -> Result<Ports, String> {
     let mut ports = Vec::new();
     if text != ALL_PORTS {
-        for word in text.split(',') {
-            let word = word.trim();
+        for word in words(text) {
             let port = word.parse().map_err(|_| format!("'{word}' is not a port, which is 0 to 65535"))?;
             if !ports.contains(&port) {
                 ports.push(port);
@@ -217,10 +262,23 @@ mod tests {
         assert_eq!(ports("80, 443 ,80").unwrap().as_slice(), [80, 443]);
         assert_eq!(ports("0,65535").unwrap().as_slice(), [0, 65535]);
         assert!(ports("all").unwrap().is_empty());
-        assert!(ports("").is_err());
-        for junk in [",", "80,", "65536", "-1", "x", "8 0", " "] {
+        for none in ["", " "] {
+            assert!(ports(none).unwrap().is_empty(), "{none:?}");
+        }
+        for junk in [",", "80,", "65536", "-1", "x", "8 0", "ALL"] {
             assert!(ports(junk).is_err(), "{junk:?}");
         }
+    }
+
+    #[test]
+    fn lists_add_up_and_empty_ones_add_nothing() {
+        let lists = ["80, 443", "", "all", "443,22"].map(|text| ports(text).unwrap());
+        assert_eq!(Ports::together(&lists).as_slice(), [80, 443, 22]);
+        let lists = ["A, b", " ", "c"].map(|text| word_list(text).unwrap());
+        assert_eq!(Words::together(&lists).collect::<Vec<_>>(), ["A", "b", "c"]);
+        assert_eq!(words("a,,b").collect::<Vec<_>>(), ["a", "", "b"]);
+        assert_eq!(given(Some(&PathBuf::new())), None);
+        assert_eq!(given(Some(&"/x".into())), Some(Path::new("/x")));
     }
 
     #[test]

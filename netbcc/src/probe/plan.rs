@@ -189,18 +189,19 @@ impl Plan {
     }
 
     /// Keeps these local ports: the set `LPORTS` of the tool's object.
-    pub fn lports(mut self, ports: &Ports) -> Self {
+    pub fn lports(mut self, ports: &[Ports]) -> Self {
         self.filter.by_lport = self.port_set("LPORTS", ports);
         self
     }
 
     /// Keeps these remote ports: the set `RPORTS` of the tool's object.
-    pub fn rports(mut self, ports: &Ports) -> Self {
+    pub fn rports(mut self, ports: &[Ports]) -> Self {
         self.filter.by_rport = self.port_set("RPORTS", ports);
         self
     }
 
-    fn port_set(&mut self, name: &'static str, ports: &Ports) -> u8 {
+    fn port_set(&mut self, name: &'static str, ports: &[Ports]) -> u8 {
+        let ports = Ports::together(ports);
         if ports.is_empty() {
             return 0;
         }
@@ -217,12 +218,11 @@ impl Plan {
     /// # Errors
     /// There is no such map, or it is not a hash of the form that BCC documents.
     pub fn containers(mut self, containers: &Containers) -> Result<Self> {
-        let Containers { cgroupmap, mntnsmap } = containers;
-        if let Some(path) = cgroupmap {
+        if let Some(path) = containers.cgroupmap() {
             self.pin("CGROUPS", path, 8).with_context(|| format!("--cgroupmap {}", path.display()))?;
             self.filter.by_cgroup = 1;
         }
-        if let Some(path) = mntnsmap {
+        if let Some(path) = containers.mntnsmap() {
             self.pin("MNTNSES", path, 4).with_context(|| format!("--mntnsmap {}", path.display()))?;
             self.filter.by_mntns = 1;
             self.fields.extend([Field::TaskNsproxy, Field::NsproxyMntNs, Field::MntNsCommon, Field::NsInum]);

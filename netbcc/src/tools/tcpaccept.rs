@@ -27,7 +27,7 @@ use nix::libc;
 use zerocopy::FromBytes as _;
 
 use super::{conn, object};
-use crate::cli::{ALL_PORTS, Containers, Family, Json, Pid, Ports, Timestamp, Verbose, WallClock, ports};
+use crate::cli::{Containers, Family, Json, Pid, Ports, Timestamp, Verbose, WallClock, ports};
 use crate::out::{Cell, Rows, Table, left, seconds, wall};
 use crate::probe::hook::{Ladder, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
@@ -46,11 +46,8 @@ pub struct Options {
     #[command(flatten)]
     pid: Pid,
     /// These local ports only, comma-separated
-    #[arg(
-        short = 'P', long, value_name = "PORTS", value_parser = ports, default_value = ALL_PORTS,
-        hide_default_value = true, help_heading = "Filters"
-    )]
-    port: Ports,
+    #[arg(short = 'P', long, value_name = "PORTS", value_parser = ports, help_heading = "Filters")]
+    port: Vec<Ports>,
     #[command(flatten)]
     family: Family,
     #[command(flatten)]

@@ -34,7 +34,7 @@ use netbcc_common::tcpconnect::{
 use zerocopy::FromBytes as _;
 
 use super::{conn, object};
-use crate::cli::{ALL_PORTS, Containers, Family, Json, Pid, Ports, Timestamp, Verbose, ports, uid};
+use crate::cli::{Containers, Family, Json, Pid, Ports, Timestamp, Verbose, ports, uid};
 use crate::dns;
 use crate::error::usage;
 use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, seconds};
@@ -53,8 +53,8 @@ pub struct Options {
     #[command(flatten)]
     pid: Pid,
     /// These remote ports only, comma-separated
-    #[arg(short = 'P', long, value_name = "PORT", value_parser = ports, default_value = ALL_PORTS, hide_default_value = true, help_heading = "Filters")]
-    port: Ports,
+    #[arg(short = 'P', long, value_name = "PORT", value_parser = ports, help_heading = "Filters")]
+    port: Vec<Ports>,
     #[command(flatten)]
     family: Family,
     /// Add the local port (rows)

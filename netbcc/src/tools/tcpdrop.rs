@@ -52,7 +52,7 @@ use netbcc_common::tcpdrop::{Config, Event, WithStack};
 use zerocopy::FromBytes as _;
 
 use super::{conn, object};
-use crate::cli::{Family, Json, Verbose, pid_or_all};
+use crate::cli::{Family, Json, Verbose, Words, pid_or_all, word_list};
 use crate::error::usage;
 use crate::out::{About, Cell, Format, Kind, Rows, Table, data, escaped, left, wall};
 use crate::probe::hook::{Ladder, Need, Rung, RungName, fentry, kprobe, tp_btf};
@@ -85,17 +85,11 @@ pub struct Options {
     )]
     pid_netns: u32,
     /// These reasons only: names or numbers, comma-separated
-    #[arg(long, value_name = "REASONS", value_delimiter = ',', help_heading = "Filters")]
-    reason: Vec<String>,
+    #[arg(long, value_name = "REASONS", value_parser = word_list, help_heading = "Filters")]
+    reason: Vec<Words>,
     /// All reasons but these
-    #[arg(
-        long,
-        value_name = "REASONS",
-        value_delimiter = ',',
-        conflicts_with = "reason",
-        help_heading = "Filters"
-    )]
-    not_reason: Vec<String>,
+    #[arg(long, value_name = "REASONS", value_parser = word_list, help_heading = "Filters")]
+    not_reason: Vec<Words>,
     /// Also packets without a socket (closed ports, routing)
     #[arg(long, help_heading = "Filters")]
     all: bool,
@@ -152,6 +146,14 @@ impl Tool for Tcpdrop {
     }
 
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {
+        // Not clap's question: an empty list is none.
+        if let [Some(_), Some(_)] =
+            [&args.reason, &args.not_reason].map(|lists| Words::together(lists).next())
+        {
+            return Err(usage(
+                "the argument '--reason <REASONS>' cannot be used with '--not-reason <REASONS>' (try 'tcpdrop --help')",
+            ));
+        }
         cx.verbose |= args.verbose.verbose;
         let netns = namespace(&args)?;
         let table = table(&args);
@@ -163,7 +165,7 @@ impl Tool for Tcpdrop {
         let config = Config {
             all: args.all.into(),
             stacks: (!args.no_stack).into(),
-            subsystems: args.reason.is_empty().into(),
+            subsystems: Words::together(&args.reason).next().is_none().into(),
             zero: 0,
         };
         let mut probe = plan.global("CONFIG", &config).global("REASONS", &*kept).attach(cx)?;
@@ -274,7 +276,6 @@ impl Reasons {
 
     /// The number of what a user typed.
     fn code(&self, typed: &str) -> Result<u16> {
-        let typed = typed.trim();
         let wanted = typed.strip_prefix(PREFIX).unwrap_or(typed);
         let by_name = self.names.iter().find(|(_, name)| name.eq_ignore_ascii_case(wanted));
         let code = by_name.map(|(code, _)| *code).or_else(|| wanted.parse().ok());
@@ -284,12 +285,14 @@ impl Reasons {
 
     /// One bit per reason that the options ask for.
     fn kept(&self, args: &Options) -> Result<Box<[u8; PORT_SET_BYTES]>> {
-        let mut bits = Box::new([if args.reason.is_empty() { 0xff } else { 0 }; PORT_SET_BYTES]);
+        let only = Words::together(&args.reason);
+        let all = only.clone().next().is_none();
+        let mut bits = Box::new([if all { 0xff } else { 0 }; PORT_SET_BYTES]);
         let mut set = |code: u16, on: bool| {
             let (byte, bit) = (usize::from(code >> 3), 1 << (code & 7));
             bits[byte] = if on { bits[byte] | bit } else { bits[byte] & !bit };
         };
-        if args.reason.is_empty() {
+        if all {
             // Not dropped at all, or nobody says why.
             for quiet in ["SKB_NOT_DROPPED_YET", "SKB_CONSUMED", "CONSUMED", "NOT_SPECIFIED"] {
                 for (code, _) in self.names.iter().filter(|(_, name)| &***name == quiet) {
@@ -297,10 +300,10 @@ impl Reasons {
                 }
             }
         }
-        for typed in &args.reason {
+        for typed in only {
             set(self.code(typed)?, true);
         }
-        for typed in &args.not_reason {
+        for typed in Words::together(&args.not_reason) {
             set(self.code(typed)?, false);
         }
         Ok(bits)
@@ -619,7 +622,7 @@ mod tests {
             assert_eq!(&*reasons.name(code), name);
         }
         for (typed, code) in
-            [("NO_SOCKET", 3), (" netfilter_drop", 12), ("SKB_DROP_REASON_NO_SOCKET", 3), ("77", 77)]
+            [("NO_SOCKET", 3), ("netfilter_drop", 12), ("SKB_DROP_REASON_NO_SOCKET", 3), ("77", 77)]
         {
             assert_eq!(reasons.code(typed).unwrap(), code, "{typed}");
         }

@@ -45,7 +45,8 @@ use netbcc_common::kernel::Field;
 use netbcc_common::tcpsubnet::{Config, Prefix4, Prefix6, SUM_WORDS};
 
 use super::{object as embedded, sends};
-use crate::cli::{Every, Json, OUTPUT, Verbose};
+use crate::cli::{Every, Json, OUTPUT, Verbose, words};
+use crate::error::usage;
 use crate::out::{
     About, Cell, Format, Kind, Out, Rows, Table, data, left, push_json_string, push_python_float, right,
 };
@@ -328,10 +329,10 @@ struct Subnet {
 
 /// Parses the list; of an empty one nothing is ever shown.
 fn subnets(list: &str) -> Result<Vec<Subnet>> {
-    if list.is_empty() {
-        return Ok(Vec::new());
+    if list.trim().is_empty() {
+        return Err(usage("the list of subnets is empty"));
     }
-    list.split(',').map(|item| Ok(Subnet { label: item.to_owned(), prefix: prefix(item)? })).collect()
+    words(list).map(|item| Ok(Subnet { label: item.to_owned(), prefix: prefix(item)? })).collect()
 }
 
 /// Parses one item. The sentences are BCC's.
@@ -597,7 +598,7 @@ mod tests {
         assert_eq!(places("10.1.1.0/24,10.1.0.0/16,10.0.0.0/8,10.1.1.1/32"), [2, 1, 0]);
         assert_eq!(places("10.1.0.0/16,10.1.2.3/16"), [0]);
         assert_eq!(places("::/0,0.0.0.0/0"), [1, 0]);
-        assert!(places("").is_empty());
+        assert_eq!(crate::error::exit_code(&subnets(" ").unwrap_err()), 2);
     }
 
     #[test]
@@ -609,6 +610,7 @@ mod tests {
         same("010.0.0.1/32", "8.0.0.1/32");
         same("3232235777/32", "192.168.1.1/32");
         same("10.0.0.0/+8", "10.0.0.0/ 8");
+        same("10.0.0.0/8, 192.30.253.96/27 ", "10.0.0.0/8,192.30.253.96/27");
         same("2001:db8::1/32", "2001:db8:ffff::/32");
         same("::ffff:10.0.0.1/104", "::ffff:a00:0/104");
         assert_eq!(subnets("10.0.0.7/8").unwrap()[0].label, "10.0.0.7/8");
@@ -630,7 +632,6 @@ mod tests {
             "-1/8",
             "+1/8",
             "1.+2/8",
-            " 1/8",
             "0x/8",
             "1.2.65536/8",
             "4294967296/8",

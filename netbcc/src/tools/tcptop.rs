@@ -42,7 +42,7 @@ use netbcc_common::tcptop::{self, Config, Key, Sum, Used};
 use zerocopy::{FromBytes as _, IntoBytes as _, transmute};
 
 use super::{conn, object, sends};
-use crate::cli::{Containers, Every, Family, Json, Pid, Verbose};
+use crate::cli::{Containers, Every, Family, Json, Pid, Verbose, given, path};
 use crate::out::{About, Cell, Format, Rows, Table, data, left, right};
 use crate::probe::hook::{Ladder, Prog, Rung, RungName, fexit, kprobe, kretprobe, tp_btf};
 use crate::probe::{Generations, Pace, Plan, Probe, Table as Map};
@@ -67,7 +67,7 @@ pub struct Options {
     #[command(flatten)]
     containers: Containers,
     /// Only tasks in or below this cgroup v2 directory
-    #[arg(short = 'c', long, value_name = "PATH", help_heading = "Filters")]
+    #[arg(short = 'c', long, value_name = "PATH", value_parser = path(), help_heading = "Filters")]
     cgroup: Option<PathBuf>,
     /// What puts a row first
     #[arg(short = 's', long, value_enum, value_name = "KEY", default_value_t = Sort::All, help_heading = "Output")]
@@ -139,6 +139,7 @@ impl Tool for Tcptop {
         ladders: &[TRANSFERS],
     };
     type Args = Options;
+    const ONCE: &'static [&'static str] = &["cgroup", "sort", "rows"];
 
     fn rows(args: &Options) -> Vec<Rows> {
         vec![Rows { about: "", fields: table(args, false).fields() }]
@@ -147,17 +148,15 @@ impl Tool for Tcptop {
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {
         cx.verbose |= args.verbose.verbose;
         cx.out.set_format(args.json.format());
-        let group = args
-            .cgroup
-            .as_ref()
-            .map(|path| File::open(path).with_context(|| format!("--cgroup {}", path.display())));
+        let group_path = given(args.cgroup.as_ref());
+        let group =
+            group_path.map(|path| File::open(path).with_context(|| format!("--cgroup {}", path.display())));
         let group = group.transpose()?;
-        let Containers { cgroupmap, mntnsmap } = &args.containers;
         let filters = args.pid.pid.is_some()
             || args.family.ipv4
             || args.family.ipv6
-            || cgroupmap.is_some()
-            || mntnsmap.is_some()
+            || args.containers.cgroupmap().is_some()
+            || args.containers.mntnsmap().is_some()
             || group.is_some();
         let config =
             Config { sends: sends::calls(), filters: filters.into(), by_group: group.is_some().into() };
@@ -173,7 +172,7 @@ impl Tool for Tcptop {
             plan = TABLES.iter().fold(plan, |plan, table| plan.size(table, entries));
         }
         let mut probe = plan.attach(cx)?;
-        if let (Some(group), Some(path)) = (&group, &args.cgroup) {
+        if let (Some(group), Some(path)) = (&group, group_path) {
             let set = probe.table("GROUP")?.set(&0_u32.to_ne_bytes(), &group.as_raw_fd().to_ne_bytes());
             set.with_context(|| format!("--cgroup {}: not a directory of cgroup v2", path.display()))?;
         }
