@@ -32,11 +32,6 @@ pub fn subnets(list: &str) -> Result<Vec<tcpsubnet::ParsedSubnet>> {
     tcpsubnet::parsed(list)
 }
 
-/// The effective capabilities in a text like `/proc/self/status`.
-pub fn capabilities(status: &str) -> Option<u64> {
-    probe::effective_capabilities(status)
-}
-
 /// The mode in a text like `/sys/kernel/security/lockdown`.
 pub fn lockdown(modes: &str) -> Option<&str> {
     machine::chosen(modes)

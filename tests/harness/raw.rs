@@ -17,6 +17,7 @@ use std::process::Command;
 
 use nix::libc;
 use nix::sys::prctl::set_pdeathsig;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{SysconfVar, sysconf};
 
@@ -231,6 +232,12 @@ impl Counter {
 pub(crate) fn end_with_this_thread(command: &mut Command) {
     // SAFETY: what runs between fork and exec is one system call, which touches no memory.
     unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
+}
+
+/// Limits the process that this starts (`setrlimit(2)`).
+pub(crate) fn limit(command: &mut Command, resource: Resource, most: u64) {
+    // SAFETY: what runs between fork and exec is one system call, which touches no memory but its own stack.
+    unsafe { command.pre_exec(move || Ok(setrlimit(resource, most, most)?)) };
 }
 
 /// A stream socket that speaks MPTCP; an error where the kernel has none.

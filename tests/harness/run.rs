@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::resource::Resource;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Pid, pipe2};
@@ -28,7 +29,7 @@ use crate::hidden::Watch;
 use crate::kernel::{Rung, also_said, has_failed, lacks_rung, skip};
 use crate::lines::Lines;
 use crate::net::{END_PORT, Net};
-use crate::raw::end_with_this_thread;
+use crate::raw::{end_with_this_thread, limit};
 use crate::rows::{Cells, Format, Row, Rows, fenced};
 use crate::schema::Schema;
 
@@ -150,6 +151,7 @@ pub struct Launch {
     stdout: Option<Stdio>,
     stderr: Option<Stdio>,
     env: Vec<(&'static str, String)>,
+    limit: Option<(Resource, u64)>,
     /// Whether it is killed when the thread ends that starts it.
     tied: bool,
 }
@@ -166,6 +168,7 @@ impl Launch {
             stdout: None,
             stderr: None,
             env: Vec::new(),
+            limit: None,
             tied: false,
         }
     }
@@ -191,6 +194,12 @@ impl Launch {
     /// Sets an environment variable.
     pub fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.env.push((name, value.into()));
+        self
+    }
+
+    /// Limits a resource of the process.
+    pub fn limit(mut self, resource: Resource, most: u64) -> Self {
+        self.limit = Some((resource, most));
         self
     }
 
@@ -234,6 +243,9 @@ impl Launch {
         command.envs(self.env);
         if self.tied {
             end_with_this_thread(&mut command);
+        }
+        if let Some((resource, most)) = self.limit {
+            limit(&mut command, resource, most);
         }
         if let Some(uid) = self.user {
             command.uid(uid).gid(uid);
@@ -293,6 +305,15 @@ impl Launch {
     /// Starts a tool that is to end by itself, and waits for that.
     pub fn ends(self) -> Ended {
         self.spawn().wait()
+    }
+
+    /// Starts a tool, and ends it at once where it gets ready; else what it said.
+    pub fn fails(self) -> Option<Ended> {
+        let mut started = self.spawn();
+        if started.gets_ready() {
+            return None;
+        }
+        Some(started.wait())
     }
 
     /// Why this kernel cannot run the tool in this way, if it says so.

@@ -10,6 +10,7 @@ use netbcc_tests::net::{END_PORT, Net};
 use netbcc_tests::raw::program_exists;
 use netbcc_tests::run::{Copy, Launch, PATIENCE, programs_of, with_own_pids};
 use nix::fcntl::OFlag;
+use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
 use nix::unistd::{gettid, pipe2};
 
@@ -23,6 +24,8 @@ pub(crate) const CHECKS: &[Check] = checks![
     json_begins_with_the_first_row,
     a_pid_is_meant_as_the_namespace_counts,
     a_number_that_is_no_process_is_said,
+    too_few_descriptors_are_one_clear_line,
+    too_little_memory_is_one_clear_line,
 ];
 
 /// The tools that there are.
@@ -182,5 +185,32 @@ fn a_number_that_is_no_process_is_said(_: &Case) {
             let lines = ended.stderr.lines().filter(|told| told.starts_with(&line) && told.contains(&said));
             assert_eq!(lines.count(), 1, "{said}: {}", ended.stderr);
         }
+    }
+}
+
+fn too_few_descriptors_are_one_clear_line(_: &Case) {
+    for tool in tools() {
+        // Every number up to the first that is enough.
+        let mut enough = false;
+        for most in 3..=80 {
+            let launch = Launch::new(tool, least(tool)).limit(Resource::RLIMIT_NOFILE, most);
+            let Some(ended) = launch.fails() else {
+                enough = true;
+                break;
+            };
+            let notes = ended.stderr.lines().filter(|line| !line.contains("open files")).count();
+            let clear = ended.code == Some(1) && ended.stderr.lines().count() - notes == 1;
+            if !clear || ended.stderr.contains("does not offer") {
+                ended.fail(&format!("ulimit -n {most}"));
+            }
+        }
+        assert!(enough, "{tool} wants more than 80 descriptors");
+    }
+}
+
+fn too_little_memory_is_one_clear_line(_: &Case) {
+    for tool in tools() {
+        let ended = Launch::new(tool, least(tool)).limit(Resource::RLIMIT_DATA, 1 << 20).ends();
+        ended.code(1).one_line(tool, &["ulimit -d", "1024 KiB"]);
     }
 }

@@ -68,6 +68,14 @@ fn an_ordinary_user_needs_the_power_of_two_file_capabilities(case: &Case) {
         launch().ends().code(1).one_line(case.tool, &[missing, "cap_bpf,cap_perfmon=ep"]);
     }
     copy.grant(BPF | PERFMON);
+    // Nor may it take more memory of the kernel than the tool itself does.
+    let greedy = Launch::new(case.tool, &format!("{} --x-ring-bytes 1073741824", least(case.tool)));
+    greedy
+        .program(copy.path())
+        .user(65_534)
+        .ends()
+        .code(2)
+        .one_line(case.tool, &["--x-ring-bytes", "root only"]);
     let run = launch().start(&net);
     has_no_power(&run);
     works(case, run, &net);

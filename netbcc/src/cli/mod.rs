@@ -28,6 +28,7 @@ pub use self::groups::{
 pub use self::parse::{Ports, Words, given, netns, path, pid_or_all, ports, positive, uid, word_list, words};
 use crate::error::{self, usage};
 use crate::out::{self, Out};
+use crate::sys::machine;
 use crate::tool::{Ctx, Entry, Tool};
 
 use self::multicall::Call;
@@ -72,6 +73,7 @@ fn dispatch(call: Call, tools: &'static [Entry]) -> Result<()> {
 }
 
 fn run_tool(entry: &'static Entry, args: Vec<OsString>) -> Result<()> {
+    machine::enough_room()?;
     // BCC's developers' option, of which help, manual and completions do not speak.
     let ebpf = Arg::new("ebpf").long("ebpf").hide(true).action(ArgAction::SetTrue);
     // For tests of what happens when something is full. No tool's option begins with this letter.
@@ -91,6 +93,9 @@ fn run_tool(entry: &'static Entry, args: Vec<OsString>) -> Result<()> {
     let verbose = std::env::var_os("NETBCC_LOG").is_some_and(|level| level == "debug");
     let ring_bytes = matches.get_one("x-ring-bytes").copied();
     let table_entries = matches.get_one("x-table-entries").copied();
+    if (ring_bytes.is_some() || table_entries.is_some()) && !rustix::process::geteuid().is_root() {
+        return Err(usage("--x-ring-bytes and --x-table-entries take memory of the kernel: for root only"));
+    }
     let mut cx = Ctx { verbose, ring_bytes, table_entries, ..Ctx::new(entry.spec, Out::stdout()?) };
     let ran = (entry.run)(&matches, &mut cx);
     // Rows that were printed before an error are as good as any.

@@ -38,6 +38,9 @@ pub(super) fn ladder(
         match attach_rung(object, kernel, rung, &needed) {
             Ok(()) => return Ok(Chosen { ladder, rung, lost }),
             Err(Refusal::Lacking(why)) => lost.push(format!("not by {}: {why}", rung.name)),
+            Err(Refusal::Denied(Denial { why, hint })) => {
+                return Err(hinted(anyhow!("{}: {why}", ladder.name), hint));
+            }
             Err(Refusal::Ours(why)) => {
                 return Err(hinted(
                     anyhow!("{}: {why}", ladder.name),
@@ -80,7 +83,7 @@ pub(super) fn examine(
             Verdict::Works
         }
         Ok(()) => Verdict::Unseen,
-        Err(Refusal::Lacking(why)) => Verdict::Lacks(why),
+        Err(Refusal::Lacking(why) | Refusal::Denied(Denial { why, .. })) => Verdict::Lacks(why),
         Err(Refusal::Ours(why)) => Verdict::Lacks(format!("{why} (a defect of netbcc: please report it)")),
     }
 }
@@ -89,8 +92,43 @@ pub(super) fn examine(
 enum Refusal {
     /// The kernel lacks it or forbids it: try the next rung.
     Lacking(String),
+    /// The kernel has it, but this process does not get it, on any rung.
+    Denied(Denial),
     /// The program is wrong.
     Ours(String),
+}
+
+/// Why this process gets nothing, and what its user can do.
+#[derive(Debug, PartialEq, Eq)]
+struct Denial {
+    why: String,
+    hint: &'static str,
+}
+
+impl Denial {
+    /// Errors that say nothing about the kernel's hooks.
+    fn of(error: &io::Error) -> Option<Self> {
+        let (why, hint) = match Errno::from_raw(error.raw_os_error()?) {
+            Errno::EMFILE => {
+                let limit = machine::open_files().map(|most| format!(": {most}")).unwrap_or_default();
+                (format!("too many open files for this process (ulimit -n{limit})"), "a tool needs about 64")
+            }
+            Errno::ENFILE => (
+                "too many open files on this machine (fs.file-max)".to_owned(),
+                "sysctl fs.file-nr tells how many",
+            ),
+            Errno::ENOMEM => {
+                ("the kernel has no memory for it".to_owned(), "a cgroup may limit it (memory.max)")
+            }
+            Errno::ENOSYS => (
+                "a system call that it needs is not there (ENOSYS)".to_owned(),
+                "it is filtered (seccomp, as in a container), or the kernel was built without CONFIG_BPF_SYSCALL or \
+                 CONFIG_PERF_EVENTS",
+            ),
+            _ => return None,
+        };
+        Some(Self { why, hint })
+    }
 }
 
 /// The programs of a rung that this kernel needs, if it has everything that they hang on.
@@ -166,6 +204,11 @@ pub fn has_kprobes() -> bool {
 
 fn refusal(prog: &Prog, fault: Fault) -> Refusal {
     let Prog { name, target, .. } = prog;
+    if let Fault::Map(_, error) | Fault::Load(error, _) | Fault::Attach(error) = &fault
+        && let Some(denial) = Denial::of(error)
+    {
+        return Refusal::Denied(denial);
+    }
     match fault {
         Fault::Object(why) => Refusal::Ours(why),
         Fault::Map(map, error) => Refusal::Lacking(format!("map {map}: {}", reason(&error))),
@@ -218,5 +261,22 @@ impl fmt::Display for Tail<'_> {
             write!(f, "{line} | ")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_does_not_get_is_no_lack_of_the_kernels() {
+        for (errno, said) in
+            [(Errno::EMFILE, "ulimit -n"), (Errno::ENFILE, "fs.file-max"), (Errno::ENOSYS, "ENOSYS")]
+        {
+            let denial = Denial::of(&errno.into()).expect("it is one");
+            assert!(denial.why.contains(said), "{denial:?}");
+        }
+        assert_eq!(Denial::of(&Errno::ENOENT.into()), None);
+        assert_eq!(Denial::of(&Errno::EPERM.into()), None);
     }
 }

@@ -219,6 +219,12 @@ impl Probe {
 }
 
 pub(super) fn event_loop() -> Result<tokio::runtime::Runtime> {
+    /// What the event loop, signals and whatever is watched open at most. The event loop panics without.
+    const DESCRIPTORS: usize = 16;
+    let stderr = std::io::stderr();
+    let room: std::io::Result<Vec<OwnedFd>> =
+        (0..DESCRIPTORS).map(|_| stderr.as_fd().try_clone_to_owned()).collect();
+    drop(room.context("start the event loop: room for open files (ulimit -n)")?);
     tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()

@@ -18,8 +18,6 @@ mod sample;
 mod table;
 
 pub use attach::has_kprobes;
-#[cfg(feature = "fuzzing")]
-pub(crate) use capability::effective as effective_capabilities;
 pub use diagnosis::{Diagnosis, Hooks, Verdict, Way};
 pub use drain::{Batch, Probe};
 pub use plan::{Plan, Rows};

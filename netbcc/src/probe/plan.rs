@@ -27,6 +27,7 @@ use crate::cli::{Containers, Family, Ports};
 use crate::error::{hinted, usage};
 use crate::sys::bpf;
 use crate::sys::btf::{self, Kernel, Wanted};
+use crate::sys::machine::{self, Space};
 use crate::tool::{Ctx, Purpose};
 
 /// Which families the rows have.
@@ -44,6 +45,9 @@ pub enum Rows {
 /// Room for events in the ring: at the rate that one core can make connections, tens of milliseconds' worth. Its
 /// pages are mapped twice into our memory, so a larger ring is paid for in resident size.
 const RING_BYTES: u32 = 1 << 20;
+
+/// What every sysfs has.
+const SYSFS: &str = "/sys/kernel";
 
 /// What programs cast pointers with where the kernel has it (kernel/bpf/helpers.c, since 6.2).
 const CAST_FUNCTION: &str = "bpf_rdonly_cast";
@@ -340,6 +344,9 @@ impl Plan {
         self.ladders.extend(options.collect::<Vec<_>>());
         let missing = capability::missing()?;
         let mut lacks: Vec<String> = missing.iter().map(|names| capability::lacks(names)).collect();
+        if machine::is_elsewhere(Space::User) {
+            lacks.push(capability::ELSEWHERE.to_owned());
+        }
         let has_ipv6 = kernel_has_ipv6();
         let kernel = match self.ask_kernel(has_ipv6) {
             Ok(kernel) => kernel,
@@ -385,6 +392,12 @@ impl Plan {
                 Kind::TpBtf => wanted.tracepoints.push(prog.target.to_owned()),
                 Kind::Kprobe | Kind::Kretprobe | Kind::RawTp => {}
             }
+        }
+        if !Path::new(SYSFS).exists() {
+            return Err(hinted(
+                anyhow!("no /sys is mounted here: there is no {SYSFS}"),
+                "mount -t sysfs sysfs /sys",
+            ));
         }
         if !Path::new(btf::VMLINUX).exists() {
             return Err(hinted(

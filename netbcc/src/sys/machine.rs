@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
+use anyhow::{Result, bail};
 use nix::sys::resource::{Resource, getrlimit};
 
 /// A setting of the kernel, as `/proc/sys` shows it.
@@ -53,6 +54,36 @@ pub fn memory() -> Option<(u64, u64)> {
 pub(crate) fn kilobytes(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Fails where this process may have less memory or fewer open files than any tool needs: what is short of memory can
+/// only be aborted later.
+///
+/// # Errors
+/// Which limit is too low.
+pub fn enough_room() -> Result<()> {
+    /// More than any tool has taken right after its start, a thread's stack included.
+    const LEAST: u64 = 16 << 20;
+    for (option, resource) in [("-d", Resource::RLIMIT_DATA), ("-v", Resource::RLIMIT_AS)] {
+        if let Ok((soft, _)) = getrlimit(resource)
+            && soft < LEAST
+        {
+            bail!(
+                "this process may have {} KiB of memory (ulimit {option}): it needs {}",
+                soft >> 10,
+                LEAST >> 10
+            );
+        }
+    }
+    if let Some(most) = open_files().filter(|&most| most < 16) {
+        bail!("this process may have {most} open files (ulimit -n): it needs about 64");
+    }
+    Ok(())
+}
+
+/// How many files this process may have open.
+pub fn open_files() -> Option<u64> {
+    getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft)
 }
 
 /// Bytes that this process may lock: kernels before 5.11 count maps and programs as such.
