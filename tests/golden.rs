@@ -304,7 +304,7 @@ fn retransmits() -> Vec<tcpretrans::Row> {
             state: states[nth],
             error: [0, 0, 0, -1, -113, -4095, 0][nth],
             kind: kinds[nth],
-            zero: 0,
+            segments: [1, 0, 45, 65_535, 2, 3, 1][nth],
         };
         event.into()
     };
@@ -334,7 +334,11 @@ fn tcpretrans_count() {
     let counts: Vec<_> = tuples()
         .into_iter()
         .zip([0, 1, 10, 9_999_999_999, 99_999_999_999, u64::MAX, 2])
-        .map(|(flow, retransmits)| tcpretrans::Count { flow, retransmits })
+        .map(|(flow, retransmits)| tcpretrans::Count {
+            flow,
+            retransmits,
+            segments: retransmits.saturating_mul(3),
+        })
         .collect();
     let block = |args: &'static str| {
         let options = options::<Tcpretrans>(args);

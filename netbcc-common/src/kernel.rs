@@ -158,6 +158,8 @@ fields! {
     SkbCb = "sk_buff"."cb": 0,
     /// In there, for TCP: sequence number of the first byte, host order.
     TcpSkbCbSeq = "tcp_skb_cb"."seq": 4,
+    /// In there, for TCP: how many segments the packet has.
+    TcpSkbCbGsoSegs = "tcp_skb_cb"."tcp_gso_segs": 2,
     /// What a timer calls.
     TimerFunction = "timer_list"."function": 8,
     /// The timer of retransmissions and probes. Up to 6.18.

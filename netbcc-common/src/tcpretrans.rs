@@ -29,8 +29,9 @@ pub struct Event {
     pub error: i32,
     /// [`RETRANSMIT`], [`LOSS_PROBE`] or [`FAILED`].
     pub kind: u32,
-    /// Always zero.
-    pub zero: u32,
+    /// How many segments the packet has, as TCP counts them; 0 for a probe. They are sent as one where the interface
+    /// takes packets apart.
+    pub segments: u32,
 }
 
 /// How this run behaves.

@@ -85,6 +85,14 @@ impl<A: Access> Skb<A> {
         unsafe { field::<A, u32>(self.at.wrapping_add(cb), Field::TcpSkbCbSeq) }
     }
 
+    /// How many segments the packet has, of one that TCP has.
+    #[inline(always)]
+    pub fn tcp_segments(self) -> u32 {
+        let Some(cb) = offset(Field::SkbCb) else { return 0 };
+        // SAFETY: as above; TCP keeps a tcp_skb_cb there.
+        u32::from(unsafe { field::<A, u16>(self.at.wrapping_add(cb), Field::TcpSkbCbGsoSegs) })
+    }
+
     /// EtherType in host order.
     #[inline(always)]
     pub fn protocol(self) -> u16 {

@@ -21,6 +21,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_probe_with_new_data_is_no_retransmission,
     lost_syns_are_sent_again_and_lost_syn_acks_are_no_rows,
     the_count_is_the_number_of_rows,
+    segments_are_what_the_kernel_counts,
     what_the_host_refuses_is_no_row_and_failed_shows_it,
 ];
 
@@ -85,7 +86,8 @@ fn lost_data_is_probed_for_and_sent_again_with_the_same_number(case: &Case) {
     let rows = await_rows(&json, 3);
     rows.are("type", &["L", "R", "R"]).are("lport", &[near.local().port(); 3]).are("rport", &[80; 3]);
     rows.are("laddr", &[near.local().ip(); 3]).are("raddr", &[web.address().ip(); 3]);
-    rows.are("seq", &["0", number, number]).are("state", &["ESTABLISHED"; 3]);
+    rows.are("seq", &["null", number, number]).are("state", &["ESTABLISHED"; 3]);
+    rows.are("segments", &["null", "1", "1"]);
     // Only the tracepoint sees the segment that the probe itself sends again; the tool says so.
     let at_once = between(&rows[0], &rows[1]) < INSTANT;
     rows[1].must(at_once == (case.rung == Rung::Tracepoint), "the probe is sent");
@@ -184,12 +186,53 @@ fn the_count_is_the_number_of_rows(case: &Case) {
     let mut lines = count.stdout.iter();
     assert_eq!(lines.next().map(String::as_str), Some(BANNER));
     assert_eq!(lines.next().map(String::as_str), Some(""));
-    let header = "LADDR:LPORT               RADDR:RPORT               RETRANSMITS";
+    let header = "LADDR:LPORT               RADDR:RPORT               RETRANSMITS SEGMENTS";
     assert_eq!(lines.next().map(String::as_str), Some(header));
     let ends = format!("{:<20} <-> {:<20} ", flow_end(local), flow_end(web.address()));
     let counted = lines.find_map(|line| line.strip_prefix(&ends)).expect("the flow");
-    assert!(counted.len() >= 10, "{counted:?}");
+    let (counted, segments) = counted.split_at(counted.len().min(10));
     assert_eq!(counted.trim(), printed.to_string(), "{:?}", rows.stdout);
+    let segments: usize = segments.trim().parse().expect("a number");
+    assert!(segments >= printed, "{segments} segments in {printed} packets");
+}
+
+fn segments_are_what_the_kernel_counts(case: &Case) {
+    for takes_packets_apart in [true, false] {
+        let net = Net::new();
+        // Not all rungs see what a loss probe sends again.
+        net.near().sysctl("ipv4/tcp_early_retrans", "0");
+        // A segment of loopback is as large as a packet otherwise.
+        net.near()
+            .ip(&format!("link set lo mtu 1500 gso_max_segs {}\n", if takes_packets_apart { 40 } else { 1 }));
+        let (server, client) = (net.peer("server"), net.peer("client"));
+        let web = server.listen(net.v4_of(2, 80));
+        web.serve();
+        let (rows, count) = (case.launch("--json").start(&net), case.launch("-c --json").start(&net));
+        let near = client.connect(web.address());
+        drop_in(&net, "tcp dport 80 meta length > 200 numgen inc mod 10 3");
+        near.send(400_003);
+        near.close();
+        web.served(1);
+        let packets = await_rows(&rows, 1);
+        let wanted = net.retransmissions();
+        let (rows, count) = (rows.finish(), count.finish());
+        let sum = |lines: &[String], what: &str| -> usize {
+            let objects =
+                lines.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            let mine = objects.filter(|row| row["raddr"] == web.address().ip().to_string());
+            mine.map(|row| usize::try_from(row[what].as_u64().expect("a number")).expect("fits")).sum()
+        };
+        assert_eq!(sum(&rows.stdout, "segments"), wanted, "{:?}", rows.stdout);
+        assert_eq!(sum(&count.stdout, "segments"), wanted, "{:?}", count.stdout);
+        let calls = sum(&count.stdout, "retransmits");
+        // What is lost is a whole packet, and loopback's have 40 segments.
+        if takes_packets_apart {
+            assert!(calls < wanted, "{calls} packets of {wanted} segments");
+        } else {
+            assert_eq!(calls, wanted);
+        }
+        assert!(!packets.is_empty());
+    }
 }
 
 fn flow_end(at: std::net::SocketAddr) -> String {

@@ -1,4 +1,5 @@
-//! tcpretrans: one row per segment that this host's TCP sends again, or a count of them per flow.
+//! tcpretrans: one row per packet that this host's TCP sends again, or a count of them per flow. A packet has more than one
+//! segment where the interface takes it apart (GSO); JSON and `-c` count these, too.
 //!
 //! Events: `probes-ebpf/src/bin/tcpretrans.rs`, from the tracepoint `tcp:tcp_retransmit_skb`, or from the function of
 //! that name. Tail loss probes (`-l`): from `tcp_send_loss_probe`, or from the timer that calls it. PID is the process that was
@@ -19,6 +20,7 @@
 //! 05:02:11 0       4  10.74.50.1:40522     R> 10.74.50.2:80        ESTABLISHED  3196871937
 //! ```
 
+use std::collections::HashMap;
 use std::fmt;
 
 use anyhow::Result;
@@ -68,9 +70,11 @@ impl Tool for Tcpretrans {
         name: "tcpretrans",
         about: "Trace TCP retransmits",
         description: &[
-            "Prints a row for each segment that TCP on this host sends again. -l adds tail loss probes: segments that \
+            "Prints a row for each packet that TCP on this host sends again, which may have many segments (GSO); --json \
+             says how many. -l adds tail loss probes: segments that \
              TCP sends, before its retransmission timer expires, to learn whether the last ones were lost. -c counts \
-             per flow instead, and prints the table at the end.",
+             per flow instead, and prints the table at the end: RETRANSMITS has the packets, as BCC does, and SEGMENTS \
+             what the kernel's own counters have (TcpRetransSegs, ss -i).",
             "SYN-ACKs that are sent again, window probes and keepalives are no rows. A probe that sends its last \
              segment again is two rows, L and R.",
         ],
@@ -89,6 +93,7 @@ impl Tool for Tcpretrans {
             "Attempts that failed on this host are not rows, on any kernel; --failed shows them.",
             "-l needs no kprobes.",
             "SIGTERM prints the table of -c, too.",
+            "-c has one more column, SEGMENTS.",
         ],
         object: object!("tcpretrans"),
         ladders: &[RETRANSMITS, ATTEMPTS, PROBES],
@@ -137,6 +142,7 @@ const FIELDS: &[Field] = &[
     Field::SkDaddr,
     Field::SkbCb,
     Field::TcpSkbCbSeq,
+    Field::TcpSkbCbGsoSegs,
 ];
 
 /// What `tcp_retransmit_skb` is not called for. The function below it, `__tcp_retransmit_skb`, is, but compilers may
@@ -244,18 +250,30 @@ pub fn table(args: &Options) -> Table<Row> {
     let width = if args.sequence || args.failed { 12 } else { 0 };
     let sequence = left("SEQ", if args.failed { 10 } else { 0 }, |r: &Row| r.event.seq.into())
         .header_width(10)
-        .always(Format::Json)
-        .about(About::count("The segment's sequence number; 0 for a probe. In text with -s."));
+        .except(Format::Json)
+        .about(About::count("With -s: the first segment's sequence number; 0 for a probe."));
     let about_error =
         About::text("With --failed: why the attempt failed, by the name of its errno.").or_null();
     table
         .col(left("STATE", width, state).about(conn::state_about("The socket's state.")))
         .col_if(args.sequence, sequence)
+        .col(
+            data("seq", |r: &Row| known(r, r.event.seq))
+                .about(About::count("The first segment's sequence number; null for a probe.").or_null()),
+        )
+        .col(data("segments", |r: &Row| known(r, r.event.segments)).about(
+            About::count("How many segments were sent again in this packet; null for a probe.").or_null(),
+        ))
         .col_if(
             args.failed,
             left("ERROR", 0, |r: &Row| error(r, "-".into())).except(Format::Json).about(about_error),
         )
         .col_if(args.failed, data("error", |r: &Row| error(r, Cell::Empty)).about(about_error))
+}
+
+/// A number of the packet. A probe may carry any, and what it sends again has a row of its own.
+fn known(row: &Row, number: u32) -> Cell<'_> {
+    if row.event.kind == LOSS_PROBE { Cell::Empty } else { number.into() }
 }
 
 /// The error of an attempt that failed; `none` where it did not.
@@ -314,6 +332,8 @@ pub struct Count {
     pub flow: Tuple,
     /// How many; loss probes add to it with `-l`, as in BCC.
     pub retransmits: u64,
+    /// How many segments they had.
+    pub segments: u64,
 }
 
 /// The columns of `-c`.
@@ -332,20 +352,25 @@ pub fn count_table(args: &Options) -> Table<Count> {
         .col(data("rport", |c: &Count| c.flow.rport.into()).about(conn::RPORT))
         .col(ends("RADDR:RPORT", |c: &Count| Cell::FlowEnd(conn::raddr(&c.flow), c.flow.rport), conn::REMOTE))
         .col(right("RETRANSMITS", 10, |c: &Count| c.retransmits.into()).about(About::count(
-            "How many segments were sent again, and with -l how many loss probes were sent.",
+            "How many packets were sent again, and with -l how many loss probes were sent.",
+        )))
+        .col(right("SEGMENTS", 8, |c: &Count| c.segments.into()).about(About::count(
+            "How many segments were sent again: a packet has many where the interface takes it apart.",
         )))
 }
 
 fn count(args: &Options, cx: &mut Ctx, mut probe: Probe) -> Result<()> {
     probe.stream(cx, |_: &mut Ctx, _: &Batch| Ok(None))?;
     let flows = probe.counts::<{ size_of::<Tuple>() }>("FLOWS")?.into_iter();
+    let segments: HashMap<_, _> = probe.counts::<{ size_of::<Tuple>() }>("SEGMENTS")?.into_iter().collect();
     let mut counts: Vec<Count> = flows
         .filter_map(|(key, retransmits)| {
-            Some(Count { flow: Tuple::read_from_bytes(&key).ok()?, retransmits })
+            let segments = segments.get(&key).copied().unwrap_or_default();
+            Some(Count { flow: Tuple::read_from_bytes(&key).ok()?, retransmits, segments })
         })
         .collect();
     // BCC leaves ties to chance; here addresses decide.
-    counts.sort_by_key(|Count { flow, retransmits }| {
+    counts.sort_by_key(|Count { flow, retransmits, .. }| {
         (flow.family, *retransmits, conn::laddr(flow), flow.lport, conn::raddr(flow), flow.rport)
     });
     let table = count_table(args);

@@ -31,13 +31,20 @@ static CONFIG: Config = Config { count: 0, failed: 0 };
 #[map]
 static FLOWS: PerCpuHashMap<Tuple, u64> = PerCpuHashMap::with_max_entries(10_240, BPF_F_NO_PREALLOC);
 
+/// Segments per flow, for `-c`: what was sent again at once counts as all that it has.
+#[map]
+static SEGMENTS: PerCpuHashMap<Tuple, u64> = PerCpuHashMap::with_max_entries(10_240, BPF_F_NO_PREALLOC);
+
 /// Address of the function that TCP's timers call, once it is known.
 #[map]
 static WRITE_TIMER: Array<u64> = Array::with_max_entries(1, 0);
 
+/// What is sent: its first sequence number, and how many segments it has.
+type What = (u32, u32);
+
 /// Something happens to `sk`.
 #[inline(always)]
-fn happens<A: Access>(sk: Sock<A>, kind: u32, error: i32, seq: impl FnOnce() -> u32) {
+fn happens<A: Access>(sk: Sock<A>, kind: u32, error: i32, what: impl FnOnce() -> What) {
     let family = sk.family();
     if !filter::keeps_family(family) {
         return;
@@ -45,7 +52,11 @@ fn happens<A: Access>(sk: Sock<A>, kind: u32, error: i32, seq: impl FnOnce() -> 
     if setting!(CONFIG.count) != 0 {
         let mut flow = Tuple::default();
         ends(sk, family, &mut flow);
-        if !storage::add(&FLOWS, flow, 1) {
+        let segments = what().1;
+        // One loss for both tables, which have the same flows, but for those with nothing but probes.
+        if !storage::add(&FLOWS, flow, 1)
+            || segments != 0 && !storage::add(&SEGMENTS, flow, u64::from(segments))
+        {
             lost(Loss::MapFull);
         }
         return;
@@ -54,11 +65,10 @@ fn happens<A: Access>(sk: Sock<A>, kind: u32, error: i32, seq: impl FnOnce() -> 
     event.ts_ns = task::now_ns();
     ends(sk, family, &mut event.tuple);
     event.pid = task::pid();
-    event.seq = seq();
+    (event.seq, event.segments) = what();
     event.state = sk.state();
     event.error = error;
     event.kind = kind;
-    event.zero = 0;
 }
 
 #[inline(always)]
@@ -68,28 +78,29 @@ fn ends<A: Access>(sk: Sock<A>, family: u16, to: &mut Tuple) {
     to.rport = sk.rport();
 }
 
-/// `skb` of `sk` was sent again, or not.
+/// `skb` of `sk` was sent again, or not; not more of it than this many segments.
 #[inline(always)]
-fn again<A: Access>(sk: *const u8, skb: *const u8, error: i32) {
+fn again<A: Access>(sk: *const u8, skb: *const u8, error: i32, most: u32) {
     let (Some(sk), Some(skb)) = (Sock::<A>::new(sk), Skb::<A>::new(skb)) else { return };
+    let what = || (skb.tcp_seq(), skb.tcp_segments().min(most));
     if error == 0 {
-        happens(sk, RETRANSMIT, 0, || skb.tcp_seq());
+        happens(sk, RETRANSMIT, 0, what);
     } else if setting!(CONFIG.failed) != 0 {
-        happens(sk, FAILED, error, || skb.tcp_seq());
+        happens(sk, FAILED, error, what);
     }
 }
 
 // match-proto: void tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb) (up to 6.14)
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 fn again2_tp(ctx: BtfTracePointContext) -> i32 {
-    again::<Typed>(ctx.arg(0), ctx.arg(1), 0);
+    again::<Typed>(ctx.arg(0), ctx.arg(1), 0, u32::MAX);
     0
 }
 
 // match-proto: void tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, int err) (since 6.15)
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 fn again3_tp(ctx: BtfTracePointContext) -> i32 {
-    again::<Typed>(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    again::<Typed>(ctx.arg(0), ctx.arg(1), ctx.arg(2), u32::MAX);
     0
 }
 
@@ -98,22 +109,23 @@ fn again3_tp(ctx: BtfTracePointContext) -> i32 {
 fn again_fexit(ctx: FExitContext) -> i32 {
     // The return value lies behind the arguments. The verifier of 6.1 does not know that bpf_get_func_ret changes
     // the variable that it is given, and removes code that asks for it.
-    again::<Typed>(ctx.arg(0), ctx.arg(1), ctx.arg(3));
+    again::<Typed>(ctx.arg(0), ctx.arg(1), ctx.arg(3), u32::MAX);
     0
 }
 
 // match-proto: int tcp_retransmit_skb(struct sock *sk, struct sk_buff *skb, int segs)
 #[kprobe]
 fn again_kprobe(ctx: ProbeContext) -> u32 {
-    if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
-        again::<Probed>(sk, skb, 0);
+    // Called before the packet is cut to what is to be sent of it.
+    if let (Some(sk), Some(skb), Some(most)) = (ctx.arg(0), ctx.arg(1), ctx.arg::<i32>(2)) {
+        again::<Probed>(sk, skb, 0, most.cast_unsigned());
     }
     0
 }
 
 #[inline(always)]
 fn probes<A: Access>(sk: Sock<A>) {
-    happens(sk, LOSS_PROBE, 0, || 0);
+    happens(sk, LOSS_PROBE, 0, || (0, 0));
 }
 
 // match-proto: void tcp_send_loss_probe(struct sock *sk)
