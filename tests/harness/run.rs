@@ -29,7 +29,7 @@ use crate::hidden::Watch;
 use crate::kernel::{Rung, also_said, has_failed, lacks_rung, skip};
 use crate::lines::Lines;
 use crate::net::{END_PORT, Net};
-use crate::raw::{end_with_this_thread, limit};
+use crate::raw::{clock_ahead, end_with_this_thread, limit};
 use crate::rows::{Cells, Format, Row, Rows, fenced};
 use crate::schema::Schema;
 
@@ -152,6 +152,7 @@ pub struct Launch {
     stderr: Option<Stdio>,
     env: Vec<(&'static str, String)>,
     limit: Option<(Resource, u64)>,
+    ahead: Option<i64>,
     /// Whether it is killed when the thread ends that starts it.
     tied: bool,
 }
@@ -169,6 +170,7 @@ impl Launch {
             stderr: None,
             env: Vec::new(),
             limit: None,
+            ahead: None,
             tied: false,
         }
     }
@@ -200,6 +202,12 @@ impl Launch {
     /// Limits a resource of the process.
     pub fn limit(mut self, resource: Resource, most: u64) -> Self {
         self.limit = Some((resource, most));
+        self
+    }
+
+    /// Starts it where the monotonic clock is so many seconds ahead, as far as the kernel can.
+    pub fn clock_ahead(mut self, seconds: i64) -> Self {
+        self.ahead = Some(seconds);
         self
     }
 
@@ -240,12 +248,14 @@ impl Launch {
         if self.rung != Rung::Any {
             command.env("NETBCC_ATTACH", self.rung.name());
         }
-        command.envs(self.env);
         if self.tied {
             end_with_this_thread(&mut command);
         }
         if let Some((resource, most)) = self.limit {
             limit(&mut command, resource, most);
+        }
+        if let Some(seconds) = self.ahead {
+            clock_ahead(&mut command, seconds);
         }
         if let Some(uid) = self.user {
             command.uid(uid).gid(uid);
@@ -255,6 +265,7 @@ impl Launch {
         fchmod(&signal, Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IWOTH).expect("it is ours");
         // Times of day are compared with the system's clock.
         command.env("TZ", "UTC0");
+        command.envs(self.env);
         command.env("NETBCC_READY_FD", signal.as_raw_fd().to_string());
         let child = {
             let _moment = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);

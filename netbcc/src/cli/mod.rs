@@ -97,6 +97,7 @@ fn run_tool(entry: &'static Entry, args: Vec<OsString>) -> Result<()> {
         return Err(usage("--x-ring-bytes and --x-table-entries take memory of the kernel: for root only"));
     }
     let mut cx = Ctx { verbose, ring_bytes, table_entries, ..Ctx::new(entry.spec, Out::stdout()?) };
+    cx.out.clock().set_ahead(machine::clock_ahead()?);
     let ran = (entry.run)(&matches, &mut cx);
     // Rows that were printed before an error are as good as any.
     ran.and(cx.out.flush())

@@ -3,12 +3,16 @@
 //! Lives here: the offset between the two clocks, the local time zone, and the few forms that BCC prints. A
 //! form is made once per second, not once per row. Must never live here: sleeping or timers.
 
+use std::env;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
-use std::{env, fs};
 
 use jiff::Timestamp;
 use jiff::tz::{Offset, TimeZone};
+use nix::fcntl::OFlag;
 use nix::time::{ClockId, clock_gettime};
 
 use super::line::Line;
@@ -21,8 +25,10 @@ const STEP: u64 = 1_000_000;
 
 /// Tells the time of day of events that carry `bpf_ktime_get_ns`.
 pub struct Clock {
-    /// Real time minus monotonic time.
+    /// Real time minus the kernel's monotonic time.
     offset: i64,
+    /// Our monotonic time minus the kernel's, which is something in a time namespace.
+    ahead: i64,
     /// A test's clock keeps its offset.
     fixed: bool,
     /// Read at first use: most runs print no wall clock, and looking for the zone touches files.
@@ -39,13 +45,22 @@ pub struct Clock {
 impl Clock {
     /// The machine's clock and time zone.
     pub fn start() -> Self {
-        Clock { fixed: false, zone: None, ..Clock::fixed(measured_offset(), 0) }
+        Clock { fixed: false, zone: None, ..Clock::fixed(measured_offset(0), 0) }
+    }
+
+    /// Our monotonic clock is so many nanoseconds ahead of the kernel's own, as in a time namespace.
+    pub fn set_ahead(&mut self, ns: i64) {
+        if ns != 0 {
+            self.ahead = ns;
+            self.offset = measured_offset(ns);
+        }
     }
 
     /// A clock for tests: real time is monotonic time plus `offset_ns`, local time is `hours` east of UTC.
     pub fn fixed(offset_ns: i64, hours: i8) -> Self {
         Clock {
             offset: offset_ns,
+            ahead: 0,
             fixed: true,
             zone: Some(Offset::constant(hours).to_time_zone()),
             hms_second: None,
@@ -57,7 +72,7 @@ impl Clock {
 
     /// The monotonic clock, as the kernel side stamps events.
     pub fn monotonic_ns(&self) -> u64 {
-        if self.fixed { 0 } else { read(ClockId::CLOCK_MONOTONIC).unsigned_abs() }
+        if self.fixed { 0 } else { (read(ClockId::CLOCK_MONOTONIC) - self.ahead).unsigned_abs() }
     }
 
     /// Local `HH:MM:SS`.
@@ -111,7 +126,7 @@ impl Clock {
         if self.fixed || last == Some(second) {
             return second;
         }
-        let offset = measured_offset();
+        let offset = measured_offset(self.ahead);
         if offset.abs_diff(self.offset) >= STEP {
             self.offset = offset;
         }
@@ -127,20 +142,36 @@ fn timestamp(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-/// What glibc would take: a zone of the name in `TZ`, else a rule in it, else the machine's zone.
+/// What glibc would take: of `TZ` the zone of that name, else the rule that it is, else UTC; without `TZ`, the machine's
+/// zone. jiff's own look-up is compiled out: it reads the head of every zone file of the machine, and whatever `TZ` names.
 fn local_zone() -> TimeZone {
-    env::var("TZ").ok().and_then(|name| named_zone(&name)).unwrap_or_else(TimeZone::system)
+    let zone = match env::var_os("TZ") {
+        Some(name) => name.to_str().and_then(|name| named_zone(name).or_else(|| TimeZone::posix(name).ok())),
+        None => zone_file(Path::new("/etc/localtime")),
+    };
+    zone.unwrap_or(TimeZone::UTC)
 }
 
-/// jiff's own look-up by name is compiled out: it reads the head of every zone file of the machine.
 fn named_zone(name: &str) -> Option<TimeZone> {
-    let name = name.trim_start_matches(':');
-    let data = fs::read(Path::new("/usr/share/zoneinfo").join(name)).ok()?;
-    TimeZone::tzif(name, &data).ok()
+    let name = name.strip_prefix(':').unwrap_or(name);
+    zone_file(&Path::new("/usr/share/zoneinfo").join(name))
 }
 
-fn measured_offset() -> i64 {
-    read(ClockId::CLOCK_REALTIME) - read(ClockId::CLOCK_MONOTONIC)
+/// A zone from a regular file of a size that zones have: what `TZ` names may be a device or a pipe.
+fn zone_file(path: &Path) -> Option<TimeZone> {
+    /// The largest of the world's has 4 KB.
+    const MOST: u64 = 1 << 20;
+    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut data = Vec::new();
+    file.take(MOST).read_to_end(&mut data).ok()?;
+    TimeZone::tzif(&path.to_string_lossy(), &data).ok()
+}
+
+fn measured_offset(ahead: i64) -> i64 {
+    read(ClockId::CLOCK_REALTIME) - (read(ClockId::CLOCK_MONOTONIC) - ahead)
 }
 
 /// Nanoseconds of one clock. Both clocks exist on every Linux; were one refused, times would start at 0.

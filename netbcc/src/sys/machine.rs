@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use nix::sys::resource::{Resource, getrlimit};
 
 /// A setting of the kernel, as `/proc/sys` shows it.
@@ -18,6 +18,8 @@ pub enum Space {
     Pid,
     /// Users and their capabilities.
     User,
+    /// Clocks.
+    Time,
 }
 
 /// Whether this process is in another namespace than the host's first one, as far as that can be seen.
@@ -26,8 +28,34 @@ pub fn is_elsewhere(space: Space) -> bool {
     let (name, first) = match space {
         Space::Pid => ("pid", 0xefff_fffc),
         Space::User => ("user", 0xefff_fffd),
+        Space::Time => ("time", 0xefff_fffa),
     };
     fs::metadata(format!("/proc/self/ns/{name}")).is_ok_and(|namespace| namespace.ino() != first)
+}
+
+/// How far our monotonic clock is ahead of the kernel's own, by which events are stamped, in nanoseconds.
+///
+/// # Errors
+/// We are in a time namespace whose clock cannot be told.
+pub fn clock_ahead() -> Result<i64> {
+    if !is_elsewhere(Space::Time) {
+        return Ok(0);
+    }
+    let number = |name: &str| fs::metadata(format!("/proc/self/ns/{name}")).map(|namespace| namespace.ino());
+    // What the kernel shows is the namespace that children will have.
+    let ahead = if number("time")? == number("time_for_children")? {
+        fs::read_to_string("/proc/self/timens_offsets").ok().and_then(|text| ahead(&text))
+    } else {
+        None
+    };
+    ahead.context("the clock of this time namespace cannot be compared with the host's")
+}
+
+/// Nanoseconds in the line `monotonic SECONDS NANOSECONDS`.
+fn ahead(offsets: &str) -> Option<i64> {
+    let mut numbers = offsets.lines().find_map(|line| line.strip_prefix("monotonic"))?.split_whitespace();
+    let mut next = || numbers.next()?.parse::<i64>().ok();
+    next()?.checked_mul(1_000_000_000)?.checked_add(next()?)
 }
 
 /// How far the kernel is locked down: `none`, `integrity` or `confidentiality`.
@@ -99,6 +127,14 @@ mod tests {
     fn the_mode_is_the_bracketed_word() {
         assert_eq!(chosen("none [integrity] confidentiality\n"), Some("integrity"));
         assert_eq!(chosen("none"), None);
+    }
+
+    #[test]
+    fn a_clock_may_be_ahead_or_behind() {
+        let of = |seconds| format!("monotonic  {seconds}         5\nboottime            7         0\n");
+        assert_eq!(ahead(&of("       86400")), Some(86_400_000_000_005));
+        assert_eq!(ahead(&of("          -1")), Some(-999_999_995));
+        assert_eq!(ahead("boottime 1 0\n"), None);
     }
 
     #[test]
