@@ -93,8 +93,12 @@ fn accepted(tool: &str, args: &[&str]) {
 
 /// The tools, as the binary lists them.
 fn tools() -> Vec<String> {
-    let list = prints(&["--list"]);
-    list.lines().map(|line| line.split_whitespace().next().expect("a name").to_owned()).collect()
+    prints(&["--list"]).lines().map(Into::into).collect()
+}
+
+/// A tool's help when its user calls it by a link of this name.
+fn help_by(tool: &str, link: &str) -> String {
+    prints(&[tool, "--help"]).replace(&format!("netbcc {tool}"), link)
 }
 
 fn fixture(tool: &str) -> PathBuf {
@@ -150,13 +154,23 @@ fn help_does_not_depend_on_the_environment() {
 
 #[test]
 fn the_list_names_every_tool_and_what_it_does() {
-    let list = prints(&["--list"]);
+    let list = prints(&["--list", "-v"]);
+    assert_eq!(prints(&["--list", "--verbose"]), list);
+    assert_eq!(list.lines().count(), tools().len());
     for line in list.lines() {
         let (tool, about) = line.split_once(' ').expect("a name and what it does");
         assert_eq!(prints(&[tool, "--help"]).lines().next(), Some(about.trim()));
     }
     let tools = tools();
     assert!(tools.is_sorted(), "{tools:?}");
+    assert!(tools.iter().all(|name| name.chars().all(|c| c.is_ascii_alphanumeric())), "{tools:?}");
+    let json = prints(&["--list", "--json"]);
+    let objects: Vec<serde_json::Value> =
+        json.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert!(
+        objects.iter().map(|object| object["tool"].as_str()).eq(tools.iter().map(|name| Some(&name[..])))
+    );
+    assert!(objects.iter().all(|object| object["about"].is_string()));
     for tool in ["tcpconnect", "tcplife"] {
         assert!(tools.iter().any(|name| name == tool), "{tools:?}");
     }
@@ -166,6 +180,11 @@ fn the_list_names_every_tool_and_what_it_does() {
 fn the_version_is_the_packages() {
     assert_eq!(prints(&["--version"]), format!("netbcc {}\n", env!("CARGO_PKG_VERSION")));
     assert_eq!(prints(&["-V"]), prints(&["--version"]));
+    for tool in tools() {
+        let version = format!("{tool} (netbcc) {}\n", env!("CARGO_PKG_VERSION"));
+        assert_eq!(prints(&[&tool, "--version"]), version);
+        assert_eq!(prints(&[&tool, "-V"]), version);
+    }
 }
 
 #[test]
@@ -175,6 +194,53 @@ fn netbcc_alone_says_how_it_is_called() {
     assert_eq!(prints(&["--help"]), help);
     assert_eq!(prints(&["-h"]), help);
     assert_eq!(prints(&["help"]), help);
+    for verb in VERBS.into_iter().filter(|verb| *verb != "help") {
+        let help = prints(&[verb, "--help"]);
+        for word in ["help", "-h", "--help"] {
+            assert_eq!(prints(&[word, verb]), help);
+        }
+    }
+    for word in ["-h", "--help"] {
+        assert_eq!(prints(&[word, "tcplife"]), prints(&["help", "tcplife"]));
+    }
+}
+
+#[test]
+fn help_says_what_its_reader_types() {
+    for tool in tools() {
+        let help = prints(&[&tool, "--help"]);
+        let bare = help.lines().find(|line| line.trim_start().starts_with(&format!("{tool} -")));
+        assert_eq!(bare, None, "{tool}");
+        assert!(help.contains(&format!("Usage: netbcc {tool} ")), "{help}");
+        let line = wrong_use(&tool, &["--frobnicate"]);
+        assert!(line.contains(&format!("(try 'netbcc {tool} --help')")), "{line}");
+    }
+}
+
+#[test]
+fn a_link_whose_name_is_no_tools_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for (name, meant) in [("opensnoop", ""), ("tcplif", "tcplife"), ("opensnoop.py", ""), ("netbccx", "")] {
+        let link = dir.path().join(name);
+        symlink(binary(), &link).expect("a link");
+        for args in [&[][..], &["-t"], &["--help"], &["--list"], &["--version"], &["1", "10"]] {
+            let line = refused(&run(command(&link).args(args)), 2, "netbcc", name);
+            assert!(line.contains(&format!("'{name}'")) && line.contains(meant), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_word_of_netbcc_log_that_means_nothing_is_refused() {
+    let level = |level: &str, attach: &str| {
+        run(command(binary()).arg("tcplife").env("NETBCC_LOG", level).env("NETBCC_ATTACH", attach))
+    };
+    let line = refused(&level("foo", ""), 2, "tcplife", "NETBCC_LOG=foo");
+    assert!(line.contains("NETBCC_LOG=foo") && line.contains("debug"), "{line}");
+    for good in ["", "debug"] {
+        // The other variable stops it before it loads anything.
+        assert!(!text(&level(good, "magic").stderr).contains("NETBCC_LOG"), "{good}");
+    }
 }
 
 #[test]
@@ -182,7 +248,8 @@ fn a_link_named_after_a_tool_is_that_tool() {
     let dir = tempfile::tempdir().expect("a directory");
     for tool in tools() {
         let help = prints(&[&tool, "--help"]);
-        for name in [tool.clone(), format!("netbcc-{tool}")] {
+        for name in [tool.clone(), format!("netbcc-{tool}"), format!("{tool}-bpfcc"), format!("{tool}.py")] {
+            let help = help.replace(&format!("netbcc {tool}"), &name);
             let link = dir.path().join(&name);
             symlink(binary(), &link).expect("a link");
             let absolute = run(command(&link).arg("--help"));
@@ -203,7 +270,7 @@ fn a_link_to_a_link_counts_by_its_own_name() {
     symlink(binary(), &first).expect("a link");
     symlink(&first, &second).expect("a link");
     let output = run(command(&second).arg("--help"));
-    assert_eq!(text(&output.stdout), prints(&["tcplife", "--help"]));
+    assert_eq!(text(&output.stdout), help_by("tcplife", "tcplife"));
 }
 
 #[test]
@@ -263,7 +330,7 @@ fn install_links_makes_a_link_per_tool() {
         assert_eq!(netbcc(&["install-links", &at]).status.code(), Some(0));
         for tool in tools() {
             let output = run(command(dir.path().join(&tool)).arg("--help"));
-            assert_eq!(text(&output.stdout), prints(&[&tool, "--help"]));
+            assert_eq!(text(&output.stdout), help_by(&tool, &tool));
         }
         assert_eq!(fs::read_dir(dir.path()).expect("it is there").count(), tools().len());
     }
@@ -273,10 +340,14 @@ fn install_links_makes_a_link_per_tool() {
 fn install_links_takes_a_prefix() {
     let dir = tempfile::tempdir().expect("a directory");
     let at = dir.path().display().to_string();
-    assert_eq!(netbcc(&["install-links", &at, "--prefix", "netbcc-"]).status.code(), Some(0));
-    for tool in tools() {
-        let output = run(command(dir.path().join(format!("netbcc-{tool}"))).arg("--help"));
-        assert_eq!(text(&output.stdout), prints(&[&tool, "--help"]));
+    for (prefix, suffix) in [("netbcc-", ""), ("", ".py"), ("", "-bpfcc")] {
+        let words = ["install-links", &at, "--prefix", prefix, "--suffix", suffix];
+        assert_eq!(netbcc(&words).status.code(), Some(0), "{words:?}");
+        for tool in tools() {
+            let name = format!("{prefix}{tool}{suffix}");
+            let output = run(command(dir.path().join(&name)).arg("--help"));
+            assert_eq!(text(&output.stdout), help_by(&tool, &name));
+        }
     }
 }
 
@@ -298,10 +369,14 @@ fn install_links_touches_nothing_of_others() {
 }
 
 #[test]
-fn install_links_needs_a_directory() {
+fn install_links_makes_its_folder() {
     refused(&netbcc(&["install-links"]), 2, "netbcc", "no directory");
-    refused(&netbcc(&["install-links", "/no/such/directory"]), 1, "netbcc", "a missing directory");
+    let dir = tempfile::tempdir().expect("a directory");
+    let deep = dir.path().join("a/b");
+    assert_eq!(netbcc(&["install-links", &deep.display().to_string()]).status.code(), Some(0));
+    assert_eq!(fs::read_dir(&deep).expect("it was made").count(), tools().len());
     refused(&netbcc(&["install-links", "/dev/null"]), 1, "netbcc", "a file");
+    refused(&netbcc(&["install-links", "/dev/null/x"]), 1, "netbcc", "below a file");
 }
 
 #[test]
@@ -946,7 +1021,7 @@ const VERBS: [&str; 6] = ["completions", "doctor", "help", "install-links", "man
 fn options_of(words: &[&str]) -> BTreeSet<String> {
     if words == ["help"] {
         // Its help is netbcc's.
-        return ["-h", "--help"].map(Into::into).into();
+        return ["-h", "--help", "-V", "--version"].map(Into::into).into();
     }
     shown(&prints(&[words, &["--help"]].concat())).into_iter().flat_map(|option| option.names).collect()
 }

@@ -70,6 +70,16 @@ fn main() -> ExitCode {
     }
 }
 
+/// The lines of the help about one verb; all of it, if it has none of its own.
+fn help_of(verb: &str) -> String {
+    let starts = format!("cargo xtask {verb} ");
+    let mut lines = HELP.lines().skip_while(|line| !line.starts_with(&starts));
+    let first = lines.next();
+    let more = lines.take_while(|line| line.starts_with(' '));
+    let text: String = first.into_iter().chain(more).flat_map(|line| [line, "\n"]).collect();
+    if text.is_empty() { HELP.to_owned() } else { text }
+}
+
 /// Runs the verb that the arguments name.
 fn verb(mut args: Vec<OsString>) -> Result<ExitCode> {
     if args.is_empty() {
@@ -77,6 +87,12 @@ fn verb(mut args: Vec<OsString>) -> Result<ExitCode> {
         return Ok(ExitCode::from(2));
     }
     let name = args.remove(0);
+    // Before the first `--`: what comes behind it is another program's.
+    let own = args.iter().take_while(|arg| *arg != "--");
+    if name != "run" && own.into_iter().any(|arg| arg == "--help" || arg == "-h") {
+        print!("{}", help_of(name.to_str().unwrap_or_default()));
+        return Ok(ExitCode::SUCCESS);
+    }
     match name.to_str() {
         Some("run") => run::run(args),
         Some("build") => build::build(&args),
@@ -97,5 +113,21 @@ fn verb(mut args: Vec<OsString>) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         _ => bail!("no such command, or too many arguments: {}\n\n{HELP}", name.to_string_lossy()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_verb_has_its_own_lines_of_the_help() {
+        for verb in ["run", "build", "dist", "test", "fuzz", "vm", "bench", "compare"] {
+            let help = help_of(verb);
+            assert!(help.starts_with(&format!("cargo xtask {verb} ")), "{help}");
+            assert_eq!(help.matches("cargo xtask").count(), 1, "{help}");
+        }
+        assert_eq!(help_of("frobnicate"), HELP);
+        assert_eq!(verb(vec!["test".into(), "--help".into()]).expect("an answer"), ExitCode::SUCCESS);
     }
 }

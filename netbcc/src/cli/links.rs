@@ -38,22 +38,19 @@ pub(super) fn command() -> Command {
                 .value_name("DIR")
                 .required(true)
                 .value_parser(value_parser!(PathBuf))
-                .help("The folder for the links; what is not a link to netbcc is never replaced"),
+                .help("The folder for the links, made where it is missing; what is not a link to netbcc is never replaced"),
         )
-        .arg(affix("prefix", "Before each name; a link is known by the prefix netbcc-"))
-        .arg(affix("suffix", "After each name; a link is known by the suffix -bpfcc"))
+        .arg(affix("prefix", "Before each name: netbcc-"))
+        .arg(affix("suffix", "After each name: -bpfcc, or .py as in BCC's source"))
 }
 
 fn link_all(dir: &Path, prefix: &str, suffix: &str, target: &Path, tools: &'static [Entry]) -> Result<()> {
-    if !dir.is_dir() {
-        bail!("{} is not a directory", escaped(dir.as_os_str().as_encoded_bytes()));
-    }
     let mut links = Vec::new();
     for entry in tools {
         let name = format!("{prefix}{}{suffix}", entry.spec.name);
         if called(&name, tools).is_none_or(|found| found.spec.name != entry.spec.name) {
             return Err(usage(format!(
-                "a link named '{}' would not be known as {}: the prefix can be 'netbcc-', the suffix '-bpfcc'",
+                "a link named '{}' would not be known as {}: the prefix can be 'netbcc-', the suffix '-bpfcc' or '.py'",
                 escaped(&name),
                 entry.spec.name
             )));
@@ -61,15 +58,42 @@ fn link_all(dir: &Path, prefix: &str, suffix: &str, target: &Path, tools: &'stat
         let path = dir.join(name);
         links.push(Link { old: old_target(&path, target)?, path });
     }
+    let made = make_folder(dir)?;
     for (done, link) in links.iter().enumerate() {
         if let Err(err) = link.point_to(target) {
             for link in &links[..done] {
                 link.restore();
             }
+            remove_folders(&made);
             return Err(err);
         }
     }
     Ok(())
+}
+
+/// Makes the folder and those above it that are missing; answers which it made, the lowest first.
+fn make_folder(dir: &Path) -> Result<Vec<PathBuf>> {
+    let missing: Vec<PathBuf> = dir
+        .ancestors()
+        .take_while(|above| !above.as_os_str().is_empty() && fs::symlink_metadata(above).is_err())
+        .map(Path::to_owned)
+        .collect();
+    let shown = || escaped(dir.as_os_str().as_encoded_bytes());
+    if let Err(err) = fs::create_dir_all(dir) {
+        remove_folders(&missing);
+        return Err(err).with_context(|| format!("make the folder {}", shown()));
+    }
+    if !dir.is_dir() {
+        bail!("{} is not a directory", shown());
+    }
+    Ok(missing)
+}
+
+/// Undoes `make_folder`, after an error that matters more than one of this. What is not empty stays.
+fn remove_folders(made: &[PathBuf]) {
+    for dir in made {
+        let _ = fs::remove_dir(dir);
+    }
 }
 
 /// A link to be made, and what stood there before.
@@ -214,9 +238,21 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_folder_is_named() {
-        let err = link_all(Path::new("/no/such"), "", "", Path::new("/opt/netbcc"), TOOLS).unwrap_err();
-        assert_eq!(format!("{err:#}"), "/no/such is not a directory");
+    fn a_missing_folder_is_made_and_what_is_none_is_named() {
+        let dir = Dir::new("made");
+        let deep = Dir(dir.0.join("a/b"));
+        install(&deep, "", ".py").unwrap();
+        assert_eq!(deep.content(), pairs(["tcpflows.py", "tcpload.py"]));
+        let err = link_all(Path::new("/dev/null"), "", "", Path::new("/opt/netbcc"), TOOLS).unwrap_err();
+        assert!(format!("{err:#}").contains("/dev/null"), "{err:#}");
+        // Nothing is left of a folder that could not be made in the end.
+        let file = dir.0.join("file");
+        fs::write(&file, "").unwrap();
+        let err = link_all(&file.join("x/y"), "", "", Path::new("/opt/netbcc"), TOOLS).unwrap_err();
+        assert!(format!("{err:#}").contains("file/x/y"), "{err:#}");
+        // Nor of one for links of names that nobody would know.
+        assert!(link_all(&dir.0.join("c"), "my-", "", Path::new("/opt/netbcc"), TOOLS).is_err());
+        assert!(!dir.0.join("c").exists());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 
 use anyhow::Result;
-use clap::Command;
+use clap::{Arg, Command};
 use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
@@ -26,14 +26,15 @@ pub(super) fn print(args: Vec<OsString>, tools: &'static [Entry]) -> Result<()> 
 fn of_tool(entry: &Entry) -> Result<String> {
     let spec = entry.spec;
     let description = [spec.description, &[ENDS]].concat().join("\n\n");
-    let mut page = start((entry.command)().long_about(description))?;
+    let typed = multicall::typed(entry);
+    let mut page = start((entry.command)().bin_name(&typed).long_about(description))?;
     let mut text = Roff::new();
     let rows = (entry.rows)()?;
     text.control("SH", ["FIELDS"]);
     fields(&mut text, &rows);
     text.control("SH", ["EXAMPLES"]);
-    for (command, meaning) in spec.examples {
-        text.control("TP", []).text([bold(*command)]).text([roman(*meaning)]);
+    for (command, meaning) in parse::examples(spec, &typed) {
+        text.control("TP", []).text([bold(command)]).text([roman(meaning)]);
     }
     text.control("SH", ["OVERHEAD"]).text([roman(spec.overhead)]);
     text.control("SH", ["EXIT STATUS"]);
@@ -116,10 +117,13 @@ fn start(command: Command) -> Result<String> {
     title.control("TH", [&name, "8", "\"\"", source, "netbcc"]);
     title.to_writer(&mut bytes)?;
     // One section for all options: the headings of the help are not those of manuals.
-    let page = Man::new(command.mut_args(|arg| arg.help_heading(None)));
+    let command = command.mut_args(|arg| arg.help_heading(None));
+    let page = Man::new(command.clone());
     let mut parts = Vec::new();
     page.render_name_section(&mut parts)?;
-    page.render_synopsis_section(&mut parts)?;
+    let mut synopsis = Roff::new();
+    synopsis.control("SH", ["SYNOPSIS"]).text(self::synopsis(&command));
+    synopsis.to_writer(&mut parts)?;
     page.render_description_section(&mut parts)?;
     page.render_options_section(&mut parts)?;
     let parts = String::from_utf8(parts)?;
@@ -128,6 +132,58 @@ fn start(command: Command) -> Result<String> {
     let preamble = text.split(".TH").next().unwrap_or_default().to_owned();
     text.push_str(&parts.replace(&preamble, ""));
     Ok(text)
+}
+
+/// How a command is called: each option with its value, then what has no dash. clap_mangen leaves the values out.
+fn synopsis(command: &Command) -> Vec<Inline> {
+    let mut line = vec![bold(command.get_bin_name().unwrap_or(command.get_name()))];
+    if command.has_subcommands() {
+        line.extend([
+            roman(" "),
+            italic("TOOL"),
+            roman("|"),
+            italic("COMMAND"),
+            roman(" ["),
+            italic("ARGUMENT"),
+        ]);
+        line.extend([
+            roman("...] | "),
+            bold("--list"),
+            roman(" ["),
+            bold("-v"),
+            roman("|"),
+            bold("--json"),
+            roman("]"),
+        ]);
+        return line;
+    }
+    let (words, options): (Vec<&Arg>, Vec<&Arg>) = command
+        .get_arguments()
+        .filter(|arg| !arg.is_hide_set() && arg.get_id() != "help" && arg.get_id() != "version")
+        .partition(|arg| arg.is_positional());
+    for option in options {
+        line.push(roman(" ["));
+        let short = option.get_short().map(|letter| format!("-{letter}"));
+        let names = short.into_iter().chain(option.get_long().map(|name| format!("--{name}")));
+        for (nth, name) in names.enumerate() {
+            line.extend((nth > 0).then(|| roman("|")));
+            line.push(bold(name));
+        }
+        if option.get_action().takes_values() {
+            line.extend([roman(" "), italic(value_name(option))]);
+        }
+        line.push(roman("]"));
+    }
+    for word in words {
+        let (before, after) = if word.is_required_set() { (" ", "") } else { (" [", "]") };
+        line.extend([roman(before), italic(value_name(word)), roman(after)]);
+    }
+    line
+}
+
+fn value_name(arg: &Arg) -> String {
+    let names = arg.get_value_names().unwrap_or_default();
+    names.first().map_or_else(|| arg.get_id().to_string().to_uppercase(), ToString::to_string)
 }
 
 /// troff's source without the definitions that a page begins with.

@@ -38,7 +38,7 @@ pub fn main(words: &[OsString], tools: &'static [Entry]) -> ExitCode {
     let (argv0, args) = words.split_first().map_or((OsStr::new(""), &[][..]), |(name, args)| (name, args));
     let call = multicall::pick(argv0, args, tools);
     let name = match &call {
-        Call::Tool(entry, _) => entry.spec.name,
+        Call::Tool { entry, .. } => entry.spec.name,
         _ => "netbcc",
     };
     ExitCode::from(match dispatch(call, tools) {
@@ -54,25 +54,39 @@ pub fn main(words: &[OsString], tools: &'static [Entry]) -> ExitCode {
 
 fn dispatch(call: Call, tools: &'static [Entry]) -> Result<()> {
     match call {
-        Call::Tool(entry, args) => run_tool(entry, args),
+        Call::Tool { entry, typed, args } => run_tool(entry, &typed, args),
         Call::InstallLinks(args) => links::install(args, tools),
         Call::Doctor(args) => doctor::examine(args, tools),
         Call::Man(args) => man::print(args, tools),
         Call::Completions(args) => completions::print(args, tools),
         Call::Schema(args) => schema::print(args, tools),
         Call::Help => print(multicall::help(tools)),
-        Call::HelpOf(entry) => print((entry.command)().render_help()),
-        Call::List => print(multicall::list(tools)),
+        Call::HelpOf(entry) => print(command_as(entry, &multicall::typed(entry)).render_help()),
+        Call::HelpOfVerb(mut verb) => print(verb.render_help()),
+        Call::List(listing) => print(multicall::list(tools, listing)),
         Call::Version => print(concat!("netbcc ", env!("CARGO_PKG_VERSION"), "\n")),
         Call::Unknown { name, nearest } => {
-            let guess = nearest.map(|near| format!("; did you mean '{near}'?")).unwrap_or_default();
-            Err(usage(format!("unknown tool '{name}'{guess} (netbcc --list names them all)")))
+            Err(usage(format!("unknown tool '{name}'{} (netbcc --list names them all)", guess(nearest))))
         }
+        Call::UnknownLink { name, nearest } => Err(usage(format!(
+            "it was called '{name}', which is no tool of netbcc{} (netbcc --list names them all)",
+            guess(nearest)
+        ))),
         Call::Wrong(what) => Err(usage(format!("{what} (try 'netbcc --help')"))),
     }
 }
 
-fn run_tool(entry: &'static Entry, args: Vec<OsString>) -> Result<()> {
+/// What is added to an unknown name.
+fn guess(nearest: Option<&str>) -> String {
+    nearest.map(|near| format!("; did you mean '{near}'?")).unwrap_or_default()
+}
+
+/// A tool's command line whose help says what its user types to call it.
+fn command_as(entry: &Entry, typed: &str) -> Command {
+    (entry.command)().bin_name(typed).after_help(parse::after_help(entry.spec, typed))
+}
+
+fn run_tool(entry: &'static Entry, typed: &str, args: Vec<OsString>) -> Result<()> {
     machine::enough_room()?;
     // BCC's developers' option, of which help, manual and completions do not speak.
     let ebpf = Arg::new("ebpf").long("ebpf").hide(true).action(ArgAction::SetTrue);
@@ -80,7 +94,7 @@ fn run_tool(entry: &'static Entry, args: Vec<OsString>) -> Result<()> {
     let ring = Arg::new("x-ring-bytes").long("x-ring-bytes").hide(true).value_parser(parse::ring_bytes);
     let table = Arg::new("x-table-entries").long("x-table-entries").hide(true);
     let table = table.value_parser(clap::value_parser!(u32).range(1..));
-    let command = (entry.command)().args([ebpf, ring, table]);
+    let command = command_as(entry, typed).args([ebpf, ring, table]);
     let Some(matches) = parse_args(command, args)? else { return Ok(()) };
     if matches.get_flag("ebpf") {
         return print(format!(
@@ -90,7 +104,7 @@ fn run_tool(entry: &'static Entry, args: Vec<OsString>) -> Result<()> {
             size = entry.spec.object.len(),
         ));
     }
-    let verbose = std::env::var_os("NETBCC_LOG").is_some_and(|level| level == "debug");
+    let verbose = wants_debug()?;
     let ring_bytes = matches.get_one("x-ring-bytes").copied();
     let table_entries = matches.get_one("x-table-entries").copied();
     if (ring_bytes.is_some() || table_entries.is_some()) && !rustix::process::geteuid().is_root() {
@@ -101,6 +115,15 @@ fn run_tool(entry: &'static Entry, args: Vec<OsString>) -> Result<()> {
     let ran = (entry.run)(&matches, &mut cx);
     // Rows that were printed before an error are as good as any.
     ran.and(cx.out.flush())
+}
+
+/// `NETBCC_LOG`. A word that means nothing is refused: whoever sets it waits for lines that would never come.
+fn wants_debug() -> Result<bool> {
+    match std::env::var_os("NETBCC_LOG").filter(|level| !level.is_empty()) {
+        None => Ok(false),
+        Some(level) if level == "debug" => Ok(true),
+        Some(level) => Err(usage(format!("NETBCC_LOG={}: debug is meant", level.to_string_lossy()))),
+    }
 }
 
 /// Parses; None when it was a question for help, which is answered.
@@ -140,9 +163,7 @@ fn print(text: impl std::fmt::Display) -> Result<()> {
 /// A tool's command line: its own options under the manners that all tools share.
 pub fn command<T: Tool>() -> Command {
     let spec = &T::SPEC;
-    let command = T::Args::augment_args(manners(Command::new(spec.name)))
-        .about(spec.about)
-        .after_help(parse::after_help(spec));
+    let command = T::Args::augment_args(manners(Command::new(spec.name))).about(spec.about);
     if T::ONCE.is_empty() { command } else { command.args_override_self(false).mut_args(last_wins::<T>) }
 }
 
@@ -150,7 +171,12 @@ pub fn command<T: Tool>() -> Command {
 fn manners(command: Command) -> Command {
     // One form of help, the compact one.
     let help = Arg::new("help").short('h').long("help").help("Print this help");
+    // No group has this letter, and a script that asks for the version asks the tool that it will call.
+    let version = Arg::new("version").short('V').long("version").help("Print the version");
     command
+        .version(concat!("(netbcc) ", env!("CARGO_PKG_VERSION")))
+        .disable_version_flag(true)
+        .arg(version.action(ArgAction::Version).display_order(1001))
         .disable_help_flag(true)
         .disable_help_subcommand(true)
         .arg(help.action(ArgAction::HelpShort))

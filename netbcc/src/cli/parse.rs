@@ -146,9 +146,9 @@ fn ambiguous(err: &clap::Error, command: &Command) -> Option<String> {
 }
 
 /// What follows the options in a tool's help.
-pub(super) fn after_help(spec: &Spec) -> String {
+pub(super) fn after_help(spec: &Spec, typed: &str) -> String {
     let mut text = String::from("Examples:\n");
-    for (command, meaning) in spec.examples {
+    for (command, meaning) in examples(spec, typed) {
         let _ = writeln!(text, "  {command}\n      {meaning}");
     }
     text.push_str("\nOverhead:\n");
@@ -168,6 +168,15 @@ pub(super) fn after_help(spec: &Spec) -> String {
         width = attach.len(),
     );
     text
+}
+
+/// A tool's examples, as its user types them.
+pub(super) fn examples(spec: &Spec, typed: &str) -> Vec<(String, &'static str)> {
+    let typed = |command: &str| match command.strip_prefix(spec.name) {
+        Some(rest) => format!("{typed}{rest}"),
+        None => command.to_owned(),
+    };
+    spec.examples.iter().map(|(command, meaning)| (typed(command), *meaning)).collect()
 }
 
 /// The kinds of hooks that a tool has.

@@ -17,8 +17,9 @@ pub(super) fn netbcc(tools: &[Entry]) -> Command {
     manners(Command::new("netbcc"))
         .about("BCC's network tools as one static binary")
         .override_usage("netbcc TOOL [OPTIONS]\nnetbcc COMMAND")
-        .arg(flag("list", "Name all tools"))
-        .arg(flag("version", "Print the version").short('V'))
+        .arg(flag("list", "Name all tools, one per line"))
+        .arg(flag("verbose", "With --list: say what they do, too").short('v'))
+        .arg(flag("json", "With --list: as JSON, one object per line"))
         .subcommands(tools.iter().map(|entry| (entry.command)()))
         .subcommands(all(tools))
 }
@@ -43,8 +44,15 @@ pub(super) fn tool(matches: &ArgMatches, tools: &'static [Entry]) -> Option<&'st
 }
 
 fn help(tools: &[Entry]) -> Command {
-    verb("help", "netbcc help", "Print the help of a tool")
-        .arg(tool_arg(tools).help("Which; none is netbcc itself"))
+    let own = ["completions", "doctor", "help", "install-links", "man", "schema"];
+    let names = tools.iter().map(|entry| entry.spec.name).chain(own);
+    verb("help", "netbcc help", "Print the help of a tool or of a command").arg(
+        Arg::new("tool")
+            .value_name("TOOL|COMMAND")
+            .value_parser(PossibleValuesParser::new(names))
+            .hide_possible_values(true)
+            .help("Which; none is netbcc itself"),
+    )
 }
 
 /// `netbcc man`.
