@@ -31,7 +31,7 @@ pub(crate) const CHECKS: &[Check] = checks![
 ];
 
 /// The tools that there are.
-pub(crate) fn tools() -> impl Iterator<Item = &'static str> {
+pub(crate) fn tools() -> impl Iterator<Item = &'static str> + Clone {
     netbcc::registry::TOOLS.iter().map(|entry| entry.spec.name)
 }
 
