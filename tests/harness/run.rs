@@ -19,7 +19,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::resource::Resource;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Pid, pipe2};
 use rustix::fs::{XattrFlags, setxattr};
 use tempfile::TempDir;
@@ -261,12 +260,10 @@ impl Launch {
             command.uid(uid).gid(uid);
         }
         let (ready, signal) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
-        // The tool opens it by its name in /proc, whoever it is.
-        fchmod(&signal, Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IWOTH).expect("it is ours");
+        command.env("NETBCC_READY_FD", signal.as_raw_fd().to_string());
         // Times of day are compared with the system's clock.
         command.env("TZ", "UTC0");
         command.envs(self.env);
-        command.env("NETBCC_READY_FD", signal.as_raw_fd().to_string());
         let child = {
             let _moment = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
             fcntl(&signal, FcntlArg::F_SETFD(FdFlag::empty())).expect("the pipe is open");

@@ -28,6 +28,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     too_little_memory_is_one_clear_line,
     times_are_right_in_a_time_namespace,
     a_time_zone_is_a_regular_file,
+    a_descriptor_for_reading_is_not_written_to,
 ];
 
 /// The tools that there are.
@@ -245,5 +246,18 @@ fn a_time_zone_is_a_regular_file(_: &Case) {
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
     for zone in ["/dev/zero", pipe.to_str().expect("UTF-8"), "/", ""] {
         tells_the_time(Launch::new("tcpstates", "-T").env("TZ", zone));
+    }
+}
+
+fn a_descriptor_for_reading_is_not_written_to(_: &Case) {
+    // Standard input is open for reading; 4000 is not open.
+    for (number, said) in [("0", "not open for writing"), ("4000", "Bad file descriptor")] {
+        let ended = Launch::new("tcpconnect", "").env("NETBCC_READY_FD", number).ends();
+        ended.code(1);
+        let line = ended.stderr.lines().last().unwrap_or_default();
+        assert!(
+            line.starts_with(&format!("tcpconnect: NETBCC_READY_FD={number}: ")) && line.contains(said),
+            "{line}"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! What power each tool needs, and that it keeps none: every check for every tool.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -77,6 +78,8 @@ fn an_ordinary_user_needs_the_power_of_two_file_capabilities(case: &Case) {
         .code(2)
         .one_line(case.tool, &["--x-ring-bytes", "root only"]);
     let run = launch().start(&net);
+    // The user cannot trace it: what /proc shows of it belongs to root.
+    assert_eq!(fs::metadata(format!("/proc/{}/status", run.pid())).expect("it runs").uid(), 0);
     has_no_power(&run);
     works(case, run, &net);
 }

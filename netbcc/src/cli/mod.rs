@@ -28,7 +28,7 @@ pub use self::groups::{
 pub use self::parse::{Ports, Words, given, netns, path, pid_or_all, ports, positive, uid, word_list, words};
 use crate::error::{self, usage};
 use crate::out::{self, Out};
-use crate::sys::machine;
+use crate::sys::{confine, machine};
 use crate::tool::{Ctx, Entry, Tool};
 
 use self::multicall::Call;
@@ -87,6 +87,7 @@ fn command_as(entry: &Entry, typed: &str) -> Command {
 }
 
 fn run_tool(entry: &'static Entry, typed: &str, args: Vec<OsString>) -> Result<()> {
+    confine::shield()?;
     machine::enough_room()?;
     // BCC's developers' option, of which help, manual and completions do not speak.
     let ebpf = Arg::new("ebpf").long("ebpf").hide(true).action(ArgAction::SetTrue);

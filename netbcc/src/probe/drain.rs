@@ -13,9 +13,11 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use aya::maps::{MapData, PerCpuHashMap, RingBuf};
 use netbcc_common::TS_BYTES;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
@@ -276,10 +278,22 @@ impl Reader {
     }
 }
 
-/// Scripts and tests may wait for readiness on a descriptor, which works in every output format.
+/// Scripts and tests may wait for readiness on a descriptor, which works in every output format. It is duplicated, not
+/// opened again by its name in /proc: what was handed over for reading stays so.
 fn ready() -> Result<Option<File>> {
     let Ok(fd) = std::env::var("NETBCC_READY_FD") else { return Ok(None) };
-    let number: u32 = fd.parse().with_context(|| format!("NETBCC_READY_FD={fd}"))?;
-    let file = File::options().write(true).open(format!("/proc/self/fd/{number}"));
-    file.map(Some).with_context(|| format!("NETBCC_READY_FD={fd}"))
+    let copy = || {
+        let file = File::from(descriptor(fd.parse().context("not a descriptor")?)?);
+        let mode = fcntl(&file, FcntlArg::F_GETFL).map(OFlag::from_bits_retain)? & OFlag::O_ACCMODE;
+        ensure!(mode == OFlag::O_WRONLY || mode == OFlag::O_RDWR, "it is not open for writing");
+        Ok(Some(file))
+    };
+    copy().with_context(|| format!("NETBCC_READY_FD={fd}"))
+}
+
+/// A duplicate of the descriptor with this number (`pidfd_getfd(2)`, since 5.6): the only way that checks whether it is
+/// open.
+fn descriptor(number: i32) -> std::io::Result<OwnedFd> {
+    let ourselves = pidfd_open(getpid(), PidfdFlags::empty())?;
+    Ok(pidfd_getfd(ourselves, number, PidfdGetfdFlags::empty())?)
 }

@@ -3,10 +3,25 @@
 
 use anyhow::{Context as _, Result};
 use landlock::{ABI, Access as _, AccessFs, AccessNet, Ruleset, RulesetAttr as _, RulesetCreated};
+use rustix::process::{DumpableBehavior, getuid, set_dumpable_behavior};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, set_capabilities,
     set_no_new_privs,
 };
+
+/// Keeps the user who runs us with file capabilities from tracing us and from reading our memory. The kernel does so when
+/// it grants them, unless fs.suid_dumpable says otherwise. What lies below /proc/self then belongs to root, and we may
+/// still read it.
+///
+/// # Errors
+/// The kernel does not let us, which it always does.
+pub fn shield() -> Result<()> {
+    let granted = capabilities(None).is_ok_and(|ours| !ours.permitted.is_empty());
+    if granted && !getuid().is_root() {
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).context("set PR_SET_DUMPABLE")?;
+    }
+    Ok(())
+}
 
 /// Drops all capabilities of this thread and of threads to come, for good, and with Landlock (where the kernel has
 /// it) the right to change, make or execute any file and to open TCP connections. What is open stays open.
