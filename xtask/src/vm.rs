@@ -294,7 +294,9 @@ impl Options {
                 _ => bail!("{arg} is not known here; a command comes after --"),
             }
         }
-        let line = line.context("which kernel? --kernel 6.1 or --kernel 6.12")?;
+        let line = line.context(
+            "which kernel? --kernel 6.1 or --kernel 6.12 (or 5.10, where the package lists have it)",
+        )?;
         Ok(Self { line: line.on(arch), icount, timeout, command })
     }
 

@@ -17,7 +17,8 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use anyhow::{Context as _, Result, anyhow};
 use aya::maps::{Map, MapData};
 use aya_obj::generated::{
-    BPF_DW, BPF_IMM, BPF_LD, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_insn, bpf_map_type,
+    BPF_DW, BPF_F_NO_PREALLOC, BPF_IMM, BPF_LD, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_insn,
+    bpf_map_type,
 };
 use aya_obj::{Map as Definition, ProgramSection};
 
@@ -32,16 +33,39 @@ pub(super) struct Object {
     maps: Vec<Entry>,
     programs: HashMap<String, Program>,
     license: CString,
-    /// BTF id of the kernel's `bpf_rdonly_cast`, if it has that.
-    cast: Option<u32>,
+    /// What this kernel has.
+    means: Means,
+}
+
+/// What the kernel has of what objects are made for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Means {
+    /// BTF id of its `bpf_rdonly_cast`, if it has that.
+    pub(super) cast: Option<u32>,
+    /// Whether entries of a hash may be allocated when a program makes them: whether its BPF has an allocator of its own
+    /// (since 6.1). Without it a program may be in the middle of the kernel's own allocation; 5.10 warns of each kprobe
+    /// program with such a map, which is a panic where `panic_on_warn` is set, and refuses it with `PREEMPT_RT`.
+    pub(super) allocates: bool,
 }
 
 /// A map of the object.
 struct Entry {
     name: String,
     definition: Definition,
-    /// Once it is created.
-    fd: Option<OwnedFd>,
+    /// `BPF_F_*`.
+    flags: u32,
+    state: State,
+}
+
+/// Whether a map is in the kernel.
+enum State {
+    /// Not yet.
+    New,
+    /// It was created, or is another's that takes its place.
+    There(OwnedFd),
+    /// It stays out: it belongs to an option that is not given. The code that refers to it is dead, which the verifier
+    /// knows from constants.
+    Absent,
 }
 
 /// A program of the object.
@@ -68,15 +92,14 @@ pub(super) enum Fault {
 }
 
 impl Object {
-    /// Reads `elf`. `globals` take the place of those in the object, and `pinned` maps that of its maps;
-    /// `sizes` are those of its maps that have another one here; `cast` is the BTF id of the kernel's
-    /// `bpf_rdonly_cast`.
+    /// Reads `elf`. `globals` take the place of those in the object, and `pinned` maps that of its maps, or nothing does;
+    /// `sizes` are those of its maps that have another one here; `means` is what the kernel has.
     pub(super) fn parse(
         elf: &[u8],
         globals: HashMap<&str, (&[u8], bool)>,
         sizes: &[(&str, u32)],
-        pinned: Vec<(&str, OwnedFd)>,
-        cast: Option<u32>,
+        pinned: Vec<(&str, Option<OwnedFd>)>,
+        means: Means,
     ) -> Result<Self> {
         let mut object = aya_obj::Object::parse(elf).map_err(|error| anyhow!("{}", root_cause(&error)))?;
         object.patch_map_data(globals).map_err(|error| anyhow!("{}", root_cause(&error)))?;
@@ -87,13 +110,30 @@ impl Object {
         object.relocate_maps(numbered, &text).map_err(|error| anyhow!("{}", root_cause(&error)))?;
         object.relocate_calls(&text).map_err(|error| anyhow!("{}", root_cause(&error)))?;
 
-        let mut maps: Vec<Entry> =
-            definitions.into_iter().map(|(name, definition)| Entry { name, definition, fd: None }).collect();
+        let maps = definitions.into_iter().map(|(name, definition)| {
+            let flags = definition.map_flags();
+            Entry { name, definition, flags, state: State::New }
+        });
+        let mut maps: Vec<Entry> = maps.collect();
+        if !means.allocates {
+            let cpus = aya::util::nr_cpus().map_err(|(what, error)| anyhow!("{what}: {error}"))?;
+            for map in &mut maps {
+                map.preallocate(cpus);
+            }
+        }
         for &(name, entries) in sizes {
             find(&mut maps, name)?.definition.set_max_entries(entries);
         }
         for (name, fd) in pinned {
-            find(&mut maps, name)?.fd = Some(fd);
+            let Some(fd) = fd else {
+                // Not every object has what stays out.
+                maps.iter_mut().filter(|map| map.name == name).for_each(|map| map.state = State::Absent);
+                continue;
+            };
+            let map = find(&mut maps, name)?;
+            let data = MapData::from_fd(fd.try_clone()?).and_then(|map| map.info());
+            map.flags = data.map_err(|error| anyhow!("map {name}: {}", root_cause(&error)))?.map_flags();
+            map.state = State::There(fd);
         }
         let mut programs = HashMap::new();
         for (name, program) in object.programs {
@@ -104,13 +144,13 @@ impl Object {
                 Program { section: program.section, instructions, loaded: None, links: Vec::new() },
             );
         }
-        Ok(Self { maps, programs, license: object.license, cast })
+        Ok(Self { maps, programs, license: object.license, means })
     }
 
     /// Loads and attaches `prog`; `target` is the BTF id of what a typed program hangs on. Answers whether it was
     /// not attached there before.
     pub(super) fn attach(&mut self, prog: &Prog, target: Option<u32>) -> Result<bool, Fault> {
-        let Self { maps, programs, license, cast } = self;
+        let Self { maps, programs, license, means } = self;
         let missing = || Fault::Object(format!("the object has no program {} of this kind", prog.name));
         let program = programs
             .get_mut(prog.name)
@@ -123,8 +163,10 @@ impl Object {
             Some(loaded) if loaded.target == target => &loaded.fd,
             Some(_) => return Err(Fault::Object(format!("{} cannot hang on several functions", prog.name))),
             None => {
-                let instructions = with_maps(&program.instructions, maps)?;
-                let loaded = load::load(prog, target, instructions, *cast, license)?;
+                // The kernel asks that of programs without types only.
+                let typed = matches!(prog.kind, Kind::Fentry | Kind::Fexit | Kind::TpBtf);
+                let instructions = with_maps(&program.instructions, maps, means.allocates || typed)?;
+                let loaded = load::load(prog, target, instructions, means.cast, license)?;
                 &program.loaded.insert(loaded).fd
             }
         };
@@ -197,7 +239,10 @@ impl Object {
     pub(super) fn kernel_bytes(&self) -> u64 {
         let programs =
             self.programs.values().filter_map(|program| program.loaded.as_ref()).map(|loaded| &loaded.fd);
-        let maps = self.maps.iter().filter_map(|map| map.fd.as_ref());
+        let maps = self.maps.iter().filter_map(|map| match &map.state {
+            State::There(fd) => Some(fd),
+            State::New | State::Absent => None,
+        });
         programs.chain(maps).filter_map(|fd| told(fd, "memlock:")).sum()
     }
 
@@ -217,18 +262,45 @@ impl Object {
 }
 
 impl Entry {
+    /// Whether its entries are allocated when a program makes them.
+    fn allocates(&self) -> bool {
+        let is = |map_type| self.definition.map_type() == map_type as u32;
+        let hash = is(bpf_map_type::BPF_MAP_TYPE_HASH) || is(bpf_map_type::BPF_MAP_TYPE_PERCPU_HASH);
+        hash && self.flags & BPF_F_NO_PREALLOC != 0
+    }
+
+    /// Has a hash keep room for all its entries from the beginning, and not too much of it.
+    fn preallocate(&mut self, cpus: usize) {
+        /// `struct htab_elem`, and what the list of free ones costs.
+        const HEAD: usize = 56;
+        if !self.allocates() {
+            return;
+        }
+        let definition = &mut self.definition;
+        let per_cpu = definition.map_type() == bpf_map_type::BPF_MAP_TYPE_PERCPU_HASH as u32;
+        let [key, value] =
+            [definition.key_size(), definition.value_size()].map(|size| (size as usize).next_multiple_of(8));
+        let entry = HEAD + key + value * if per_cpu { cpus } else { 1 };
+        let most = u32::try_from(PREALLOCATED_BYTES / entry).unwrap_or(u32::MAX).max(1);
+        definition.set_max_entries(definition.max_entries().min(most));
+        self.flags &= !BPF_F_NO_PREALLOC;
+    }
+
     /// Creates the map unless it is there.
     fn create(&mut self) -> io::Result<BorrowedFd<'_>> {
-        let Self { name, definition, fd } = self;
-        if fd.is_none() {
+        let Self { name, definition, flags, state } = self;
+        if matches!(state, State::New) {
             let data = definition.data();
-            *fd = Some(if data.is_empty() {
-                create(name, definition)?
+            *state = State::There(if data.is_empty() {
+                create(name, definition, *flags)?
             } else {
-                bpf::data_create(name, definition.map_flags(), data)?
+                bpf::data_create(name, *flags, data)?
             });
         }
-        fd.as_ref().map(|fd| fd.as_fd()).ok_or_else(|| io::ErrorKind::NotFound.into())
+        match &*state {
+            State::There(fd) => Ok(fd.as_fd()),
+            State::New | State::Absent => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 }
 
@@ -255,8 +327,9 @@ fn is(kind: Kind, section: &ProgramSection) -> bool {
     )
 }
 
-/// The instructions with descriptors of maps instead of their indices. Creates the maps that are new.
-fn with_maps(instructions: &[bpf_insn], maps: &mut [Entry]) -> Result<Vec<bpf_insn>, Fault> {
+/// The instructions with descriptors of maps instead of their indices. Creates the maps that are new. `allocates`:
+/// whether the program may use one that allocates its entries.
+fn with_maps(instructions: &[bpf_insn], maps: &mut [Entry], allocates: bool) -> Result<Vec<bpf_insn>, Fault> {
     const LOAD: u32 = BPF_LD | BPF_IMM | BPF_DW;
     let mut instructions = instructions.to_vec();
     for instruction in &mut instructions {
@@ -266,6 +339,16 @@ fn with_maps(instructions: &[bpf_insn], maps: &mut [Entry]) -> Result<Vec<bpf_in
         }
         let map = usize::try_from(instruction.imm).ok().and_then(|index| maps.get_mut(index));
         let map = map.ok_or_else(|| Fault::Object("an instruction refers to an unknown map".to_owned()))?;
+        if matches!(map.state, State::Absent) {
+            // The number 0, which no helper takes for a map: should this be reached, the verifier says so.
+            instruction.set_src_reg(0);
+            instruction.imm = 0;
+            continue;
+        }
+        if !allocates && map.allocates() {
+            let why = "it has BPF_F_NO_PREALLOC, and this kernel is not safe with that here";
+            return Err(Fault::Map(map.name.clone(), io::Error::other(why)));
+        }
         let fd = map.create().map(|fd| fd.as_raw_fd());
         instruction.imm = fd.map_err(|error| Fault::Map(map.name.clone(), error))?;
     }
@@ -294,7 +377,10 @@ fn number(path: &str, prefix: &str) -> io::Result<u32> {
     number.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{path}: {text}")))
 }
 
-fn create(name: &str, definition: &Definition) -> io::Result<OwnedFd> {
+/// What the entries of a table that has to have all of them from the beginning may take, unless a size is asked for.
+const PREALLOCATED_BYTES: usize = 8 << 20;
+
+fn create(name: &str, definition: &Definition, flags: u32) -> io::Result<OwnedFd> {
     let btf = if is_storage(definition.map_type()) {
         Some(bpf::btf_load(&storage_btf(definition.value_size()))?)
     } else {
@@ -306,7 +392,7 @@ fn create(name: &str, definition: &Definition) -> io::Result<OwnedFd> {
         key_size: definition.key_size(),
         value_size: definition.value_size(),
         max_entries: definition.max_entries(),
-        flags: definition.map_flags(),
+        flags,
         btf: btf.as_ref().map(|btf| (btf.as_fd(), STORAGE_KEY, STORAGE_VALUE)),
         inner: None,
     })
@@ -367,8 +453,13 @@ mod tests {
     fn the_objects_have_what_the_ladders_name_and_nothing_else() {
         for tool in TOOLS {
             let name = tool.spec.name;
-            let object =
-                Object::parse(tool.spec.object, HashMap::new(), &[("EVENTS", 4096)], Vec::new(), None);
+            let object = Object::parse(
+                tool.spec.object,
+                HashMap::new(),
+                &[("EVENTS", 4096)],
+                Vec::new(),
+                Means::default(),
+            );
             let mut programs = object.unwrap_or_else(|error| panic!("{name}: {error:#}")).programs;
             let named: Vec<&Prog> = tool
                 .spec
@@ -387,13 +478,73 @@ mod tests {
     }
 
     #[test]
+    fn without_the_kernels_allocator_no_hash_allocates_and_none_is_large() {
+        for tool in TOOLS {
+            let name = tool.spec.name;
+            let maps = |allocates| {
+                let means = Means { allocates, ..Means::default() };
+                let sizes = [("EVENTS", 4096)];
+                let object = Object::parse(tool.spec.object, HashMap::new(), &sizes, Vec::new(), means);
+                let mut maps = object.unwrap().maps;
+                maps.sort_by(|a, b| a.name.cmp(&b.name));
+                maps
+            };
+            for (map, with) in maps(false).iter().zip(maps(true)) {
+                assert!(!map.allocates(), "{name}: {}", map.name);
+                if with.allocates() {
+                    let least = map.definition.key_size() + map.definition.value_size();
+                    let bytes = (map.definition.max_entries() * least) as usize;
+                    assert!(bytes <= PREALLOCATED_BYTES, "{name}: {}: {bytes}", map.name);
+                    assert!(map.definition.max_entries() > 0);
+                } else {
+                    // A trie has to allocate, and nothing else is changed.
+                    assert_eq!(map.flags, with.flags, "{name}: {}", map.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_maps_of_options_that_are_not_given_stay_out() {
+        let mut total = 0;
+        for tool in TOOLS {
+            let pinned = vec![("CGROUPS", None), ("MNTNSES", None)];
+            let sizes = [("EVENTS", 4096)];
+            let object = Object::parse(tool.spec.object, HashMap::new(), &sizes, pinned, Means::default());
+            let mut object = object.unwrap();
+            // Nothing else is to be made here.
+            for map in object.maps.iter_mut().filter(|map| matches!(map.state, State::New)) {
+                map.state = State::There(std::fs::File::open("/dev/null").unwrap().into());
+            }
+            let absent = object.maps.iter().filter(|map| matches!(map.state, State::Absent)).count();
+            let refers = |instruction: &&bpf_insn| {
+                u32::from(instruction.code) == BPF_LD | BPF_IMM | BPF_DW && instruction.src_reg() != 0
+            };
+            let mut dropped = 0;
+            for program in object.programs.values() {
+                let Ok(placed) = with_maps(&program.instructions, &mut object.maps, true) else {
+                    panic!("{}: a map is missing", tool.spec.name);
+                };
+                dropped += program.instructions.iter().filter(refers).count();
+                dropped -= placed.iter().filter(refers).count();
+            }
+            // An object may have such a map and never ask it.
+            assert!(absent > 0 || dropped == 0, "{}", tool.spec.name);
+            total += dropped;
+        }
+        assert!(total > 0);
+    }
+
+    #[test]
     fn an_unknown_global_or_map_is_an_error() {
         let elf = TOOLS[0].spec.object;
         let globals = || HashMap::from([("FILTER", (&[0_u8; 1][..], true))]);
         assert!(
-            Object::parse(elf, globals(), &[("EVENTS", 4096)], Vec::new(), None).is_err(),
+            Object::parse(elf, globals(), &[("EVENTS", 4096)], Vec::new(), Means::default()).is_err(),
             "of another size"
         );
-        assert!(Object::parse(elf, HashMap::new(), &[("OTHER", 4096)], Vec::new(), None).is_err());
+        assert!(
+            Object::parse(elf, HashMap::new(), &[("OTHER", 4096)], Vec::new(), Means::default()).is_err()
+        );
     }
 }

@@ -21,7 +21,7 @@ use super::capability;
 use super::diagnosis::{Diagnosis, Hooks, Verdict, Way};
 use super::drain::Probe;
 use super::hook::{Kind, Ladder, Need, Prog, RungName};
-use super::object::Object;
+use super::object::{Means, Object};
 use super::pid;
 use crate::cli::{Containers, Family, Ports};
 use crate::error::{hinted, usage};
@@ -51,6 +51,12 @@ const SYSFS: &str = "/sys/kernel";
 
 /// What programs cast pointers with where the kernel has it (kernel/bpf/helpers.c, since 6.2).
 const CAST_FUNCTION: &str = "bpf_rdonly_cast";
+
+/// What BPF allocates entries of tables with where the kernel has it (kernel/bpf/memalloc.c, since 6.1).
+const ALLOCATOR: &str = "bpf_mem_alloc";
+
+/// The maps that options put in place, of which a run without them needs none.
+const OPTIONAL: [&str; 2] = ["CGROUPS", "MNTNSES"];
 
 /// What one run of a tool asks of the kernel. Built by the tool, then [`Plan::attach`]ed.
 #[must_use]
@@ -385,6 +391,7 @@ impl Plan {
         if self.filter.pid != 0 {
             wanted.functions.push(pid::ITERATOR.to_owned());
         }
+        wanted.structs.push(ALLOCATOR.to_owned());
         wanted.enums.extend(self.enums.iter().map(|&name| name.to_owned()));
         for prog in self.programs().filter(|prog| self.needs(prog, has_ipv6)) {
             match prog.kind {
@@ -420,10 +427,12 @@ impl Plan {
         // Not every object has it: only those that load pointers.
         globals.insert("OWNERS", (kernel.owners().as_bytes(), false));
         let sizes = [&self.sizes[..], &[("EVENTS", self.ring_bytes)]].concat();
-        let pinned = self.pinned.iter().map(|(name, fd)| Ok((*name, fd.try_clone()?)));
-        let pinned = pinned.collect::<io::Result<_>>().context("duplicate a map's descriptor")?;
-        Object::parse(self.object, globals, &sizes, pinned, kernel.function(CAST_FUNCTION))
-            .context("its BPF object")
+        let pinned = self.pinned.iter().map(|(name, fd)| Ok((*name, Some(fd.try_clone()?))));
+        let mut pinned: Vec<_> = pinned.collect::<io::Result<_>>().context("duplicate a map's descriptor")?;
+        let absent = OPTIONAL.iter().filter(|&name| self.pinned.iter().all(|(given, _)| given != name));
+        pinned.extend(absent.map(|name| (*name, None)));
+        let means = Means { cast: kernel.function(CAST_FUNCTION), allocates: kernel.has_struct(ALLOCATOR) };
+        Object::parse(self.object, globals, &sizes, pinned, means).context("its BPF object")
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! Format: Documentation/bpf/btf.rst. Nothing in it is trusted: every length is checked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::mem;
 use std::os::unix::fs::FileExt as _;
@@ -29,6 +29,8 @@ pub struct Wanted {
     pub tracepoints: Vec<String>,
     /// Names of enums whose members are asked for.
     pub enums: Vec<String>,
+    /// Names of structs of which it is asked whether the kernel has them.
+    pub structs: Vec<String>,
 }
 
 /// What the kernel's BTF says.
@@ -42,6 +44,7 @@ pub struct Kernel {
     functions: HashMap<String, u32>,
     tracepoints: HashMap<String, u32>,
     enums: HashMap<String, Vec<(u32, String)>>,
+    structs: HashSet<String>,
 }
 
 impl Kernel {
@@ -68,6 +71,11 @@ impl Kernel {
     /// BTF id of the typedef `btf_trace_<name>` of a wanted tracepoint.
     pub fn tracepoint(&self, name: &str) -> Option<u32> {
         self.tracepoints.get(name).copied()
+    }
+
+    /// Whether there is a struct or union of this wanted name.
+    pub fn has_struct(&self, name: &str) -> bool {
+        self.structs.contains(name)
     }
 
     /// Values and names of a wanted enum's members, in the kernel's order; empty if it has no such enum.
@@ -426,7 +434,7 @@ impl Names {
         for name in &wanted.tracepoints {
             names.want(&typedef_name(name));
         }
-        for name in &wanted.enums {
+        for name in wanted.enums.iter().chain(&wanted.structs) {
             names.want(name);
         }
         names.left = names.at.len();
@@ -612,6 +620,7 @@ impl Pass {
             functions: HashMap::new(),
             tracepoints: HashMap::new(),
             enums: HashMap::new(),
+            structs: HashSet::new(),
         };
         for (index, (_, spec)) in FIELDS.iter().enumerate() {
             match self.field_offset(spec.of, spec.member, u32::from(spec.bytes)) {
@@ -642,6 +651,12 @@ impl Pass {
             let Some(members) = self.names.of(name).and_then(|name| self.enums.get(&name)) else { continue };
             let members: Result<_> = members.iter().map(|&(value, at)| Ok((value, string(at)?))).collect();
             kernel.enums.insert(name.clone(), members?);
+        }
+        for name in &wanted.structs {
+            let id = self.names.of(name);
+            if self.structs.iter().any(|&(found, _)| Some(found) == id) {
+                kernel.structs.insert(name.clone());
+            }
         }
         Ok(kernel)
     }
@@ -801,6 +816,7 @@ mod tests {
             functions: owned(&["tcp_v4_connect", "twice", "missing"]),
             tracepoints: owned(&["net_dev_queue"]),
             enums: owned(&["skb_drop_reason", "no_such_enum"]),
+            structs: owned(&["sock", "bpf_no_such"]),
         }
     }
 
@@ -823,6 +839,7 @@ mod tests {
         let reasons = [(0, "SKB_NOT_DROPPED_YET".to_owned()), (3, "SKB_DROP_REASON_NO_SOCKET".to_owned())];
         assert_eq!(kernel.members_of("skb_drop_reason"), reasons);
         assert!(kernel.members_of("no_such_enum").is_empty() && kernel.members_of("sock").is_empty());
+        assert!(kernel.has_struct("sock") && !kernel.has_struct("bpf_no_such"));
         assert!(kernel.fits(Some((Func::TcpRetransmitSkb, 2))));
         assert!(!kernel.fits(Some((Func::TcpRetransmitSkb, 3))));
     }

@@ -20,6 +20,7 @@ fn wanted() -> Wanted {
         functions: vec!["inet_csk_accept".into(), "tcp_set_state".into(), "f".into()],
         tracepoints: vec!["inet_sock_set_state".into(), "t".into()],
         enums: vec!["skb_drop_reason".into(), "e".into()],
+        structs: vec!["bpf_mem_alloc".into(), "s".into()],
     }
 }
 
