@@ -18,7 +18,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
 
-use crate::error::hinted;
+use crate::error::{hinted, usage};
 
 /// A network interface of our namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,9 +165,9 @@ pub(crate) fn tells_departure(mut messages: &[u8], index: u32) -> bool {
 /// # Errors
 /// There is none, or it is too long.
 pub fn check_name(name: &str) -> Result<()> {
-    ensure!(!name.is_empty(), "Please specify a network interface.");
+    ensure!(!name.is_empty(), usage("Please specify a network interface."));
     // One byte of IFNAMSIZ is for the NUL.
-    ensure!(name.len() < libc::IFNAMSIZ, "NIC name too long");
+    ensure!(name.len() < libc::IFNAMSIZ, usage("NIC name too long"));
     Ok(())
 }
 

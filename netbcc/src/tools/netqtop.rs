@@ -107,7 +107,7 @@ impl Tool for Netqtop {
              and it may be renamed. When it is removed, or moved to another namespace, the tool says so and exits \
              with 1.",
             "What arrives while a block is printed belongs to the next one; BCC loses it. Counters do not wrap.",
-            "Errors go to stderr and exit with 1.",
+            "Errors go to stderr and exit with 1, wrong options with 2.",
             "As in BCC: packets of queues without a row are in Total only, and packets of 64 KB and more are in no \
              size class but in all other columns; JSON has both. The RX table of a bond, team, VLAN or macvlan \
              stays at zero: look at the interface below it.",
@@ -162,7 +162,7 @@ fn find(args: &Options) -> Result<(String, Link)> {
     let name = args.name.clone().unwrap_or_default();
     link::check_name(&name)?;
     if args.interval <= 0.0 {
-        bail!("print interval must be non-zero");
+        bail!(usage("print interval must be non-zero"));
     }
     let Some(link) = link::find(&name)? else { bail!("Net interface {name} does not exits.") };
     if link.tx_queues.max(link.rx_queues) > MOST_QUEUES {

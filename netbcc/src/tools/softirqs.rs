@@ -31,6 +31,7 @@ use netbcc_common::softirqs::{Config, RUNS_WORDS, SLOTS};
 
 use super::object;
 use crate::cli::{Every, Json, Verbose};
+use crate::error::usage;
 use crate::out::{About, Cell, Format, Kind, Rows, Table, data, hist, left, right};
 use crate::probe::hook::{Ladder, Need, Rung, RungName, tp_btf};
 use crate::probe::{Counters, Pace, Plan};
@@ -116,10 +117,10 @@ impl Tool for Softirqs {
 
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {
         if args.events && (args.dist || args.nanoseconds || args.counts) {
-            bail!("The --events option can't be used with time-based options");
+            bail!(usage("The --events option can't be used with time-based options"));
         }
         if args.dist && args.counts {
-            bail!("The --count option can't be used with histograms, which count");
+            bail!(usage("The --count option can't be used with histograms, which count"));
         }
         cx.verbose |= args.verbose.verbose;
         cx.out.set_format(args.json.format());

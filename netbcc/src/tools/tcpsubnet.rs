@@ -39,7 +39,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use netbcc_common::kernel::Field;
 use netbcc_common::tcpsubnet::{Config, Prefix4, Prefix6, SUM_WORDS};
@@ -179,7 +179,7 @@ impl Tool for Tcpsubnet {
             "What is sent while a block is printed belongs to the next one; BCC loses it.",
             "-J is BCC's JSON. The long option --json means JSON Lines, as in all tools here.",
             "Subnets with the same number of bytes stay in the order of the list.",
-            "A wrong subnet or interval is one line on stderr; the exit code is BCC's.",
+            "A wrong subnet or interval is one line on stderr, and the exit code is 2.",
         ],
         object: embedded!("tcpsubnet"),
         ladders: &[SENDS],
@@ -194,7 +194,7 @@ impl Tool for Tcpsubnet {
         cx.verbose |= args.verbose.verbose;
         cx.out.set_format(args.format());
         let interval = u32::try_from(args.interval).ok().and_then(NonZeroU32::new);
-        let Some(interval) = interval else { bail!("Invalid interval, must be > 0. Exiting.") };
+        let Some(interval) = interval else { bail!(usage("Invalid interval, must be > 0. Exiting.")) };
         let subnets = subnets(&args.subnets)?;
         let trie = trie(&subnets);
         say_subnets(cx, &subnets, &trie);
@@ -339,7 +339,7 @@ fn subnets(list: &str) -> Result<Vec<Subnet>> {
 fn prefix(item: &str) -> Result<Prefix> {
     let parts: Vec<&str> = item.split('/').collect();
     let [address, mask] = parts[..] else {
-        bail!("Subnet [{item}] is invalid, please refer to the examples.");
+        bail!(usage(format!("Subnet [{item}] is invalid, please refer to the examples.")));
     };
     let (v6, bits) = if address.contains(':') {
         (true, address.parse::<Ipv6Addr>().ok().map(u128::from))
@@ -347,16 +347,16 @@ fn prefix(item: &str) -> Result<Prefix> {
         (false, inet_aton(address).map(|ip| u128::from(u32::from(ip)) << 96))
     };
     let bits =
-        bits.ok_or_else(|| anyhow!("Invalid net address in subnet [{item}], please refer to the examples."))?;
+        bits.ok_or_else(|| usage(format!("Invalid net address in subnet [{item}], please refer to the examples.")))?;
     let mask = mask.trim();
     let digits = mask.strip_prefix(['+', '-']).unwrap_or(mask);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        bail!("Invalid mask in subnet [{item}]. Mask must be an int");
+        bail!(usage(format!("Invalid mask in subnet [{item}]. Mask must be an int")));
     }
     let most = if v6 { 128 } else { 32 };
     match mask.parse::<i64>().map(u32::try_from) {
         Ok(Ok(len)) if len <= most => Ok(Prefix::new(v6, bits, len)),
-        _ => bail!("Invalid mask in subnet [{item}]. Must be an int between 0 and {most}."),
+        _ => Err(usage(format!("Invalid mask in subnet [{item}]. Must be an int between 0 and {most}."))),
     }
 }
 
