@@ -700,6 +700,8 @@ fn tcptop_has_the_options_of_bcc() {
     ] {
         wrong_use("tcptop", args);
     }
+    let line = refused(&netbcc(&["tcptop", "-c", "/proc"]), 1, "tcptop", "no cgroup");
+    assert_eq!(line, "tcptop: --cgroup /proc: not a directory of cgroup v2\n");
 }
 
 #[test]

@@ -44,7 +44,7 @@ pub fn memory(text: &str, name: &str) -> Option<u64> {
 
 /// Whether netlink messages say that the interface with this index is gone.
 pub fn departure(messages: &[u8], index: u32) -> bool {
-    link::tells_departure(messages, index)
+    link::departure(messages, index).is_some()
 }
 
 /// The journal behind this socket.

@@ -355,6 +355,10 @@ fn an_interface_that_is_renamed_is_followed(case: &Case) {
     (0..5).for_each(|_| send(&from, 10));
     let told = all(run, "tx", 5, 4);
     assert_eq!(sums(&told, "tx", None, ["packets", "bytes"]), [5, 5 * (10 + UDP + LINK)]);
+    // Its last message has its last name.
+    let run = start(case, "-n other -i 3600", &net, net.near());
+    net.near().ip("link set other down\nlink set other name third\nlink del third");
+    run.ends().code(1).one_line("netqtop", &["the network interface third is gone"]);
 }
 
 fn signals_print_nothing_of_the_interval_under_way(case: &Case) {

@@ -16,7 +16,11 @@ use netbcc_tests::net::Net;
 use netbcc_tests::run::{Launch, PATIENCE};
 use nix::pty::openpty;
 
-pub(crate) const CHECKS: &[Check] = checks![no_name_moves_the_cursor, no_path_in_an_error_moves_the_cursor];
+pub(crate) const CHECKS: &[Check] = checks![
+    no_name_moves_the_cursor,
+    no_path_in_an_error_moves_the_cursor,
+    no_escapes_for_a_terminal_that_knows_none
+];
 
 /// Escape sequences, C1 controls (as UTF-8 and alone), line ends, bells, bidi controls, line separators.
 const HOSTILE: &[&[u8]] = &[
@@ -100,6 +104,21 @@ fn no_name_moves_the_cursor(_: &Case) {
         let text = screen.calm();
         let rows = text.split("\r\n").filter(|line| line.contains(&net.v4_of(2, 0).ip().to_string())).count();
         assert_eq!(rows, HOSTILE.len(), "{tool} {options}: {text:?}");
+    }
+}
+
+fn no_escapes_for_a_terminal_that_knows_none(_: &Case) {
+    for (term, clears) in [("", false), ("dumb", false), ("xterm", true)] {
+        let (mut screen, program) = Screen::new();
+        let net = Net::new();
+        let run = Launch::new("tcptop", "1").env("TERM", term).stdout(program).start(&net);
+        screen.await_text("loadavg");
+        run.stop().code(0);
+        if clears {
+            assert!(screen.text().contains("\x1b[2J"), "{term:?}: {:?}", screen.text());
+        } else {
+            screen.calm();
+        }
     }
 }
 

@@ -68,6 +68,7 @@ pub struct Plan {
     fields: Vec<Field>,
     alternatives: Vec<&'static [Field]>,
     asked: Vec<&'static str>,
+    with_v: Option<&'static str>,
     rows: Rows,
     filter: Filter,
     globals: Vec<(&'static str, Vec<u8>)>,
@@ -90,6 +91,7 @@ impl Plan {
             fields: Vec::new(),
             alternatives: Vec::new(),
             asked: Vec::new(),
+            with_v: None,
             rows: Rows::Both,
             filter: Filter::default(),
             globals: Vec::new(),
@@ -104,6 +106,12 @@ impl Plan {
     /// Attaches one rung of this ladder.
     pub fn ladder(mut self, ladder: &'static Ladder) -> Self {
         self.ladders.push(ladder);
+        self
+    }
+
+    /// What is less exact in this way is said with `-v` only, and in the manual.
+    pub fn told_with_v(mut self, less_exact: &'static str) -> Self {
+        self.with_v = Some(less_exact);
         self
     }
 
@@ -304,7 +312,8 @@ impl Plan {
             }
             cx.debug(format_args!("{}: attached by {}", ladder.name, rung.name));
             if let Some(what) = rung.less_exact {
-                cx.warn(format_args!("{}: {what}", ladder.name));
+                let line = format_args!("{}: {what}", ladder.name);
+                if self.with_v == Some(what) { cx.debug(line) } else { cx.warn(line) }
             }
         }
         object.settle();

@@ -42,9 +42,12 @@ pub fn find(name: &str) -> Result<Option<Link>> {
     let netns = fs::metadata("/proc/self/ns/net").context("look at /proc/self/ns/net")?.ino();
     let netns = u32::try_from(netns).context("the number of the network namespace")?;
     let owned = name.to_owned();
-    let queues = thread::spawn(move || queues_in_own_sysfs(&owned, index));
-    let (tx_queues, rx_queues) =
-        queues.join().map_err(|_| anyhow!("the thread that counts queues died"))??;
+    let counting = thread::Builder::new().spawn(move || queues_in_own_sysfs(&owned, index));
+    let (tx_queues, rx_queues) = match counting {
+        Ok(counting) => counting.join().map_err(|_| anyhow!("the thread that counts queues died"))??,
+        // Where no thread may be made (`ulimit -u`), the `/sys` that is there is mostly ours.
+        Err(_) => queues_in_sysfs(name, index)?,
+    };
     Ok(Some(Link { index, netns, tx_queues, rx_queues }))
 }
 
@@ -65,6 +68,11 @@ fn queues_in_own_sysfs(name: &str, index: u32) -> Result<(usize, usize)> {
         let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         mount(Some("sysfs"), "/sys", Some("sysfs"), flags, none)
     });
+    queues_in_sysfs(name, index)
+}
+
+/// What `/sys` says of this interface, if it is this one.
+fn queues_in_sysfs(name: &str, index: u32) -> Result<(usize, usize)> {
     let folder: PathBuf = ["/sys/class/net", name].iter().collect();
     let shown = fs::read_to_string(folder.join("ifindex")).ok().and_then(|text| text.trim().parse().ok());
     if shown != Some(index) {
@@ -117,19 +125,21 @@ impl Departures {
         self.0.as_fd().try_clone_to_owned()
     }
 
-    /// Reads what was told until now; whether the interface `index` left our namespace.
+    /// Reads what was told until now; whether the interface `index` left our namespace, and under which name. The name
+    /// is empty if that was not told.
     ///
     /// # Errors
     /// The kernel does not answer.
-    pub fn has_left(&self, index: u32) -> Result<bool> {
+    pub fn left(&self, index: u32) -> Result<Option<String>> {
         let mut buffer = [0; 8 << 10];
-        let mut left = false;
+        let mut left = None;
         loop {
             match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                Ok(bytes) => left |= tells_departure(&buffer[..bytes], index),
+                Ok(bytes) => left = left.or(departure(&buffer[..bytes], index)),
                 Err(Errno::EAGAIN) => return Ok(left),
                 // More than there was room for: look.
-                Err(Errno::ENOBUFS) => left |= !is_there(index)?,
+                Err(Errno::ENOBUFS) if left.is_none() && !is_there(index)? => left = Some(String::new()),
+                Err(Errno::ENOBUFS) => {}
                 Err(Errno::EINTR) => {}
                 Err(error) => return Err(error).context("listen for changes of interfaces"),
             }
@@ -142,9 +152,9 @@ fn is_there(index: u32) -> Result<bool> {
     Ok(links.iter().any(|link| link.index() == index))
 }
 
-/// Whether one of the messages (`struct nlmsghdr` and `struct ifinfomsg`) says that `index` is gone. One may be cut at
-/// the end, which is behind what counts.
-pub(crate) fn tells_departure(mut messages: &[u8], index: u32) -> bool {
+/// Whether one of the messages (`struct nlmsghdr` and `struct ifinfomsg`) says that `index` is gone, and its last name,
+/// which is empty if it is not there. A message may be cut at the end.
+pub(crate) fn departure(mut messages: &[u8], index: u32) -> Option<String> {
     const HEADER: usize = 16;
     while let Some(message) = messages.first_chunk::<{ HEADER + 16 }>() {
         let word = |at: usize| u32::from_ne_bytes([0, 1, 2, 3].map(|nth| message[at + nth]));
@@ -152,12 +162,28 @@ pub(crate) fn tells_departure(mut messages: &[u8], index: u32) -> bool {
         let family = libc::c_int::from(message[HEADER]);
         // A bridge tells in its own family which port it gave up.
         if kind == libc::RTM_DELLINK && family == libc::AF_UNSPEC && word(HEADER + 4) == index {
-            return true;
+            let end = (word(0) as usize).clamp(HEADER + 16, messages.len());
+            return Some(name_in(&messages[HEADER + 16..end]).unwrap_or_default());
         }
         let length = (word(0) as usize).next_multiple_of(4).max(HEADER);
         messages = messages.get(length..).unwrap_or_default();
     }
-    false
+    None
+}
+
+/// The name among the attributes (`struct rtattr`) of an interface.
+fn name_in(mut attributes: &[u8]) -> Option<String> {
+    const HEADER: usize = 4;
+    while let Some(&[len_0, len_1, kind_0, kind_1]) = attributes.first_chunk::<HEADER>() {
+        let length = usize::from(u16::from_ne_bytes([len_0, len_1])).max(HEADER);
+        if u16::from_ne_bytes([kind_0, kind_1]) == libc::IFLA_IFNAME {
+            let name = attributes.get(HEADER..length)?;
+            let name = name.split(|&byte| byte == 0).next()?;
+            return Some(String::from_utf8_lossy(name).into_owned());
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
+    }
+    None
 }
 
 /// Insists on a name that an interface can have, in the words of BCC.
@@ -204,14 +230,18 @@ mod tests {
     #[test]
     fn only_the_end_of_the_interface_itself_is_a_departure() {
         let (new, gone) = (libc::RTM_NEWLINK, libc::RTM_DELLINK);
-        assert!(tells_departure(&message(gone, libc::AF_UNSPEC, 7, 5), 7));
-        assert!(!tells_departure(&message(gone, libc::AF_UNSPEC, 8, 5), 7));
-        assert!(!tells_departure(&message(new, libc::AF_UNSPEC, 7, 5), 7));
-        assert!(!tells_departure(&message(gone, libc::AF_BRIDGE, 7, 5), 7));
+        assert!(departure(&message(gone, libc::AF_UNSPEC, 7, 5), 7).is_some());
+        assert!(departure(&message(gone, libc::AF_UNSPEC, 8, 5), 7).is_none());
+        assert!(departure(&message(new, libc::AF_UNSPEC, 7, 5), 7).is_none());
+        assert!(departure(&message(gone, libc::AF_BRIDGE, 7, 5), 7).is_none());
         let both = [message(new, libc::AF_UNSPEC, 7, 5), message(gone, libc::AF_UNSPEC, 7, 9)].concat();
-        assert!(tells_departure(&both, 7));
+        assert!(departure(&both, 7).is_some());
         // Cut, or not even a message.
-        assert!(tells_departure(&message(gone, libc::AF_UNSPEC, 7, 4000)[..100], 7));
-        assert!(!tells_departure(&[0; 31], 7) && !tells_departure(&[0; 64], 7));
+        assert!(departure(&message(gone, libc::AF_UNSPEC, 7, 4000)[..100], 7).is_some());
+        assert!(departure(&[0; 31], 7).is_none() && departure(&[0; 64], 7).is_none());
+        let mut named = message(gone, libc::AF_UNSPEC, 7, 20);
+        named[32..52].copy_from_slice(b"\x05\0\x01\0x\0\0\0\x09\0\x03\0eth0\0\0\0\0");
+        assert_eq!(departure(&named, 7).as_deref(), Some("eth0"));
+        assert_eq!(departure(&named[..46], 7).as_deref(), Some(""), "cut");
     }
 }

@@ -139,12 +139,10 @@ impl Tool for Netqtop {
         let watched = Watched {
             descriptor: departures.descriptor().context("watch the interface")?,
             look: Box::new(move || {
-                if departures.has_left(link.index)? {
-                    bail!(
-                        "the network interface {name} is gone: it was removed, or moved to another namespace"
-                    );
-                }
-                Ok(())
+                let Some(last) = departures.left(link.index)? else { return Ok(()) };
+                // It may have been renamed.
+                let name = if last.is_empty() { &name } else { &last };
+                bail!("the network interface {name} is gone: it was removed, or moved to another namespace")
             }),
         };
         // BCC prints nothing at Ctrl-C.

@@ -10,8 +10,8 @@
 //! subnet that contains it, which is the answer for every address whose longest prefix it is. A prefix whose answer is
 //! that of the prefix around it is left out.
 //!
-//! A socket of IPv6 that talks to an IPv4 address sends to `::ffff:a.b.c.d`: to a subnet of IPv6, if one has it, and to
-//! none of IPv4, as in BCC.
+//! A socket of IPv6 that talks to an IPv4 address sends to `::ffff:a.b.c.d`. Subnets of IPv4 have these addresses, too,
+//! so the table of IPv6 holds them a second time in that form. In BCC such a socket counts nowhere.
 //!
 //! Each subnet has its sum from the start, so there is no table that could be full.
 //!
@@ -175,7 +175,8 @@ impl Tool for Tcpsubnet {
                    kprobes nor sock_send_length (before 6.3), every system call costs a little.",
         differences: &[
             "Counted is what the kernel took, not what a call asked for.",
-            "Subnets of IPv6 may be in the list; those of IPv4 see IPv4 sockets only, as in BCC.",
+            "Subnets of IPv6 may be in the list. What an IPv6 socket sends to an IPv4 address (::ffff:a.b.c.d) counts for \
+             subnets of IPv4, too.",
             "What is sent while a block is printed belongs to the next one; BCC loses it.",
             "-J is BCC's JSON. The long option --json means JSON Lines, as in all tools here.",
             "Subnets with the same number of bytes stay in the order of the list.",
@@ -210,7 +211,8 @@ impl Tool for Tcpsubnet {
             .size("SUMS", room)
             .size("SUBNETS_4", room)
             .size("SUBNETS_6", room);
-        if config.v6 != 0 {
+        // A kernel without IPv6 has no sockets of it that could send to IPv4 addresses.
+        if subnets.iter().any(|subnet| subnet.prefix.v6) {
             plan = plan.fields(&[Field::SkV6Daddr]);
         }
         for (prefix, first) in &trie {
@@ -304,6 +306,12 @@ impl Prefix {
         self.v6 == other.v6 && self.len <= other.len && Self::new(self.v6, other.bits, self.len) == *self
     }
 
+    /// Of IPv4 addresses: the prefix of the same addresses as IPv6 sockets have them.
+    fn mapped(&self) -> Option<Self> {
+        const MAPPED: u128 = 0xffff << 32;
+        (!self.v6).then(|| Self::new(true, MAPPED | self.bits >> 96, self.len + 96))
+    }
+
     fn key4(&self) -> Prefix4 {
         let [a, b, c, d, ..] = self.bits.to_be_bytes();
         Prefix4 { bits: self.len, addr: u32::from_ne_bytes([a, b, c, d]) }
@@ -346,8 +354,9 @@ fn prefix(item: &str) -> Result<Prefix> {
     } else {
         (false, inet_aton(address).map(|ip| u128::from(u32::from(ip)) << 96))
     };
-    let bits =
-        bits.ok_or_else(|| usage(format!("Invalid net address in subnet [{item}], please refer to the examples.")))?;
+    let bits = bits.ok_or_else(|| {
+        usage(format!("Invalid net address in subnet [{item}], please refer to the examples."))
+    })?;
     let mask = mask.trim();
     let digits = mask.strip_prefix(['+', '-']).unwrap_or(mask);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -395,6 +404,9 @@ fn trie(subnets: &[Subnet]) -> Vec<(Prefix, usize)> {
     let mut firsts = BTreeMap::new();
     for (place, subnet) in subnets.iter().enumerate() {
         firsts.entry(subnet.prefix).or_insert(place);
+        if let Some(mapped) = subnet.prefix.mapped() {
+            firsts.entry(mapped).or_insert(place);
+        }
     }
     let mut trie = Vec::new();
     // Prefixes around the one we are at, outermost first: in this order a prefix comes before those inside it.
@@ -589,9 +601,25 @@ mod tests {
     }
 
     #[test]
+    fn what_ipv6_sockets_send_to_ipv4_addresses_counts_for_the_first_that_has_it() {
+        let place = |list: &str, address: &str| {
+            longest(&trie(&subnets(list).unwrap()), &prefixes(&format!("{address}/128"))[0])
+        };
+        assert_eq!(place(DEFAULT, "::ffff:10.1.2.3"), Some(1));
+        assert_eq!(place(DEFAULT, "::ffff:11.1.2.3"), Some(4));
+        assert_eq!(place(DEFAULT, "::10.1.2.3"), None);
+        assert_eq!(place("10.0.0.0/8,::/0", "::ffff:10.1.2.3"), Some(0));
+        assert_eq!(place("::/0,10.0.0.0/8", "::ffff:10.1.2.3"), Some(0));
+        assert_eq!(place("::ffff:10.1.0.0/112,10.0.0.0/8", "::ffff:10.1.2.3"), Some(0));
+        assert_eq!(place("::ffff:10.1.0.0/112,10.0.0.0/8", "::ffff:10.2.2.3"), Some(1));
+        assert_eq!(place("10.0.0.0/8,::ffff:10.1.0.0/112", "::ffff:10.1.2.3"), Some(0));
+    }
+
+    #[test]
     fn what_an_earlier_subnet_has_is_left_out() {
         let places = |list: &str| -> Vec<usize> {
-            trie(&subnets(list).unwrap()).into_iter().map(|(_, place)| place).collect()
+            let trie = trie(&subnets(list).unwrap()).into_iter();
+            trie.filter(|(prefix, _)| !prefix.v6 || prefix.len < 96).map(|(_, place)| place).collect()
         };
         assert_eq!(places("0.0.0.0/0,10.0.0.0/8,10.1.0.0/16"), [0]);
         assert_eq!(places("10.1.0.0/16,0.0.0.0/0,10.0.0.0/8"), [1, 0]);

@@ -28,17 +28,19 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::env;
 use std::fs::{self, File};
 use std::num::NonZeroU32;
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 use netbcc_common::Comm;
 use netbcc_common::addr::AF_INET;
 use netbcc_common::kernel::{Field, Func};
 use netbcc_common::tcptop::{self, Config, Key, Sum, Used};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 use zerocopy::{FromBytes as _, IntoBytes as _, transmute};
 
 use super::{conn, object, sends};
@@ -131,7 +133,10 @@ impl Tool for Tcptop {
         differences: &[
             "COMM is the plain name.",
             "What MSG_PEEK sees is not counted; splice and sendfile are, on every kernel.",
-            "The screen is cleared only where there is one: no escape sequence goes into a pipe or file.",
+            "The screen is cleared only where there is one that can be: no escape sequence goes into a pipe or file, nor \
+             where TERM is unset, empty or dumb.",
+            "Where neither fentry nor kprobes are there: of a connection that was there before the start, what a first \
+             splice takes out of it is not counted.",
             "There is room for 65536 rows per interval at least; what has none is counted as lost, and said.",
             "-c, -s, -r and -v are those of libbpf-tools; without -r there is no limit of rows.",
         ],
@@ -152,6 +157,14 @@ impl Tool for Tcptop {
         let group =
             group_path.map(|path| File::open(path).with_context(|| format!("--cgroup {}", path.display())));
         let group = group.transpose()?;
+        if let (Some(group), Some(path)) = (&group, group_path) {
+            let kind = fstatfs(group).with_context(|| format!("--cgroup {}", path.display()))?;
+            ensure!(
+                kind.filesystem_type() == CGROUP2_SUPER_MAGIC,
+                "--cgroup {}: not a directory of cgroup v2",
+                path.display()
+            );
+        }
         let filters = args.pid.pid.is_some()
             || args.family.ipv4
             || args.family.ipv6
@@ -162,6 +175,7 @@ impl Tool for Tcptop {
             Config { sends: sends::calls(), filters: filters.into(), by_group: group.is_some().into() };
         let mut plan = Plan::new(cx)
             .ladder(&TRANSFERS)
+            .told_with_v(FIRST_SPLICE)
             .fields(FIELDS)
             .pid(args.pid.pid.map_or(0, NonZeroU32::get))
             .family(args.family)
@@ -219,6 +233,10 @@ const KPROBE: [Prog; 7] = [
     kretprobe("splice_kretprobe", "tcp_splice_read"),
 ];
 
+/// Too rare for a line at every start.
+const FIRST_SPLICE: &str =
+    "of a connection that was there before the start, what a first splice takes out of it is not counted";
+
 const TRANSFERS: Ladder = Ladder {
     name: "transfers",
     rungs: &[
@@ -253,9 +271,7 @@ const TRANSFERS: Ladder = Ladder {
                 tp_btf("state_tp", "inet_sock_set_state"),
                 tp_btf("read_tp", "tcp_rcv_space_adjust"),
             ],
-            less_exact: Some(
-                "of a connection that was there before the start, what a first splice takes out of it is not counted",
-            ),
+            less_exact: Some(FIRST_SPLICE),
         },
         Rung {
             name: RungName::Tracepoint,
@@ -324,11 +340,16 @@ pub fn table(args: &Options, v6: bool) -> Table<Row> {
         )
 }
 
+/// Whether the terminal, if there is one, knows how to clear its screen.
+fn can_clear() -> bool {
+    env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")
+}
+
 /// One block.
 fn block(args: &Options, cx: &mut Ctx, sums: &mut Sums) -> Result<()> {
     let now_ns = cx.out.clock().monotonic_ns();
     let mut rows = sums.taken()?;
-    if args.noclear || args.json.json || !cx.out.clear_screen() {
+    if args.noclear || args.json.json || !can_clear() || !cx.out.clear_screen() {
         cx.out.line("");
     }
     if !args.nosummary {

@@ -34,7 +34,13 @@ fuzz_target!(|data: &[u8]| {
         }
         // What an earlier one has all of is out; what none has all of is in.
         let inside = |(_, other_v6, other_bits, other_len, _): &(String, bool, u128, u32, bool)| {
-            other_v6 == v6 && other_len <= len && *other_bits == bits & mask(*other_len)
+            // An IPv6 socket has the addresses of IPv4, too.
+            let (other_bits, other_len) = if *v6 && !other_v6 {
+                (0xffff << 32 | other_bits >> 96, other_len + 96)
+            } else {
+                (*other_bits, *other_len)
+            };
+            (*v6 || !other_v6) && other_len <= *len && other_bits == bits & mask(other_len)
         };
         assert_eq!(*has_place, !subnets[..nth].iter().any(inside), "{label}");
     }
