@@ -28,7 +28,7 @@ pub use self::groups::{
 pub use self::parse::{Ports, Words, given, netns, path, pid_or_all, ports, positive, uid, word_list, words};
 use crate::error::{self, usage};
 use crate::out::{self, Out};
-use crate::sys::{confine, machine};
+use crate::sys::{confine, machine, stop};
 use crate::tool::{Ctx, Entry, Tool};
 
 use self::multicall::Call;
@@ -113,9 +113,18 @@ fn run_tool(entry: &'static Entry, typed: &str, args: Vec<OsString>) -> Result<(
     }
     let mut cx = Ctx { verbose, ring_bytes, table_entries, ..Ctx::new(entry.spec, Out::stdout()?) };
     cx.out.clock().set_ahead(machine::clock_ahead()?);
+    stop::hold()?;
     let ran = (entry.run)(&matches, &mut cx);
     // Rows that were printed before an error are as good as any.
-    ran.and(cx.out.flush())
+    cx.out.end_soon();
+    let ended = ran.and(cx.out.finish());
+    // Whoever closes a pipe wants no more rows.
+    if !ended.as_ref().is_err_and(error::is_broken_pipe)
+        && let Some(sentence) = cx.out.losses()
+    {
+        cx.warn(sentence);
+    }
+    ended
 }
 
 /// `NETBCC_LOG`. A word that means nothing is refused: whoever sets it waits for lines that would never come.
@@ -158,7 +167,7 @@ pub(crate) mod doors {
 fn print(text: impl std::fmt::Display) -> Result<()> {
     let mut out = Out::stdout()?;
     out.raw().extend_from_slice(text.to_string().as_bytes());
-    out.flush()
+    out.finish()
 }
 
 /// A tool's command line: its own options under the manners that all tools share.

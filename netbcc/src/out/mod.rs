@@ -19,15 +19,16 @@ pub mod journal;
 mod json;
 mod line;
 mod number;
+mod sink;
 mod table;
 #[cfg(test)]
 mod tests;
 mod text;
 
 use std::fmt::{self, Write as _};
-use std::fs::File;
-use std::io::{self, IsTerminal as _, Write as _};
-use std::os::fd::AsFd as _;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -37,8 +38,9 @@ pub use self::escape::{escaped, name_in};
 pub use self::field::{About, Field, Kind, Rows};
 pub use self::json::{push_python_float, push_string as push_json_string, quoted};
 use self::line::Line;
+use self::sink::Sink;
 use self::table::Source;
-pub use self::table::{Column, Table, data, left, nanos, right, seconds, wall};
+pub use self::table::{Column, Table, data, interval, left, nanos, right, seconds, wall};
 
 /// How rows are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,33 +63,61 @@ impl Format {
 /// A batch larger than this goes out in pieces.
 const SPILL: usize = 64 << 10;
 
-/// Standard output: one buffer, written once per batch.
+/// How long a run that was told to end waits for whoever reads its output.
+pub const LAST_WAIT: Duration = Duration::from_millis(600);
+
+/// What the buffer holds.
+#[derive(Default)]
+struct Records {
+    /// Where each record begins. It ends where the next one begins, the last one with the buffer.
+    starts: Vec<usize>,
+    /// Whether it is a row; a header or a banner is none.
+    rows: Vec<bool>,
+}
+
+/// Standard output: one buffer, written once per batch, as far as the reader takes it.
 pub struct Out {
     format: Format,
     buf: Vec<u8>,
+    records: Records,
     /// None collects, for tests.
-    file: Option<File>,
-    terminal: bool,
+    sink: Option<Sink>,
     clock: Clock,
     /// When the first printed row happened.
     origin: Option<u64>,
+    /// What the rows of a sampler cover.
+    interval_ns: u64,
     /// A write that failed in the middle of a batch, until the flush that reports it.
     failed: Option<io::Error>,
+    /// When waiting for the reader ends.
+    deadline: Option<Instant>,
+    /// Nothing more is written.
+    closed: bool,
+    /// Rows that were not written.
+    not_written: u64,
 }
 
 impl Out {
     /// The process's standard output.
     pub fn stdout() -> Result<Self> {
-        let stdout = io::stdout();
-        // A descriptor of our own: std's handle looks for line ends in every buffer.
-        let file = File::from(stdout.as_fd().try_clone_to_owned().context("duplicate standard output")?);
-        let terminal = file.is_terminal();
-        Ok(Out { file: Some(file), terminal, ..Out::memory(Format::Text, Clock::start()) })
+        Ok(Out { sink: Some(Sink::stdout()?), ..Out::memory(Format::Text, Clock::start()) })
     }
 
     /// Keeps what is printed, for [`Out::take`].
     pub fn memory(format: Format, clock: Clock) -> Self {
-        Out { format, buf: Vec::new(), file: None, terminal: false, clock, origin: None, failed: None }
+        Out {
+            format,
+            buf: Vec::new(),
+            records: Records::default(),
+            sink: None,
+            clock,
+            origin: None,
+            interval_ns: 0,
+            failed: None,
+            deadline: None,
+            closed: false,
+            not_written: 0,
+        }
     }
 
     /// Chooses the format; before the first line.
@@ -107,7 +137,7 @@ impl Out {
 
     /// A line of text outside of any table. Left out of CSV and JSON, whose readers want rows only.
     pub fn line(&mut self, line: impl fmt::Display) {
-        if self.format == Format::Text {
+        if self.format == Format::Text && self.begin(false) {
             // Memory takes everything.
             let mut text = Line::new(&mut self.buf);
             let _ = write!(escape::Text::with_tabs(&mut text), "{line}");
@@ -117,6 +147,9 @@ impl Out {
 
     /// The table's header; JSON has none.
     pub fn header<R>(&mut self, table: &Table<R>) {
+        if table.format == Format::Json || !self.begin(false) {
+            return;
+        }
         match table.format {
             Format::Text => text::header(&mut Line::new(&mut self.buf), table),
             Format::Csv => csv::header(&mut Line::new(&mut self.buf), table),
@@ -126,35 +159,65 @@ impl Out {
 
     /// One row. `ts_ns` is the kernel's monotonic time of the event.
     pub fn row<R>(&mut self, table: &Table<R>, ts_ns: u64, row: &R) {
+        if !self.begin(true) {
+            return;
+        }
         let origin = *self.origin.get_or_insert(ts_ns);
-        let mut moment = Moment { clock: &mut self.clock, ts_ns, origin };
+        let mut moment = Moment { clock: &mut self.clock, ts_ns, origin, interval_ns: self.interval_ns };
         let mut line = Line::new(&mut self.buf);
         match table.format {
             Format::Text => text::row(&mut line, table, row, &mut moment),
             Format::Csv => csv::row(&mut line, table, row, &mut moment),
             Format::Json => json::row(&mut line, table, row, &mut moment),
         }
-        drop(line);
+    }
+
+    /// Begins a record, which ends where the next one begins; answers whether there is anybody to write it for.
+    #[inline]
+    fn begin(&mut self, is_row: bool) -> bool {
         if self.buf.len() >= SPILL {
             self.write_out();
         }
+        if self.closed {
+            self.not_written += u64::from(is_row);
+            return false;
+        }
+        self.records.starts.push(self.buf.len());
+        self.records.rows.push(is_row);
+        true
     }
 
-    /// Bytes as they are, in every format, for the rare output that is no table.
+    /// Bytes as they are, in every format, for the rare output that is no table. They belong to the record before them.
     pub fn raw(&mut self) -> &mut Vec<u8> {
         &mut self.buf
     }
 
+    /// A row that is no table's: bytes as they are, in every format.
+    pub fn raw_row(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.begin(true) {
+            write(&mut self.buf);
+        }
+    }
+
     /// Clears the screen when there is one; answers whether there is.
     pub fn clear_screen(&mut self) -> bool {
-        if self.terminal {
+        let terminal = self.sink.as_ref().is_some_and(Sink::is_terminal);
+        if terminal && self.begin(false) {
             // Home, erase the screen, erase the scrollback: what `clear` sends.
             self.buf.extend_from_slice(b"\x1b[H\x1b[2J\x1b[3J");
         }
-        self.terminal
+        terminal
     }
 
-    /// Hands everything to the system. Once per batch: rows must not wait.
+    /// What the rows to come cover, for the column [`interval`].
+    pub fn set_interval(&mut self, interval: Duration) {
+        self.interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
+    }
+
+    /// Writes as much as the reader takes without waiting. Once per batch: rows must not wait.
+    ///
+    /// # Errors
+    /// It takes nothing any more.
     pub fn flush(&mut self) -> Result<()> {
         self.write_out();
         match self.failed.take() {
@@ -163,17 +226,82 @@ impl Out {
         }
     }
 
+    /// Whether something waits for the reader.
+    pub fn is_waiting(&self) -> bool {
+        self.sink.is_some() && !self.buf.is_empty()
+    }
+
+    /// What to watch while something waits.
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.sink.as_ref().map(|sink| sink.as_fd())
+    }
+
+    /// The run was told to end: what the reader does not take from now on in [`LAST_WAIT`] is not written.
+    pub fn end_soon(&mut self) {
+        self.deadline.get_or_insert_with(|| Instant::now() + LAST_WAIT);
+    }
+
+    /// Gives up what waits, and what is printed from now on; its rows are counted.
+    pub fn give_up(&mut self) {
+        self.closed = true;
+        self.not_written += self.records.rows.drain(..).map(u64::from).sum::<u64>();
+        self.records.starts.clear();
+        self.buf.clear();
+    }
+
+    /// The last flush: waits for the reader until the deadline, if there is one, and then gives up.
+    ///
+    /// # Errors
+    /// Standard output takes nothing any more.
+    pub fn finish(&mut self) -> Result<()> {
+        loop {
+            let before = self.buf.len();
+            if let Err(error) = self.flush() {
+                self.give_up();
+                return Err(error);
+            }
+            let Some(sink) = self.sink.as_ref().filter(|_| !self.buf.is_empty()) else { return Ok(()) };
+            let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                self.give_up();
+                return Ok(());
+            }
+            // It may have room, and not enough for a large record.
+            if sink.wait(left.unwrap_or(Duration::from_secs(1))) && before == self.buf.len() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    /// One line for people about rows that were not written; none if all were.
+    pub fn losses(&self) -> Option<String> {
+        let rows = self.not_written;
+        (rows > 0).then(|| format!("not written: {rows} rows, which standard output did not take"))
+    }
+
     /// What was printed into memory so far.
     pub fn take(&mut self) -> String {
+        self.records = Records::default();
         String::from_utf8_lossy(&std::mem::take(&mut self.buf)).into_owned()
     }
 
     fn write_out(&mut self) {
-        let Some(file) = &mut self.file else { return };
-        if self.failed.is_none() && !self.buf.is_empty() {
-            self.failed = file.write_all(&self.buf).err();
+        let Some(sink) = &self.sink else { return };
+        if self.failed.is_some() || self.buf.is_empty() {
+            return;
         }
-        self.buf.clear();
+        let Records { starts, rows } = &mut self.records;
+        let (written, result) = sink.write(&self.buf, starts);
+        self.failed = result.err();
+        let whole = match starts.partition_point(|&start| start <= written) {
+            all if written == self.buf.len() => all,
+            // The last of these is not written whole, and the rest of it stays.
+            begun => begun.saturating_sub(1),
+        };
+        starts.drain(..whole);
+        starts.iter_mut().for_each(|start| *start = start.saturating_sub(written));
+        rows.drain(..whole);
+        self.buf.drain(..written);
     }
 }
 
@@ -182,6 +310,7 @@ struct Moment<'c> {
     clock: &'c mut Clock,
     ts_ns: u64,
     origin: u64,
+    interval_ns: u64,
 }
 
 impl Moment<'_> {
@@ -204,6 +333,7 @@ impl Moment<'_> {
             Source::Wall => Cell::Name(self.clock.hms(self.ts_ns).as_bytes()),
             Source::Seconds => Cell::Float(self.seconds()),
             Source::Nanos => Cell::Signed(self.nanos()),
+            Source::Interval => Cell::Unsigned(self.interval_ns),
         }
     }
 }

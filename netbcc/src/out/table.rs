@@ -17,6 +17,8 @@ pub(super) enum Source<R> {
     Seconds,
     /// Nanoseconds since the first printed row.
     Nanos,
+    /// What a sampler's row covers, in nanoseconds.
+    Interval,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,6 +77,14 @@ pub fn seconds<R>(width: usize, precision: usize) -> Column<R> {
 pub fn nanos<R>(width: usize) -> Column<R> {
     Column::new("TIME(ns)", Align::Left, width, Source::Nanos)
         .about(About::new(Kind::Integer, "Nanoseconds since the first row."))
+}
+
+/// What the row covers: the measured time between two blocks. Only in JSON.
+pub fn interval<R>() -> Column<R> {
+    Column::new("interval_ns", Align::Left, 0, Source::Interval)
+        .key("interval_ns")
+        .only(Format::Json)
+        .about(About::count("The time that the row covers, as it was measured, in nanoseconds."))
 }
 
 /// A column that only JSON has.

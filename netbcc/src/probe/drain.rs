@@ -4,6 +4,9 @@
 //! milliseconds before we look again: in a flood one wake-up serves hundreds of events, and a lone event is printed
 //! at once. A batch is ordered by kernel time, because CPUs reserve room in the ring a little out of order.
 //!
+//! While output waits for its reader, nothing is taken out of the ring: it fills up, and the kernel counts what has no
+//! room. So a slow reader costs no memory, and a signal is always heard.
+//!
 //! A rest is a plain sleep of the one thread there is. A timer of the event loop costs two system calls more, and while
 //! we waited for it there the next event would wake us all the same.
 
@@ -19,8 +22,6 @@ use netbcc_common::TS_BYTES;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::attach::Chosen;
@@ -28,6 +29,7 @@ use super::hook::RungName;
 use super::ledger::Ledger;
 pub use super::ledger::Losses;
 use super::object::Object;
+use super::outside::{Outside, event_loop, until, watch};
 use crate::sys::confine::confine;
 use crate::tool::Ctx;
 
@@ -39,6 +41,8 @@ const LOOKS: u32 = 4;
 const FLOOD_BYTES: usize = 128 << 10;
 /// A batch is handed over at the latest when it has grown to this.
 const BATCH_BYTES: usize = 1 << 20;
+/// So many batches at most at the end of a run: more than the ring holds.
+const LAST_BATCHES: u32 = 16;
 
 /// The attached probes of one run. Dropping it detaches everything.
 pub struct Probe {
@@ -48,6 +52,8 @@ pub struct Probe {
     pub(super) ledger: Ledger,
     rungs: Vec<(&'static str, RungName)>,
     batch: Batch,
+    /// When everything was attached.
+    pub(super) since: Instant,
 }
 
 /// Events in the order of their kernel time.
@@ -108,6 +114,7 @@ impl Probe {
             rungs: chosen.iter().map(|chosen| (chosen.ladder.name, chosen.rung.name)).collect(),
             object,
             batch: Batch::default(),
+            since: Instant::now(),
         })
     }
 
@@ -116,52 +123,74 @@ impl Probe {
         self.rungs.iter().find(|(name, _)| *name == ladder).map(|&(_, rung)| rung)
     }
 
-    /// Runs until SIGINT, SIGTERM or the end of our output's reader. What the tool printed so far (its header) goes
-    /// out first: by then everything is attached.
+    /// Runs until SIGINT, SIGTERM, SIGHUP or the end of our output's reader. What the tool printed so far (its header)
+    /// goes out first: by then everything is attached.
     ///
     /// # Errors
-    /// Output cannot be written, or the tool failed.
+    /// Output cannot be written, or its reader is gone (a broken pipe), or the tool failed.
     pub fn stream(&mut self, cx: &mut Ctx, mut on_batch: impl OnBatch) -> Result<()> {
         event_loop()?.block_on(self.run(cx, &mut on_batch))
     }
 
     async fn run(&mut self, cx: &mut Ctx, on_batch: &mut impl OnBatch) -> Result<()> {
-        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let outside = Outside::watch(&cx.out)?;
         let ring = RingBuf::try_from(self.object.map("EVENTS")?).context("map the ring buffer")?;
         let events = watch(duplicate(&ring)?, Interest::READABLE).context("watch the ring buffer")?;
         self.ring = Some(ring);
-        let reader = Reader::watch();
         self.begin(cx)?;
 
         let mut busy = false;
         let mut again: Option<Instant> = None;
-        loop {
+        let ended = loop {
+            let waits = cx.out.is_waiting();
             tokio::select! {
                 biased;
-                _ = interrupt.recv() => break,
-                _ = terminate.recv() => break,
-                () = reader.gone() => break,
+                () = outside.told() => break Ok(()),
+                () = outside.gone() => break Err(gone()),
+                () = outside.takes(), if waits => {}
                 // The event loop looks for signals meanwhile.
-                () = tokio::task::yield_now(), if busy => {}
-                ready = events.readable() => ready.context("wait for events")?.clear_ready(),
-                () = until(again) => {}
+                () = tokio::task::yield_now(), if busy && !waits => {}
+                ready = events.readable(), if !waits => ready.context("wait for events")?.clear_ready(),
+                () = until(again), if !waits => {}
             }
-            for _ in 0..LOOKS {
-                let bytes = self.take(cx);
-                let wish = on_batch(cx, &self.batch)?;
-                cx.out.flush()?;
-                again = wish.map(|wait| Instant::now() + wait);
-                // Rest after work, and look once more after the rest: the kernel may wake us when that found nothing.
-                busy = bytes > 0;
-                match bytes {
-                    0 => break,
-                    FLOOD_BYTES.. => {}
-                    _ => thread::sleep(wish.map_or(REST, |wish| wish.min(REST))),
+            if waits {
+                match cx.out.flush() {
+                    Ok(()) if cx.out.is_waiting() => continue,
+                    // The ring filled meanwhile.
+                    Ok(()) => {}
+                    Err(error) => break Err(error),
                 }
             }
+            match self.looks(cx, on_batch) {
+                Ok((bytes, wish)) => {
+                    again = wish.map(|wait| Instant::now() + wait);
+                    // Look once more after the rest: the kernel may wake us when that found nothing.
+                    busy = bytes > 0;
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        self.finish(cx, on_batch, ended)
+    }
+
+    /// Hands over what is in the ring, a few times in a row; answers how much there was the last time, and what the tool
+    /// wishes then.
+    fn looks(&mut self, cx: &mut Ctx, on_batch: &mut impl OnBatch) -> Result<(usize, Option<Duration>)> {
+        let mut last = (0, None);
+        for _ in 0..LOOKS {
+            let bytes = self.take(cx);
+            let wish = on_batch(cx, &self.batch)?;
+            cx.out.flush()?;
+            last = (bytes, wish);
+            match bytes {
+                0 => break,
+                _ if cx.out.is_waiting() => break,
+                FLOOD_BYTES.. => {}
+                // Rest after work.
+                _ => thread::sleep(wish.map_or(REST, |wish| wish.min(REST))),
+            }
         }
-        self.finish(cx, on_batch)
+        Ok(last)
     }
 
     /// Everything is attached and open: gives up all power, hands out what was printed, says that we are ready.
@@ -172,21 +201,26 @@ impl Probe {
         ready.map_or(Ok(()), |mut file| file.write_all(b"\n")).context("write to NETBCC_READY_FD")
     }
 
-    /// The last events, the last words.
-    fn finish(&mut self, cx: &mut Ctx, on_batch: &mut impl OnBatch) -> Result<()> {
+    /// The last events, the last words. After an error nothing can be written; the rows are counted all the same.
+    fn finish(&mut self, cx: &mut Ctx, on_batch: &mut impl OnBatch, ended: Result<()>) -> Result<()> {
+        let mut ended = ended;
+        match &ended {
+            Ok(()) => cx.out.end_soon(),
+            Err(_) => cx.out.give_up(),
+        }
         // Bounded: traffic may go on for ever.
-        for left in (0..64).rev() {
+        for left in (0..LAST_BATCHES).rev() {
             self.batch.last = self.take(cx) < BATCH_BYTES || left == 0;
-            on_batch(cx, &self.batch)?;
+            let handed = on_batch(cx, &self.batch).map(|_| ());
+            ended = ended.and(handed).and_then(|()| cx.out.finish());
             if self.batch.last {
                 break;
             }
         }
-        let flushed = cx.out.flush();
         if let Some(sentence) = self.ledger.read(&self.object)?.sentence() {
             cx.warn(sentence);
         }
-        flushed
+        ended
     }
 
     /// Fills the batch with what is in the ring; answers its bytes.
@@ -220,62 +254,14 @@ impl Probe {
     }
 }
 
-pub(super) fn event_loop() -> Result<tokio::runtime::Runtime> {
-    /// What the event loop, signals and whatever is watched open at most. The event loop panics without.
-    const DESCRIPTORS: usize = 16;
-    let stderr = std::io::stderr();
-    let room: std::io::Result<Vec<OwnedFd>> =
-        (0..DESCRIPTORS).map(|_| stderr.as_fd().try_clone_to_owned()).collect();
-    drop(room.context("start the event loop: room for open files (ulimit -n)")?);
-    tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .context("start the event loop")
+/// The reader of our output is gone.
+pub(super) fn gone() -> anyhow::Error {
+    let error = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+    anyhow::Error::from(error).context("write to standard output")
 }
 
 fn duplicate(ring: &RingBuf<MapData>) -> Result<OwnedFd> {
     ring.as_fd().try_clone_to_owned().context("duplicate the ring buffer's descriptor")
-}
-
-/// Registers a descriptor that it then owns.
-#[expect(
-    deprecated,
-    reason = "sound here, as an OwnedFd stays open while it is registered; its successor is unsafe"
-)]
-pub(super) fn watch(fd: OwnedFd, interest: Interest) -> std::io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(fd, interest)
-}
-
-pub(super) async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Who reads our output. When a pipe's reader goes away there is nobody left to trace for, even before the next row.
-pub(super) struct Reader(Option<AsyncFd<OwnedFd>>);
-
-impl Reader {
-    pub(super) fn watch() -> Self {
-        let watched = std::io::stdout()
-            .as_fd()
-            .try_clone_to_owned()
-            .ok()
-            // A regular file cannot be watched, and needs not be.
-            .and_then(|fd| watch(fd, Interest::ERROR).ok());
-        Self(watched)
-    }
-
-    pub(super) async fn gone(&self) {
-        match &self.0 {
-            Some(fd) => {
-                let _error = fd.ready(Interest::ERROR).await;
-            }
-            None => std::future::pending().await,
-        }
-    }
 }
 
 /// Scripts and tests may wait for readiness on a descriptor, which works in every output format. It is duplicated, not

@@ -12,6 +12,7 @@ pub mod hook;
 mod ledger;
 mod load;
 mod object;
+mod outside;
 mod pid;
 pub mod plan;
 mod sample;

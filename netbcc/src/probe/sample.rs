@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-use super::drain::{Probe, Reader, event_loop, until, watch};
+use super::drain::{Probe, gone};
 use super::ledger::Losses;
+use super::outside::{Outside, event_loop, until, watch};
 use crate::cli::Every;
 use crate::tool::Ctx;
 
@@ -43,32 +43,39 @@ impl From<Every> for Pace {
     }
 }
 
+/// A block that is later than this part of its interval missed its time: the next one is a whole interval later.
+const LATE: u32 = 10;
+
 impl Probe {
-    /// Calls `block` at the end of every interval, until there were enough, or SIGINT or SIGTERM (then once more, for
-    /// the interval under way), or the end of our output's reader. What the tool printed so far (its banner) goes out
+    /// Calls `block` at the end of every interval, until there were enough, or SIGINT, SIGTERM or SIGHUP (then once more,
+    /// for the interval under way), or the end of our output's reader. What the tool printed so far (its banner) goes out
     /// first: by then everything is attached.
     ///
+    /// `block` is told what time it covers, as it was measured. That is an interval only where nobody held us up: a
+    /// machine that is busy, a stopped process, a reader that is slow. What was missed is in the next block, and there is
+    /// one for it, however long it was.
+    ///
     /// # Errors
-    /// Output cannot be written, or the tool failed.
+    /// Output cannot be written, or its reader is gone (a broken pipe), or the tool failed.
     pub fn sample(
         &mut self,
         cx: &mut Ctx,
         pace: Pace,
-        mut block: impl FnMut(&mut Ctx) -> Result<()>,
+        mut block: impl FnMut(&mut Ctx, Duration) -> Result<()>,
     ) -> Result<()> {
         event_loop()?.block_on(self.blocks(cx, pace, None, &mut block))
     }
 
-    /// The same, with an eye on something else.
+    /// As [`Probe::sample`], with an eye on something else.
     ///
     /// # Errors
-    /// As above, or what was watched says so.
+    /// As [`Probe::sample`], or what was watched says so.
     pub fn sample_watching(
         &mut self,
         cx: &mut Ctx,
         pace: Pace,
         watched: Watched,
-        mut block: impl FnMut(&mut Ctx) -> Result<()>,
+        mut block: impl FnMut(&mut Ctx, Duration) -> Result<()>,
     ) -> Result<()> {
         event_loop()?.block_on(self.blocks(cx, pace, Some(watched), &mut block))
     }
@@ -78,52 +85,82 @@ impl Probe {
         cx: &mut Ctx,
         pace: Pace,
         watched: Option<Watched>,
-        block: &mut impl FnMut(&mut Ctx) -> Result<()>,
+        block: &mut impl FnMut(&mut Ctx, Duration) -> Result<()>,
     ) -> Result<()> {
-        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let outside = Outside::watch(&cx.out)?;
         let mut watched = watched.map(Eye::open).transpose()?;
-        let reader = Reader::watch();
         self.begin(cx)?;
-
-        let mut told = Losses::default();
-        let mut printed = 0;
-        let mut due = pace.interval.map(|interval| Instant::now() + interval);
-        let ended = loop {
-            let mut last = tokio::select! {
-                biased;
-                _ = interrupt.recv() => true,
-                _ = terminate.recv() => true,
-                () = reader.gone() => break Ok(()),
-                seen = seen(&mut watched) => match seen {
-                    Ok(()) => continue,
-                    Err(error) => break Err(error),
-                },
-                () = until(due) => false,
-            };
-            if last && pace.whole_only {
-                break Ok(());
-            }
-            block(cx)?;
-            cx.out.flush()?;
-            printed += 1;
-            last |= pace.count == Some(printed);
-            if last {
-                break Ok(());
-            }
-            let now = self.losses()?;
-            if let Some(sentence) = now.since(told).sentence() {
-                cx.warn(format_args!("in this interval: {sentence}"));
-            }
-            told = now;
-            // From when it was due, so that blocks keep the clock's pace; from now on if that was missed.
-            due = due.zip(pace.interval).map(|(due, interval)| (due + interval).max(Instant::now()));
-        };
+        let mut ended = self.until_the_last(cx, pace, &outside, &mut watched, block).await;
+        match &ended {
+            Ok(()) => ended = outside.drain(&mut cx.out).await,
+            Err(_) => cx.out.give_up(),
+        }
         if let Some(sentence) = self.losses()?.sentence() {
             cx.warn(sentence);
         }
         ended
     }
+
+    async fn until_the_last(
+        &mut self,
+        cx: &mut Ctx,
+        pace: Pace,
+        outside: &Outside,
+        watched: &mut Option<Eye>,
+        block: &mut impl FnMut(&mut Ctx, Duration) -> Result<()>,
+    ) -> Result<()> {
+        let mut told = Losses::default();
+        let mut printed = 0;
+        // The programs count from when they are attached.
+        let mut from = self.since;
+        let mut due = pace.interval.map(|interval| Instant::now() + interval);
+        loop {
+            // A block waits for the one before it to be written.
+            let waits = cx.out.is_waiting();
+            let mut last = tokio::select! {
+                biased;
+                () = outside.told() => true,
+                () = outside.gone() => return Err(gone()),
+                seen = seen(watched) => {
+                    seen?;
+                    continue;
+                }
+                () = outside.takes(), if waits => {
+                    cx.out.flush()?;
+                    continue;
+                }
+                () = until(due), if !waits => false,
+            };
+            if last {
+                cx.out.end_soon();
+            }
+            if last && pace.whole_only {
+                return Ok(());
+            }
+            let now = Instant::now();
+            let span = now - from;
+            from = now;
+            cx.out.set_interval(span);
+            block(cx, span)?;
+            cx.out.flush()?;
+            printed += 1;
+            last |= pace.count == Some(printed);
+            if last {
+                return Ok(());
+            }
+            let losses = self.losses()?;
+            if let Some(sentence) = losses.since(told).sentence() {
+                cx.warn(format_args!("in this interval: {sentence}"));
+            }
+            told = losses;
+            due = due.zip(pace.interval).map(|(due, interval)| next(due, now, interval));
+        }
+    }
+}
+
+/// When the next block is due: blocks keep the clock's pace, unless one missed its time.
+fn next(due: Instant, now: Instant, interval: Duration) -> Instant {
+    if now.saturating_duration_since(due) > interval / LATE { now + interval } else { due + interval }
 }
 
 /// What is watched, while it is.
@@ -148,5 +185,21 @@ async fn seen(watched: &mut Option<Eye>) -> Result<()> {
             look()
         }
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_miss_the_next_block_is_a_whole_interval_later() {
+        let due = Instant::now();
+        let interval = Duration::from_secs(1);
+        let after = |late: u64| next(due, due + Duration::from_millis(late), interval) - due;
+        assert_eq!(after(0), interval);
+        assert_eq!(after(100), interval, "the pace of the clock is kept");
+        assert_eq!(after(101), Duration::from_millis(1101));
+        assert_eq!(after(5200), Duration::from_millis(6200), "no block catches up");
     }
 }

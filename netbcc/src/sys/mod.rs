@@ -8,3 +8,5 @@ pub mod confine;
 pub mod kallsyms;
 pub mod link;
 pub mod machine;
+pub mod stdio;
+pub mod stop;

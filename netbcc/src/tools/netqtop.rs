@@ -39,7 +39,7 @@ use netbcc_common::netqtop::{Config, QUEUE_WORDS, SIZES};
 use super::object;
 use crate::cli::{Json, Verbose};
 use crate::error::usage;
-use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left};
+use crate::out::{About, Cell, Format, Kind, Rows, Table, data, interval, left};
 use crate::probe::hook::{Ladder, Rung, RungName, raw_tp, tp_btf};
 use crate::probe::{Pace, Plan, Watched};
 use crate::sys::link::{self, Departures, Link};
@@ -147,9 +147,9 @@ impl Tool for Netqtop {
         };
         // BCC prints nothing at Ctrl-C.
         let pace = Pace { interval: Some(interval), count: None, whole_only: true };
-        probe.sample_watching(cx, pace, watched, |cx| {
+        probe.sample_watching(cx, pace, watched, |cx, span| {
             let now_ns = cx.out.clock().monotonic_ns();
-            print(&args, cx, &queues(&args, &link, &counters.increments()?), now_ns);
+            print(&args, cx, &queues(&link, &counters.increments()?, span), now_ns);
             Ok(())
         })
     }
@@ -233,8 +233,8 @@ pub struct Row {
     pub bytes: u64,
     /// Packets by size; the last are in no column of the text.
     pub packets: [u64; SIZES],
-    /// The interval, s.
-    pub interval: f64,
+    /// The time that it covers, as it was measured, s.
+    pub interval_s: f64,
 }
 
 impl Row {
@@ -263,6 +263,7 @@ pub fn table(args: &Options) -> Table<Row> {
     let rates = args.throughput;
     Table::new(args.json.format())
         .lead(" ")
+        .col(interval())
         .col(
             data("direction", |r: &Row| match r.direction {
                 Direction::Tx => "tx".into(),
@@ -330,7 +331,7 @@ pub fn table(args: &Options) -> Table<Row> {
         )
         .col_if(
             rates,
-            left("BPS", 11, |r: &Row| Cell::ScaledFloat(r.bytes as f64 / r.interval))
+            left("BPS", 11, |r: &Row| Cell::ScaledFloat(r.bytes as f64 / r.interval_s))
                 .gap("")
                 .key("bytes_per_s")
                 .always(Format::Json)
@@ -338,7 +339,7 @@ pub fn table(args: &Options) -> Table<Row> {
         )
         .col_if(
             rates,
-            left("PPS", 11, |r: &Row| Cell::ScaledFloat(r.all_packets() as f64 / r.interval))
+            left("PPS", 11, |r: &Row| Cell::ScaledFloat(r.all_packets() as f64 / r.interval_s))
                 .gap("")
                 .key("packets_per_s")
                 .always(Format::Json)
@@ -347,11 +348,12 @@ pub fn table(args: &Options) -> Table<Row> {
 }
 
 /// The rows of both directions, each ending with its sum.
-fn queues(args: &Options, link: &Link, increments: &[u64]) -> [Vec<Row>; 2] {
+fn queues(link: &Link, increments: &[u64], span: Duration) -> [Vec<Row>; 2] {
     let (tx, rx) = increments.split_at(increments.len().min((link.tx_queues + 1) * QUEUE_WORDS));
     [(Direction::Tx, tx, link.tx_queues), (Direction::Rx, rx, link.rx_queues)].map(
         |(direction, words, shown)| {
-            let none = Row { direction, queue: None, bytes: 0, packets: [0; SIZES], interval: args.interval };
+            let none =
+                Row { direction, queue: None, bytes: 0, packets: [0; SIZES], interval_s: span.as_secs_f64() };
             let mut total = none;
             let mut rows = Vec::new();
             for (queue, words) in (0..).zip(words.chunks_exact(QUEUE_WORDS)) {
@@ -408,7 +410,9 @@ mod tests {
         // Monotonic 0 is 2023-01-03 06:38:55 UTC.
         let out = Out::memory(args.json.format(), Clock::fixed(1_672_727_935_000_000_000, 1));
         let mut cx = Ctx::new(&Netqtop::SPEC, out);
-        print(&args, &mut cx, &queues(&args, &link, increments.as_flattened()), 0);
+        let span = Duration::from_secs_f64(args.interval);
+        cx.out.set_interval(span);
+        print(&args, &mut cx, &queues(&link, increments.as_flattened(), span), 0);
         cx.out.take()
     }
 
@@ -456,7 +460,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 5);
         assert!(lines[4].ends_with(
-            ",\"ts_ns\":0,\"direction\":\"rx\",\"queue\":null,\"bytes\":131098,\"packets\":2,\"avg_size\":65549,\
+            ",\"ts_ns\":0,\"interval_ns\":500000000,\"direction\":\"rx\",\"queue\":null,\"bytes\":131098,\"packets\":2,\"avg_size\":65549,\
              \"under_64\":0,\"under_512\":0,\"under_2k\":0,\"under_16k\":0,\"under_64k\":0,\"from_64k\":2,\
              \"bytes_per_s\":262196,\"packets_per_s\":4}"
         ));

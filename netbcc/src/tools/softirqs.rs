@@ -32,7 +32,7 @@ use netbcc_common::softirqs::{Config, RUNS_WORDS, SLOTS};
 use super::object;
 use crate::cli::{Every, Json, Verbose};
 use crate::error::usage;
-use crate::out::{About, Cell, Format, Kind, Rows, Table, data, hist, left, right};
+use crate::out::{About, Cell, Format, Kind, Rows, Table, data, hist, interval, left, right};
 use crate::probe::hook::{Ladder, Need, Rung, RungName, tp_btf};
 use crate::probe::{Counters, Pace, Plan};
 use crate::tool::{Ctx, Spec, Tool};
@@ -144,7 +144,7 @@ impl Tool for Softirqs {
             "Tracing soft irq event time... Hit Ctrl-C to end."
         });
         let mut counters = probe.counters(if args.dist { "DIST" } else { "RUNS" })?;
-        probe.sample(cx, Pace::from(args.every), |cx| {
+        probe.sample(cx, Pace::from(args.every), |cx, _| {
             let now_ns = cx.out.clock().monotonic_ns();
             cx.out.line("");
             if args.timestamp {
@@ -211,6 +211,7 @@ pub struct Total {
 pub fn table(args: &Options) -> Table<Total> {
     let nanos = args.nanoseconds;
     Table::new(args.json.format())
+        .col(interval())
         .col(left("SOFTIRQ", 16, |t: &Total| Cell::Label(name(t.vector))).about(SOFTIRQ))
         .col_if(
             !args.events && nanos,
@@ -294,6 +295,7 @@ pub fn slot_table(args: &Options) -> Table<Slot> {
     let low = |key, text| data(key, |s: &Slot| hist::bounds(s.bits).0.into()).about(About::count(text));
     let high = |key, text| data(key, |s: &Slot| hist::bounds(s.bits).1.into()).about(About::count(text));
     Table::new(args.json.format())
+        .col(interval())
         .col(data("softirq", |s: &Slot| Cell::Label(name(s.vector))).about(SOFTIRQ))
         .col_if(
             !nanos,

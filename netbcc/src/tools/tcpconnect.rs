@@ -423,7 +423,7 @@ fn count(args: &Options, cx: &mut Ctx, mut probe: Probe) -> Result<()> {
     for count in &counts {
         cx.out.row(&table, now_ns, count);
     }
-    cx.out.flush()
+    Ok(())
 }
 
 /// IPv4 before IPv6, then by count, most first. BCC leaves ties to chance; here addresses decide.

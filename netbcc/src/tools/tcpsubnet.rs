@@ -48,7 +48,8 @@ use super::{object as embedded, sends};
 use crate::cli::{Every, Json, OUTPUT, Verbose, words};
 use crate::error::usage;
 use crate::out::{
-    About, Cell, Format, Kind, Out, Rows, Table, data, left, push_json_string, push_python_float, right,
+    About, Cell, Format, Kind, Out, Rows, Table, data, interval, left, push_json_string, push_python_float,
+    right,
 };
 use crate::probe::hook::{Ladder, Prog, Rung, RungName, fexit, kprobe, kretprobe, tp_btf};
 use crate::probe::{Counters, Pace, Plan};
@@ -227,7 +228,7 @@ impl Tool for Tcpsubnet {
         let mut sums = probe.counters("SUMS")?;
         cx.out.line(format_args!("Tracing... Output every {interval} secs. Hit Ctrl-C to end"));
         let pace = Pace::from(Every { interval: Some(interval), count: None });
-        probe.sample(cx, pace, |cx| {
+        probe.sample(cx, pace, |cx, _| {
             let now_ns = cx.out.clock().monotonic_ns();
             let rows = taken(&args, &mut sums, &subnets)?;
             block(&args, &mut cx.out, rows, now_ns);
@@ -472,6 +473,7 @@ pub struct Row {
 pub fn table(args: &Options) -> Table<Row> {
     let converted = args.format != Unit::Bytes;
     Table::new(args.format())
+        .col(interval())
         .col(
             left("SUBNET", 21, |r: &Row| r.label.as_bytes().into())
                 .about(About::text("The subnet, as it was typed.")),
@@ -514,7 +516,7 @@ pub fn block(args: &Options, out: &mut Out, mut rows: Vec<Row>, now_ns: u64) {
     rows.sort_by_key(|row| Reverse(row.bytes));
     let (date, time) = (out.clock().mdy(now_ns), out.clock().hms(now_ns).to_owned());
     if args.object {
-        object(out.raw(), &date, &time, &rows);
+        out.raw_row(|to| object(to, &date, &time, &rows));
         return;
     }
     out.line(format_args!("[{date} {time}]"));

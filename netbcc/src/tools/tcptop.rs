@@ -45,7 +45,7 @@ use zerocopy::{FromBytes as _, IntoBytes as _, transmute};
 
 use super::{conn, object, sends};
 use crate::cli::{Containers, Every, Family, Json, Pid, Verbose, given, path};
-use crate::out::{About, Cell, Format, Rows, Table, data, left, right};
+use crate::out::{About, Cell, Format, Rows, Table, data, interval, left, right};
 use crate::probe::hook::{Ladder, Prog, Rung, RungName, fexit, kprobe, kretprobe, tp_btf};
 use crate::probe::{Generations, Pace, Plan, Probe, Table as Map};
 use crate::tool::{Ctx, Spec, Tool};
@@ -194,7 +194,7 @@ impl Tool for Tcptop {
         let seconds = args.every.interval.unwrap_or(NonZeroU32::MIN);
         cx.out.line(format_args!("Tracing... Output every {seconds} secs. Hit Ctrl-C to end"));
         let pace = Pace::from(Every { interval: Some(seconds), ..args.every });
-        probe.sample(cx, pace, |cx| block(&args, cx, &mut sums))
+        probe.sample(cx, pace, |cx, _| block(&args, cx, &mut sums))
     }
 }
 
@@ -301,6 +301,7 @@ pub struct Row {
 pub fn table(args: &Options, v6: bool) -> Table<Row> {
     let (laddr, raddr, width) = if v6 { ("LADDR6", "RADDR6", 32) } else { ("LADDR", "RADDR", 21) };
     Table::new(args.json.format())
+        .col(interval())
         .col(
             left("PID", 7, |r: &Row| r.key.pid.into()).about(conn::pid("The process that sent or received.")),
         )

@@ -1,0 +1,121 @@
+//! What may end a run, or hold its output up: signals, and whoever reads standard output.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
+
+use crate::out::Out;
+use crate::sys::stop::Stop;
+
+/// While output waits, we also look this often whether it can go on: not every descriptor says so by itself, and a large
+/// record may have to wait for more room than that for which a pipe says so.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Signals and the reader of one run.
+pub(super) struct Outside {
+    signals: AsyncFd<OwnedFd>,
+    /// None where nobody can go away or be slow: a file.
+    reader: Option<AsyncFd<OwnedFd>>,
+}
+
+impl Outside {
+    /// Begins to watch.
+    pub(super) fn watch(out: &Out) -> Result<Self> {
+        let stop = Stop::listen()?.as_fd().try_clone_to_owned().context("listen for signals")?;
+        let reader = out.descriptor().and_then(|fd| fd.try_clone_to_owned().ok());
+        Ok(Self {
+            signals: watch(stop, Interest::READABLE).context("watch for signals")?,
+            reader: reader.and_then(|fd| watch(fd, Interest::WRITABLE.add(Interest::ERROR)).ok()),
+        })
+    }
+
+    /// A signal says that the run is to end.
+    pub(super) async fn told(&self) {
+        // The signal is left where it is: who asks again hears it again.
+        let _ready = self.signals.readable().await;
+    }
+
+    /// The reader of a pipe went away: nobody is left to trace for, even before the next row.
+    pub(super) async fn gone(&self) {
+        match &self.reader {
+            Some(fd) => {
+                let _error = fd.ready(Interest::ERROR).await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The reader may take more.
+    pub(super) async fn takes(&self) {
+        let ready = async {
+            match &self.reader {
+                Some(fd) => {
+                    if let Ok(mut guard) = fd.ready(Interest::WRITABLE).await {
+                        guard.clear_ready();
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let _either = tokio::time::timeout(LOOK, ready).await;
+    }
+
+    /// Writes what waits, for as long as that takes, until a signal: then the last wait of [`Out::finish`] begins.
+    ///
+    /// # Errors
+    /// Standard output takes nothing any more.
+    pub(super) async fn drain(&self, out: &mut Out) -> Result<()> {
+        out.flush()?;
+        while out.is_waiting() {
+            tokio::select! {
+                biased;
+                () = self.told() => {
+                    out.end_soon();
+                    break;
+                }
+                () = self.takes() => {}
+            }
+            out.flush()?;
+        }
+        out.finish()
+    }
+}
+
+/// Registers a descriptor that it then owns.
+#[expect(
+    deprecated,
+    reason = "sound here, as an OwnedFd stays open while it is registered; its successor is unsafe"
+)]
+pub(super) fn watch(fd: OwnedFd, interest: Interest) -> std::io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(fd, interest)
+}
+
+/// The event loop of one run.
+///
+/// # Errors
+/// No descriptor is free.
+pub(super) fn event_loop() -> Result<tokio::runtime::Runtime> {
+    /// What the event loop, signals and whatever is watched open at most. The event loop panics without.
+    const DESCRIPTORS: usize = 16;
+    let stderr = std::io::stderr();
+    let room: std::io::Result<Vec<OwnedFd>> =
+        (0..DESCRIPTORS).map(|_| stderr.as_fd().try_clone_to_owned()).collect();
+    drop(room.context("start the event loop: room for open files (ulimit -n)")?);
+    tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .context("start the event loop")
+}
+
+/// Waits until this moment; for ever if there is none.
+pub(super) async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}

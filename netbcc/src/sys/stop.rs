@@ -1,0 +1,74 @@
+//! The signals that end a tool: SIGINT, SIGTERM and SIGHUP, unless whoever started us had them ignored.
+//!
+//! They are blocked and read from a descriptor (signalfd(2)), so that none interrupts a system call, none is missed
+//! between two looks, and one that comes while the tool still loads its programs is a normal end, too.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+const STOPS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+
+/// Blocks the signals that end a tool; from now on they wait for [`Stop::listen`].
+///
+/// SIGXFSZ is blocked, too: a write beyond the limit of a file's size then fails (EFBIG), and is reported as any other.
+///
+/// # Errors
+/// The kernel does not take the mask, which it always does.
+pub fn hold() -> Result<()> {
+    let mut mask = stops();
+    mask.add(Signal::SIGXFSZ);
+    mask.thread_block().context("block the signals that end a run")
+}
+
+/// The signals of [`STOPS`] that were not ignored when we started: nohup(1) ignores SIGHUP, and a shell that is not
+/// interactive ignores SIGINT for what it starts in the background.
+fn stops() -> SigSet {
+    // Without /proc nobody can tell, and ignored signals are rare.
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let ignored = ignored(&status);
+    STOPS.into_iter().filter(|&signal| ignored & (1 << (signal as i32 - 1)) == 0).collect()
+}
+
+/// The mask of ignored signals in a process's status file: bit 0 is signal 1.
+fn ignored(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Becomes readable when the tool is to end.
+#[derive(Debug)]
+pub struct Stop(SignalFd);
+
+impl Stop {
+    /// Opens the descriptor, and blocks the signals if that was not done before.
+    ///
+    /// # Errors
+    /// No descriptor is free.
+    pub fn listen() -> Result<Self> {
+        hold()?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        Ok(Self(SignalFd::with_flags(&stops(), flags).context("listen for signals")?))
+    }
+}
+
+impl AsFd for Stop {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_bits_of_a_hexadecimal_mask() {
+        assert_eq!(ignored("Name:\tx\nSigBlk:\t0000000000000002\nSigIgn:\t0000000000001003\n"), 0x1003);
+        assert_eq!(ignored("SigIgn:\tjunk\n"), 0);
+        assert_eq!(ignored(""), 0);
+    }
+}
