@@ -366,7 +366,7 @@ fn queues() -> Vec<netqtop::Row> {
         queue: [Some(0), Some(1), Some(63), Some(1023), None, None, Some(7)][nth],
         bytes: bytes[nth],
         packets: packets[nth],
-        interval: 2.0,
+        interval_s: 2.0,
     };
     (0..7).map(row).collect()
 }

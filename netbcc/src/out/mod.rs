@@ -256,10 +256,7 @@ impl Out {
     pub fn finish(&mut self) -> Result<()> {
         loop {
             let before = self.buf.len();
-            if let Err(error) = self.flush() {
-                self.give_up();
-                return Err(error);
-            }
+            self.flush()?;
             let Some(sink) = self.sink.as_ref().filter(|_| !self.buf.is_empty()) else { return Ok(()) };
             let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
@@ -292,7 +289,6 @@ impl Out {
         }
         let Records { starts, rows } = &mut self.records;
         let (written, result) = sink.write(&self.buf, starts);
-        self.failed = result.err();
         let whole = match starts.partition_point(|&start| start <= written) {
             all if written == self.buf.len() => all,
             // The last of these is not written whole, and the rest of it stays.
@@ -302,6 +298,10 @@ impl Out {
         starts.iter_mut().for_each(|start| *start = start.saturating_sub(written));
         rows.drain(..whole);
         self.buf.drain(..written);
+        if let Err(error) = result {
+            self.failed = Some(error);
+            self.give_up();
+        }
     }
 }
 

@@ -367,7 +367,7 @@ mod tests {
     fn json_rows_are_flat() {
         assert!(
             block("--json -N", &[(3, 5, 1)])
-                .ends_with("\"ts_ns\":1,\"softirq\":\"net_rx\",\"total_nsecs\":5}\n")
+                .ends_with("\"ts_ns\":1,\"interval_ns\":0,\"softirq\":\"net_rx\",\"total_nsecs\":5}\n")
         );
     }
 }
