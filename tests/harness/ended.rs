@@ -80,18 +80,31 @@ impl Ended {
         numbers.sum()
     }
 
+    /// How many rows it says that standard output did not take.
+    pub fn not_written(&self) -> usize {
+        let line = self.stderr.lines().find_map(|line| line.split_once(": not written: "));
+        line.and_then(|(_, rest)| rest.split(' ').next()?.parse().ok()).unwrap_or(0)
+    }
+
     /// Insists that every event is a row or was told as lost, exactly. A run that the kernel skipped was of an event
     /// that may or may not have made a row, so where there are such the sum is a bound; so it is where the kernel hid
     /// some.
     pub fn adds_up(&self, rows: &Rows, all: usize) -> &Self {
-        let seen = rows.len();
+        self.sums_up_with(rows.len(), all, || rows.unusual())
+    }
+
+    /// As [`Ended::adds_up`], of rows that were counted elsewhere.
+    pub fn sums_up(&self, seen: usize, all: usize) -> &Self {
+        self.sums_up_with(seen, all, String::new)
+    }
+
+    fn sums_up_with(&self, seen: usize, all: usize, unusual: impl FnOnce() -> String) -> &Self {
         let (lost, skipped) = (self.lost(), self.skipped());
         let exact = skipped == 0
             && self.hidden == 0
             && !self.stderr.contains("does not count the kprobe runs it skips");
         if seen + lost > all || exact && seen + lost != all {
-            let unusual = rows.unusual();
-            self.fail(&format!("{seen} rows + {lost} lost ({skipped} skipped) of {all}; {unusual}"));
+            self.fail(&format!("{seen} rows + {lost} lost ({skipped} skipped) of {all}; {}", unusual()));
         }
         self.accounts_for(seen, all)
     }

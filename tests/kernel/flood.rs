@@ -5,7 +5,8 @@
 
 use std::cell::Cell;
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::thread;
@@ -18,7 +19,9 @@ use netbcc_tests::net::{END_PORT, Net};
 use netbcc_tests::peer::{How, Listener, Peer};
 use netbcc_tests::raw::{link_exists, map_entries, map_exists, program_exists};
 use netbcc_tests::run::{Launch, PATIENCE, Run, links_of, maps_of, programs_of};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
+use nix::unistd::pipe2;
 
 use crate::engine::{least, tools};
 
@@ -26,6 +29,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     at_the_default_ring_nothing_is_lost: alone,
     a_full_ring_tells_exactly_what_it_lost: alone,
     kill_9_in_a_flood_leaves_nothing: alone,
+    a_reader_that_takes_nothing_is_told_what_it_missed: alone,
 ];
 
 /// Not about one tool.
@@ -120,8 +124,8 @@ fn with_scene(traffic: Traffic, action: impl FnOnce(&Scene<'_>)) {
 }
 
 impl Scene<'_> {
-    /// Starts a tool of the table that sees this scene only.
-    fn start(&self, flood: &'static Flood, more: &str) -> Run<'_> {
+    /// A tool of the table that sees this scene only.
+    fn launch(&self, flood: &Flood, more: &str) -> Launch {
         let (client, server) = (self.client.pid(), self.server.pid());
         let options = match flood.tool {
             // It cannot tell whose they are, but no other test has these ports.
@@ -132,7 +136,12 @@ impl Scene<'_> {
             "tcpretrans" => String::new(),
             _ => format!("-p {client}"),
         };
-        let run = Launch::new(flood.tool, &format!("{options} {more}")).start(self.net);
+        Launch::new(flood.tool, &format!("{options} {more}"))
+    }
+
+    /// Starts it, with its rows to the test.
+    fn start(&self, flood: &'static Flood, more: &str) -> Run<'_> {
+        let run = self.launch(flood, more).start(self.net);
         let run = run.watched().ended_by(|| self.end(flood));
         run.end_rows(self.rows(flood))
     }
@@ -268,6 +277,39 @@ fn a_full_ring_tells_exactly_what_it_lost(case: &Case) {
     });
 }
 
+/// A pipe of one page that nobody reads, until the tool has ended.
+fn a_reader_that_takes_nothing_is_told_what_it_missed(case: &Case) {
+    let flood = row_of(case);
+    with_scene(flood.traffic, |scene| {
+        for (signal, flags) in [
+            (Signal::SIGTERM, OFlag::empty()),
+            (Signal::SIGINT, OFlag::O_NONBLOCK),
+            (Signal::SIGHUP, OFlag::empty()),
+        ] {
+            let (reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+            fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).expect("it holds a page");
+            fcntl(&writer, FcntlArg::F_SETFL(flags)).expect("it is ours");
+            let run = scene.launch(flood, "--json").stdout(writer).start(scene.net).watched();
+            scene.make(flood.traffic, SOME);
+            let all = scene.made(flood, SOME);
+            let told = Instant::now();
+            let ended = run.signal(signal);
+            let waited = told.elapsed();
+            ended.code(0);
+            // It may take 1 s on a machine that is not busy.
+            assert!(waited < PATIENCE / 3, "{signal}: it took {waited:?} to end");
+            let text = io::read_to_string(File::from(reader)).expect("rows are UTF-8");
+            assert!(
+                text.ends_with("}\n") && text.lines().all(|line| line.starts_with('{')),
+                "{signal}: torn: {text}"
+            );
+            let (written, not) = (text.lines().count(), ended.not_written());
+            assert!(written > 0 && not > 0, "{signal}: {written} rows were written, {not} not");
+            ended.sums_up(written + not, all);
+        }
+    });
+}
+
 fn kill_9_in_a_flood_leaves_nothing(case: &Case) {
     let flood = row_of(case);
     with_scene(flood.traffic, |scene| {
@@ -287,7 +329,7 @@ fn kill_9_in_a_flood_leaves_nothing(case: &Case) {
         }
         run.arrival(1);
         run.signal(Signal::SIGKILL);
-        let gone = |exists: fn(u32) -> std::io::Result<bool>, ids: &[u32]| {
+        let gone = |exists: fn(u32) -> io::Result<bool>, ids: &[u32]| {
             ids.iter().all(|&id| !exists(id).expect("we may ask"))
         };
         let deadline = Instant::now() + PATIENCE;
