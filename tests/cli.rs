@@ -383,7 +383,7 @@ fn install_links_makes_its_folder() {
 fn doctor_knows_its_words() {
     let help = prints(&["doctor", "--help"]);
     assert!(help.contains("Usage: netbcc doctor [OPTIONS] [TOOL]"), "{help}");
-    assert!(prints(&[]).contains("netbcc doctor [TOOL] [--json]"));
+    assert!(prints(&[]).contains("netbcc doctor [TOOL] [-v] [--json]"));
     for args in [&["doctor", "tcplive"][..], &["doctor", "tcplife", "x"], &["doctor", "--jsn2"]] {
         refused(&netbcc(args), 2, "netbcc", &format!("{args:?}"));
     }

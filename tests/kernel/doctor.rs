@@ -15,7 +15,8 @@ use crate::engine::{least, tools};
 pub(crate) const CHECKS: &[Check] = checks![
     it_names_the_way_that_each_tool_goes: alone,
     a_way_works_if_the_tool_can_be_forced_to_it: alone,
-    the_table_has_a_line_per_way: alone,
+    the_summary_has_a_line_per_tool: alone,
+    the_details_have_a_line_per_way: alone,
     one_tool_can_be_asked_for: alone,
     an_ordinary_user_is_told_what_cannot_be_seen: alone,
 ];
@@ -89,16 +90,50 @@ fn a_way_works_if_the_tool_can_be_forced_to_it(_: &Case) {
     }
 }
 
-fn the_table_has_a_line_per_way(_: &Case) {
+fn the_summary_has_a_line_per_tool(_: &Case) {
     let ended = Launch::new("doctor", "").ends();
     ended.code(0);
+    let count = tools().count();
+    if !ended.stdout[0].starts_with(&format!("{count} of {count} tools run here")) {
+        ended.fail("the first line says how many run");
+    }
+    for tool in tools() {
+        let lines = ended.stdout.iter().filter(|line| line.starts_with(&format!("{tool} ")));
+        if !lines.clone().all(|line| line.contains(" runs")) || lines.count() != 1 {
+            ended.fail(&format!("one line says that {tool} runs"));
+        }
+    }
+    if let Some(long) = ended.stdout.iter().find(|line| line.chars().count() > 80 || line.contains('\x1b')) {
+        ended.fail(&format!("not for a pipe: {long:?}"));
+    }
+}
+
+fn the_details_have_a_line_per_way(_: &Case) {
+    let ended = Launch::new("doctor", "-v").ends();
+    ended.code(0);
     let answer = parsed(&Launch::new("doctor", "--json").ends());
+    let (mut tool, mut sees) = ("", "");
+    let mut told = Vec::new();
+    for line in &ended.stdout {
+        if let Some(words) = line.strip_prefix("    ").filter(|words| !words.starts_with(' ')) {
+            told.push((tool, sees, words));
+        } else if let Some(words) = line.strip_prefix("  ").filter(|words| !words.starts_with(' ')) {
+            sees = words.split([',', ':']).next().unwrap_or_default();
+        } else if let Some(name) = tools().find(|name| line.starts_with(&format!("{name}  "))) {
+            tool = name;
+        }
+    }
     for (tool, sees, by, state) in ways(&answer) {
-        let fits = |line: &&String| line.starts_with(&tool) && line.contains(&sees) && line.contains(&by);
         let state = if state == "lacks" { "no: " } else { &state };
-        if !ended.stdout.iter().filter(fits).any(|line| line.contains(state)) {
+        let fits = |(a, b, words): &&(&str, &str, &str)| {
+            *a == tool && *b == sees && words.starts_with(&by) && words.contains(state)
+        };
+        if told.iter().find(fits).is_none() {
             ended.fail(&format!("no line says that {tool} sees {sees} by {by}: {state}"));
         }
+    }
+    if let Some(long) = ended.stdout.iter().find(|line| line.chars().count() > 80) {
+        ended.fail(&format!("more than 80 columns: {long:?}"));
     }
 }
 

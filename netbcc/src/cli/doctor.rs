@@ -4,7 +4,8 @@
 //! every way and takes it back ([`Purpose::Diagnose`]). So nothing is said here that a tool does not find, too.
 
 use std::ffi::OsString;
-use std::fmt::Display;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _};
 
 use anyhow::{Error, Result, anyhow};
 use clap::{Arg, ArgAction, Command};
@@ -27,7 +28,12 @@ pub(super) fn examine(args: Vec<OsString>, tools: &'static [Entry]) -> Result<()
     let facts = facts();
     let found: Vec<Found> =
         asked.iter().map(|entry| Found { name: entry.spec.name, diagnosis: diagnose(entry) }).collect();
-    print(if matches.get_flag("json") { json(&facts, &found) } else { text(&facts, &found) })?;
+    let look = Look::of_stdout();
+    print(match (matches.get_flag("json"), matches.get_flag("verbose") || asked.len() < tools.len()) {
+        (true, _) => json(&facts, &found),
+        (false, true) => details(&facts, &found, look),
+        (false, false) => summary(&facts, &found, look),
+    })?;
     verdict(&found)
 }
 
@@ -36,7 +42,14 @@ pub(super) fn command(tools: &[Entry]) -> Command {
     super::manners(Command::new("doctor"))
         .bin_name("netbcc doctor")
         .about("Say which tools run on this machine, and in which way")
-        .arg(super::verbs::tool_arg(tools).help("This tool only"))
+        .arg(super::verbs::tool_arg(tools).help("This tool only, in detail"))
+        .arg(
+            Arg::new("verbose")
+                .short('v')
+                .long("verbose")
+                .action(ArgAction::SetTrue)
+                .help("Each way to attach, and what it lacks"),
+        )
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("One JSON object"))
         .after_help(
             "Every way to attach is tried and taken back at once; nothing is traced. Without the permission to do that \
@@ -88,6 +101,19 @@ enum Value {
     Bytes(Option<u64>),
 }
 
+impl Fact {
+    /// Its value, for people.
+    fn shown(&self) -> String {
+        match &self.value {
+            Value::Text(Some(text)) => escaped(text),
+            Value::Text(None) | Value::Bytes(None) => "not shown".to_owned(),
+            Value::Flag(flag) => if *flag { "yes" } else { "no" }.to_owned(),
+            Value::Bytes(Some(u64::MAX)) => "all".to_owned(),
+            Value::Bytes(Some(bytes)) => mebibytes(*bytes),
+        }
+    }
+}
+
 fn facts() -> Vec<Fact> {
     let text = |name, key, value| Fact { name, key, value: Value::Text(value) };
     let flag = |name, key, value| Fact { name, key, value: Value::Flag(value) };
@@ -113,35 +139,128 @@ fn facts() -> Vec<Fact> {
     ]
 }
 
-/// For people: the machine, then a line per way.
-fn text(facts: &[Fact], found: &[Found]) -> String {
-    let mut machine = Builder::new();
-    for Fact { name, value, .. } in facts {
-        let shown = match value {
-            Value::Text(Some(text)) => escaped(text),
-            Value::Text(None) | Value::Bytes(None) => "not shown".to_owned(),
-            Value::Flag(flag) => if *flag { "yes" } else { "no" }.to_owned(),
-            Value::Bytes(Some(u64::MAX)) => "all".to_owned(),
-            Value::Bytes(Some(bytes)) => mebibytes(*bytes),
-        };
-        machine.push_record([(*name).to_owned(), shown]);
+/// How what is for people looks.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    /// Columns of the terminal.
+    width: usize,
+    /// Whether words may have a colour.
+    colour: bool,
+}
+
+impl Look {
+    /// That of standard output. What is no terminal gets 80 columns and no colour; `NO_COLOR` takes it from all.
+    fn of_stdout() -> Self {
+        let stdout = io::stdout();
+        let columns = rustix::termios::tcgetwinsize(&stdout).map_or(0, |size| usize::from(size.ws_col));
+        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self {
+            // Narrower than that, a word a line would be all that fits.
+            width: if columns == 0 { 80 } else { columns.max(40) },
+            colour: stdout.is_terminal() && !unwanted,
+        }
     }
-    let mut tools = Builder::new();
-    tools.push_record(["TOOL", "SEES", "BY", "HERE"]);
+
+    /// Whether a tool runs, in words.
+    fn verdict(self, runs: bool) -> String {
+        let (word, colour) = if runs { ("runs", "32") } else { ("does not run", "31") };
+        if self.colour { format!("\x1b[{colour}m{word}\x1b[0m") } else { word.to_owned() }
+    }
+
+    /// Appends a line: `head`, then `words` with that indent, broken where the terminal ends. The verdict stands before
+    /// the words, whose colour has no width.
+    fn push(self, text: &mut String, head: &str, indent: usize, verdict: Option<bool>, words: &str) {
+        let mut at = head.chars().count().max(indent);
+        let _ = write!(text, "{head:indent$}");
+        let mut first = true;
+        if let Some(runs) = verdict {
+            text.push_str(&self.verdict(runs));
+            at += if runs { "runs" } else { "does not run" }.len();
+            first = words.starts_with([',', ';', ':']);
+        }
+        for word in words.split_whitespace() {
+            let long = word.chars().count();
+            if !first && at + 1 + long > self.width {
+                text.push('\n');
+                text.extend(std::iter::repeat_n(' ', indent));
+                at = indent;
+                first = true;
+            }
+            if !first {
+                text.push(' ');
+                at += 1;
+            }
+            text.push_str(word);
+            at += long;
+            first = false;
+        }
+        text.push('\n');
+    }
+}
+
+/// For people in a hurry: how many tools run, then a line per tool.
+fn summary(facts: &[Fact], found: &[Found], look: Look) -> String {
+    let runs = found.iter().filter(|found| found.diagnosis.runs()).count();
+    let less = found.iter().filter(|found| found.diagnosis.runs() && !sees_less(&found.diagnosis).is_empty());
+    let see_less = match less.count() {
+        0 => String::new(),
+        1 => "; 1 sees less, see below".to_owned(),
+        several => format!("; {several} see less, see below"),
+    };
+    let kernel = facts.iter().find(|fact| fact.key == "kernel").map_or_else(String::new, Fact::shown);
+    let mut text = String::new();
+    let first = format!("{runs} of {} tools run here, on kernel {kernel}{see_less}.", found.len());
+    look.push(&mut text, "", 0, None, &first);
+    text.push('\n');
+    let indent = found.iter().map(|found| found.name.len()).max().unwrap_or_default() + 2;
     for Found { name, diagnosis } in found {
-        let mut line = |sees: &str, by: &str, here: &dyn Display| {
-            tools.push_record([*name, sees, by, &escaped(here.to_string())]);
+        let less = sees_less(diagnosis);
+        let words = match why_not(diagnosis) {
+            Some(why) => format!(": {why}"),
+            None if less.is_empty() => String::new(),
+            None => format!(", but sees less: {}", less.join("; ")),
         };
-        let runs = if diagnosis.runs() {
-            format!("runs, with {} KiB of the kernel's memory", diagnosis.kernel_bytes().div_ceil(1024))
-        } else if diagnosis.lacks.is_empty() {
-            "does not run: no way works".to_owned()
-        } else {
-            format!("does not run: {}", diagnosis.lacks.join("; "))
+        look.push(&mut text, name, indent, Some(diagnosis.runs()), &escaped(words));
+    }
+    text.push('\n');
+    let more =
+        "'netbcc doctor -v' says what each way to attach lacks, 'netbcc doctor TOOL' says it of one tool.";
+    look.push(&mut text, "", 0, None, more);
+    text
+}
+
+/// What the tool does not see in the ways that it goes here. What only an option asks for is left to the details.
+fn sees_less(diagnosis: &Diagnosis) -> Vec<&'static str> {
+    let used = diagnosis.hooks.iter().filter(|hooks| !hooks.optional).filter_map(Hooks::used);
+    used.filter_map(|way| way.less_exact).collect()
+}
+
+/// Why a tool does not run.
+fn why_not(diagnosis: &Diagnosis) -> Option<String> {
+    match () {
+        () if diagnosis.runs() => None,
+        () if diagnosis.lacks.is_empty() => Some("no way to attach works".to_owned()),
+        () => Some(diagnosis.lacks.join("; ")),
+    }
+}
+
+/// For people who want to know everything: the machine, then each way of each tool.
+fn details(facts: &[Fact], found: &[Found], look: Look) -> String {
+    let mut machine = Builder::new();
+    for fact in facts {
+        machine.push_record([fact.name.to_owned(), fact.shown()]);
+    }
+    let mut text = plain(machine);
+    for Found { name, diagnosis } in found {
+        text.push('\n');
+        let words = match why_not(diagnosis) {
+            Some(why) => format!(": {why}"),
+            None => format!(", with {} KiB of the kernel's memory", diagnosis.kernel_bytes().div_ceil(1024)),
         };
-        line("", "", &runs);
+        look.push(&mut text, &format!("{name}  "), 4, Some(diagnosis.runs()), &escaped(words));
         for hooks in &diagnosis.hooks {
-            let option = if hooks.optional { " (an option)" } else { "" };
+            let option = if hooks.optional { ", for an option" } else { "" };
+            look.push(&mut text, "", 2, None, &format!("{}{option}, by:", hooks.sees));
             for way in &hooks.ways {
                 let here = match (state(hooks, way), &way.verdict) {
                     (_, Verdict::Lacks(why)) => format!("no: {why}"),
@@ -150,16 +269,17 @@ fn text(facts: &[Fact], found: &[Found]) -> String {
                             .into()
                     }
                     ("used", _) => match way.less_exact {
-                        Some(what) => format!("used; {what}"),
+                        Some(what) => format!("used; less exact: {what}"),
                         None => "used".to_owned(),
                     },
                     (state, _) => state.to_owned(),
                 };
-                line(&format!("{}{option}", hooks.sees), way.rung.as_str(), &here);
+                let way = format!("    {}", way.rung.as_str());
+                look.push(&mut text, &way, 16, None, &escaped(here));
             }
         }
     }
-    format!("{}\n{}", plain(machine), plain(tools))
+    text
 }
 
 /// Columns two blanks apart, no lines.
@@ -260,26 +380,71 @@ mod tests {
         ]
     }
 
-    #[test]
-    fn people_get_a_line_per_way() {
-        let facts = [
+    const PLAIN: Look = Look { width: 60, colour: false };
+
+    fn facts() -> [Fact; 2] {
+        [
             Fact { name: "kernel", key: "kernel", value: Value::Text(Some("6.1".into())) },
             Fact { name: "locked", key: "locked", value: Value::Bytes(None) },
-        ];
+        ]
+    }
+
+    #[test]
+    fn people_get_a_summary_and_a_line_per_tool() {
+        let text = summary(&facts(), &found(), PLAIN);
         assert_eq!(
-            text(&facts, &found()),
+            text,
+            "1 of 2 tools run here, on kernel 6.1; 1 sees less, see\n\
+             below.\n\
+             \n\
+             tcpx  runs, but sees less: less\n\
+             tcpy  does not run: CAP_BPF is missing\n\
+             \n\
+             'netbcc doctor -v' says what each way to attach lacks,\n\
+             'netbcc doctor TOOL' says it of one tool.\n"
+        );
+        let coloured = summary(&facts(), &found(), Look { colour: true, ..PLAIN });
+        assert!(coloured.contains("tcpx  \x1b[32mruns\x1b[0m, but"), "{coloured:?}");
+        assert!(coloured.contains("tcpy  \x1b[31mdoes not run\x1b[0m: CAP"), "{coloured:?}");
+        let bare = coloured.replace("\x1b[32m", "").replace("\x1b[31m", "").replace("\x1b[0m", "");
+        assert_eq!(bare, text);
+    }
+
+    #[test]
+    fn people_who_ask_get_every_way() {
+        assert_eq!(
+            details(&facts(), &found(), PLAIN),
             "kernel  6.1\n\
              locked  not shown\n\
              \n\
-             TOOL  SEES               BY          HERE\n\
-             tcpx                                 runs, with 1536 KiB of the kernel's memory\n\
-             tcpx  connects           fexit       no: no\\x1bfunction\n\
-             tcpx  connects           kprobe      used; less\n\
-             tcpx  connects           tracepoint  works\n\
-             tcpy                                 does not run: CAP_BPF is missing\n\
-             tcpy  names (an option)  tracepoint  perhaps: the kernel's BTF does not speak against it; to be sure, \
-             run this as root\n"
+             tcpx  runs, with 1536 KiB of the kernel's memory\n  \
+               connects, by:\n    \
+                 fexit       no: no\\x1bfunction\n    \
+                 kprobe      used; less exact: less\n    \
+                 tracepoint  works\n\
+             \n\
+             tcpy  does not run: CAP_BPF is missing\n  \
+               names, for an option, by:\n    \
+                 tracepoint  perhaps: the kernel's BTF does not speak\n                \
+                             against it; to be sure, run this as root\n"
         );
+    }
+
+    #[test]
+    fn no_line_is_longer_than_the_terminal() {
+        let mut found = found();
+        let many = "word of a length ".repeat(40);
+        found[1].diagnosis.lacks = vec![many];
+        for width in [40, 79, 80, 200] {
+            for text in [
+                summary(&facts(), &found, Look { width, colour: false }),
+                details(&facts(), &found, Look { width, colour: false }),
+            ] {
+                for line in text.lines() {
+                    assert!(line.len() <= width && line.trim_end() == line, "{width}: {line:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub enum Call {
     /// Say what a tool is.
     HelpOf(&'static Entry),
     /// Say what one of netbcc's own commands does.
-    HelpOfVerb(Command),
+    HelpOfVerb(Box<Command>),
     /// Name all tools.
     List(Listing),
     /// Say the version.
@@ -168,7 +168,7 @@ fn help_of(name: &OsStr, tools: &'static [Entry]) -> Call {
         return Call::HelpOf(entry);
     }
     match verbs::all(tools).into_iter().find(|verb| verb.get_name() == word) {
-        Some(verb) => Call::HelpOfVerb(verb),
+        Some(verb) => Call::HelpOfVerb(Box::new(verb)),
         None => unknown(name, tools),
     }
 }
@@ -241,7 +241,7 @@ Usage: netbcc TOOL [OPTIONS]
        netbcc help TOOL|COMMAND
        netbcc --list [-v|--json]
        netbcc install-links DIR [--prefix netbcc-] [--suffix .py]
-       netbcc doctor [TOOL] [--json]
+       netbcc doctor [TOOL] [-v] [--json]
        netbcc man [TOOL] | man -l -
        netbcc completions bash|zsh|fish [TOOL]
        netbcc schema TOOL
