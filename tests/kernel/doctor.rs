@@ -128,7 +128,7 @@ fn the_details_have_a_line_per_way(_: &Case) {
         let fits = |(a, b, words): &&(&str, &str, &str)| {
             *a == tool && *b == sees && words.starts_with(&by) && words.contains(state)
         };
-        if told.iter().find(fits).is_none() {
+        if !told.iter().any(|entry| fits(&entry)) {
             ended.fail(&format!("no line says that {tool} sees {sees} by {by}: {state}"));
         }
     }
