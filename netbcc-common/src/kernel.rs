@@ -76,6 +76,12 @@ fields! {
     TcpIsMptcp = "tcp_sock"."is_mptcp": 1,
     /// The first subflow of an MPTCP connection. Absent from kernels without MPTCP.
     MptcpFirst = "mptcp_sock"."first": 8,
+    /// What the layer above keeps with a socket: of a subflow, its `mptcp_subflow_context`.
+    IcskUlpData = "inet_connection_sock"."icsk_ulp_data": 8,
+    /// The MPTCP socket of a subflow. Absent from kernels without MPTCP.
+    SubflowConn = "mptcp_subflow_context"."conn": 8,
+    /// `PF_*` of a task.
+    TaskFlags = "task_struct"."flags": 4,
     /// The common part of a network namespace.
     NetCommon = "net"."ns": 0,
     /// Name of a thread: up to a NUL, behind which anything may be.

@@ -8,7 +8,9 @@ pub enum Loss {
     RingFull = 0,
     /// A table had no room for one more entry (a socket, a flow).
     MapFull = 1,
+    /// No loss: a run that the kernel skipped, and that the second copy of the program made up for.
+    MadeUp = 2,
 }
 
 /// How many causes there are.
-pub const LOSSES: u32 = 2;
+pub const LOSSES: u32 = 3;

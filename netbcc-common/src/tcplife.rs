@@ -39,13 +39,21 @@ pub struct Life {
     pub owner: u32,
     /// Owner's name.
     pub comm: Comm,
+    /// The last state that was seen of it.
+    pub state: i32,
+    /// Always zero.
+    pub zero: u32,
 }
 
 /// No owner is stored.
 pub const NOBODY: u32 = 0;
+/// A thread of the kernel, which has sockets of its own, and works for the sockets of others.
+pub const KERNEL: u32 = 1;
 /// The task that called accept() or read from the socket.
-pub const ACCEPTOR: u32 = 1;
-/// The task that closed or shut down first.
-pub const CLOSER: u32 = 2;
+pub const ACCEPTOR: u32 = 2;
+/// The task that closed or shut down first of both ends.
+pub const CLOSER: u32 = 3;
 /// The task that called connect().
-pub const CONNECTOR: u32 = 3;
+pub const CONNECTOR: u32 = 4;
+/// The task that closed last of both ends.
+pub const LAST: u32 = 5;

@@ -7,7 +7,7 @@
 use core::mem::transmute;
 use core::ptr::{addr_of, read_volatile};
 
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel};
 use netbcc_common::kernel::{CAST, FIELD_COUNT, Field, MISSING};
 
 /// Set by user space before loading. To the verifier these are constants.
@@ -47,6 +47,9 @@ pub trait Access: Copy {
     /// # Safety
     /// As [`Access::load`].
     unsafe fn distrust(base: *const u8, field: Field) -> *const u8;
+
+    /// The current `struct task_struct`.
+    fn current_task() -> *const u8;
 }
 
 /// Plain loads through pointers whose type the verifier knows.
@@ -75,6 +78,12 @@ impl Access for Typed {
             cast(base, read_volatile(addr_of!(OWNERS).cast::<u32>().add(field as usize)))
         }
     }
+
+    #[inline(always)]
+    fn current_task() -> *const u8 {
+        // SAFETY: no arguments.
+        (unsafe { bpf_get_current_task_btf() }) as *const u8
+    }
 }
 
 /// Calls of `bpf_probe_read_kernel`.
@@ -99,6 +108,12 @@ impl Access for Probed {
     #[inline(always)]
     unsafe fn distrust(base: *const u8, _: Field) -> *const u8 {
         base
+    }
+
+    #[inline(always)]
+    fn current_task() -> *const u8 {
+        // SAFETY: no arguments.
+        (unsafe { bpf_get_current_task() }) as *const u8
     }
 }
 

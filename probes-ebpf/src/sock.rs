@@ -1,6 +1,7 @@
 //! Sockets: `struct sock` and what stands around it.
 
 use core::marker::PhantomData;
+use core::ptr::read_volatile;
 
 use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
 use netbcc_common::addr::{AF_INET, AF_INET6, Addr, MAPPED_WORD, Tuple};
@@ -79,6 +80,14 @@ impl<A: Access> Sock<A> {
     pub fn is_mptcp(self) -> bool {
         // SAFETY: as above.
         unsafe { field::<A, u16>(self.at, Field::SkProtocol) == IPPROTO_MPTCP }
+    }
+
+    /// Whether `word` is its address.
+    #[inline(always)]
+    pub fn is_at(self, word: &u64) -> bool {
+        // SAFETY: a reference. Volatile, so that the compiler does not compare more than this at once: the verifier
+        // allows no arithmetic with pointers for that.
+        unsafe { read_volatile(word) == self.at as u64 }
     }
 
     /// Inode number of its network namespace.
@@ -336,6 +345,19 @@ impl<A: Access> TcpSock<A> {
     pub fn is_mptcp(self) -> bool {
         // SAFETY: `at` is a tcp_sock.
         offset(Field::TcpIsMptcp).is_some() && unsafe { field::<A, u8>(self.at, Field::TcpIsMptcp) != 0 }
+    }
+
+    /// Address of the MPTCP socket whose subflow it is; 0: of none.
+    #[inline(always)]
+    pub fn mptcp(self) -> u64 {
+        if !self.is_mptcp() {
+            return 0;
+        }
+        // SAFETY: a tcp_sock begins with its inet_connection_sock; Probed copes with any pointer.
+        unsafe {
+            let subflow = field::<A, u64>(self.at, Field::IcskUlpData) as *const u8;
+            if subflow.is_null() { 0 } else { field::<Probed, u64>(subflow, Field::SubflowConn) }
+        }
     }
 
     /// Segments handed to IP since the socket was last disconnected.

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::{
 use netbcc_common::Comm;
 use netbcc_common::kernel::Field;
 
-use crate::mem::{Access as _, Probed, Typed, field, offset};
+use crate::mem::{Access, Probed, Typed, field, offset};
 
 /// Now: `CLOCK_MONOTONIC`, ns.
 #[inline(always)]
@@ -41,6 +41,15 @@ pub fn cpu() -> u32 {
 pub fn uid() -> u32 {
     // SAFETY: no arguments.
     unsafe { bpf_get_current_uid_gid() as u32 }
+}
+
+/// Whether the current task is a thread of the kernel.
+#[inline(always)]
+pub fn is_kernel<A: Access>() -> bool {
+    /// `PF_KTHREAD` (include/linux/sched.h).
+    const KTHREAD: u32 = 0x0020_0000;
+    // SAFETY: it is the current `struct task_struct`.
+    unsafe { field::<A, u32>(A::current_task(), Field::TaskFlags) & KTHREAD != 0 }
 }
 
 /// Writes the thread's name.

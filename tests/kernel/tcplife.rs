@@ -765,8 +765,9 @@ fn an_mptcp_connection_shows_its_subflows(case: &Case) {
     far.close();
     let rows = run.rows(2);
     // MPTCP's own signalling is in TCP options, not in the counters.
-    end_at(&rows, port).is("TX_KB", 4).is("RX_KB", 0);
-    end_at(&rows, 80).is("TX_KB", 0).is("RX_KB", 4);
+    end_at(&rows, port).is("TX_KB", 4).is("RX_KB", 0).is("PID", client.pid());
+    // A thread of the kernel closes the subflow.
+    end_at(&rows, 80).is("TX_KB", 0).is("RX_KB", 4).is("PID", server.pid()).is("COMM", "server");
     run.finish();
 }
 

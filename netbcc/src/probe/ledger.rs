@@ -69,7 +69,7 @@ impl Ledger {
         Ok(Losses {
             ring_full: count(Loss::RingFull)?,
             map_full: count(Loss::MapFull)?,
-            missed: object.missed(),
+            missed: object.missed().saturating_sub(count(Loss::MadeUp)?),
         })
     }
 }

@@ -28,6 +28,9 @@ use super::plan::root_cause;
 use super::table::{Shape, Table};
 use crate::sys::bpf;
 
+/// How the name of a program ends that does what the kernel let the first one of its kind skip.
+const SECOND: &str = "_again_tp";
+
 /// A tool's object: what is loaded and attached of it. Dropping it detaches and unloads everything.
 pub(super) struct Object {
     maps: Vec<Entry>,
@@ -224,7 +227,9 @@ impl Object {
     /// Runs of programs that the kernel skipped. Its own counts: of programs, from the descriptors' files in /proc
     /// (since 5.12; for kprobes since 6.7), and of kprobes that were not even asked.
     pub(super) fn missed(&self) -> u64 {
-        let loaded = self.programs.values().filter_map(|program| program.loaded.as_ref());
+        // What the second copy of a program skipped, the first one did.
+        let first = self.programs.iter().filter(|(name, _)| !name.ends_with(SECOND));
+        let loaded = first.filter_map(|(_, program)| program.loaded.as_ref());
         let skipped = loaded.filter_map(|loaded| told(&loaded.fd, "recursion_misses:"));
         skipped.sum::<u64>() + self.kprobes().flatten().sum::<u64>()
     }

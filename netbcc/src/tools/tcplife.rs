@@ -128,6 +128,7 @@ const FIELDS: &[Field] = &[
     Field::InetSport,
     Field::TcpBytesAcked,
     Field::TcpBytesReceived,
+    Field::TaskFlags,
 ];
 
 const SOCKETS: Ladder = Ladder {
@@ -139,13 +140,18 @@ const SOCKETS: Ladder = Ladder {
                 fexit("accept2_fexit", "inet_csk_accept").arity(Func::InetCskAccept, 2),
                 fexit("accept4_fexit", "inet_csk_accept").arity(Func::InetCskAccept, 4),
                 tp_btf("state_tp", "inet_sock_set_state"),
+                tp_btf("state_again_tp", "inet_sock_set_state"),
             ],
             less_exact: None,
         },
         // Before kprobes: every transition is seen, and nothing is stored that could leak.
         Rung {
             name: RungName::Tracepoint,
-            programs: &[tp_btf("state_tp", "inet_sock_set_state"), tp_btf("read_tp", "tcp_rcv_space_adjust")],
+            programs: &[
+                tp_btf("state_tp", "inet_sock_set_state"),
+                tp_btf("state_again_tp", "inet_sock_set_state"),
+                tp_btf("read_tp", "tcp_rcv_space_adjust"),
+            ],
             less_exact: Some(
                 "a server's socket belongs to the process that first reads from it (accept cannot be traced \
                  here); if it never reads and the client resets it, the row shows the task on the CPU",

@@ -3,19 +3,23 @@
 //! `sock:inet_sock_set_state` (since 4.16) sees every transition. What is known of a live socket is kept with the
 //! socket itself where the program is typed, and in a table keyed by its address in kprobes.
 //!
-//! Owner: the task that connected; else the task that closed last of both ends (LAST_ACK, as BCC); else the first
+//! Owner: the task that closed, if its end closed last (LAST_ACK, as BCC); else the task that connected; else the first
 //! to close (FIN_WAIT1); else the acceptor. Each of these events happens in the owner's own system call, unlike
-//! CLOSE, which may interrupt any task.
+//! CLOSE, which may interrupt any task. What MPTCP does with its subflows happens in threads of the kernel: their owner
+//! is who owns the MPTCP socket.
+//!
+//! The kernel skips a program that is running on that CPU already, in a task that was interrupted. A second copy of the
+//! program does what the first could not: each sees what interrupts the other. All that they do may be done twice.
 #![no_std]
 #![no_main]
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, btf_tracepoint, fexit, kprobe, kretprobe, map};
-use aya_ebpf::maps::HashMap;
+use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext};
 use netbcc_common::loss::Loss;
-use netbcc_common::tcplife::{ACCEPTOR, CLOSER, CONNECTOR, Event, Life, NOBODY};
+use netbcc_common::tcplife::{ACCEPTOR, CLOSER, CONNECTOR, Event, KERNEL, LAST, Life, NOBODY};
 use probes_ebpf::emit::{lost, reserve};
 use probes_ebpf::filter::{self, PortSet};
 use probes_ebpf::mem::{Probed, Typed};
@@ -35,8 +39,18 @@ static LIVES: SkStorage<Life> = SkStorage::new();
 #[map]
 static LIVES_BY_SK: HashMap<u64, Life> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
+/// Owners of MPTCP sockets, by address. Old ones make room for new ones.
+#[map]
+static OWNERS_BY_MPTCP: LruHashMap<u64, Life> = LruHashMap::with_max_entries(1024, 0);
+
+/// What the first copy of the program did last on this CPU: the socket, and both states.
+#[map]
+static DONE: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
+
 /// Where the state of a live socket is kept.
 trait Lives: ToTcp {
+    /// Whether a second copy of the program may see a change again.
+    const TWICE: bool;
     /// The state of `sk`, if there is one.
     fn get(sk: Sock<Self>) -> Option<&'static mut Life>;
     /// The state of `sk`, made if there was none.
@@ -46,6 +60,7 @@ trait Lives: ToTcp {
 }
 
 impl Lives for Typed {
+    const TWICE: bool = true;
     #[inline(always)]
     fn get(sk: Sock<Self>) -> Option<&'static mut Life> {
         storage::get(&LIVES, sk)
@@ -63,6 +78,7 @@ impl Lives for Typed {
 }
 
 impl Lives for Probed {
+    const TWICE: bool = false;
     #[inline(always)]
     fn get(sk: Sock<Self>) -> Option<&'static mut Life> {
         storage::entry(&LIVES_BY_SK, sk.id())
@@ -77,54 +93,120 @@ impl Lives for Probed {
     }
 }
 
-/// The current task becomes the owner, as `how`.
+/// The current task becomes the owner, as `how`. A thread of the kernel does only where nobody else is known.
 #[inline(always)]
-fn own(life: &mut Life, how: u32) {
-    life.owner = how;
+fn own<A: Lives>(life: &mut Life, how: u32) {
+    if !task::is_kernel::<A>() {
+        life.owner = how;
+    } else if life.owner == NOBODY {
+        life.owner = KERNEL;
+    } else {
+        return;
+    }
     life.pid = task::pid();
     task::comm(&mut life.comm);
 }
 
-/// `sk` goes from state `old` to `new`.
+/// The current task becomes the owner of the MPTCP socket at `mptcp`, as `how`, unless it has one by a better reason.
 #[inline(always)]
-fn state_changed<A: Lives>(sk: Sock<A>, old: i32, new: i32) {
-    if new == state::CLOSE {
-        closed(sk, old);
+fn own_mptcp<A: Lives>(mptcp: u64, how: u32) {
+    if mptcp == 0 || task::is_kernel::<A>() {
         return;
+    }
+    if how == ACCEPTOR || how == CLOSER {
+        // SAFETY: the kernel frees a map's memory after the programs that run.
+        let known = unsafe { OWNERS_BY_MPTCP.get(mptcp) };
+        // Who accepts is the first to own it: what was there is of another socket at this address.
+        if how == CLOSER && known.is_some_and(|owner| owner.owner >= how) {
+            return;
+        }
+    }
+    let mut owner = Life::default();
+    own::<A>(&mut owner, how);
+    // There is always room: the oldest entry goes.
+    let _done = OWNERS_BY_MPTCP.insert(mptcp, owner, 0);
+}
+
+/// `sk`, an MPTCP socket, goes from state `old` to `new`: in the closer's own system call, other than its subflows.
+#[inline(always)]
+fn mptcp_changed<A: Lives>(sk: Sock<A>, old: i32, new: i32) {
+    if old == state::ESTABLISHED || old == state::CLOSE_WAIT {
+        own_mptcp::<A>(sk.id(), if new == state::LAST_ACK { LAST } else { CLOSER });
+    }
+}
+
+/// `sk` goes from state `old` to `new`. Answers whether that was news; `false`: it was seen before.
+#[inline(always)]
+fn state_changed<A: Lives>(sk: Sock<A>, old: i32, new: i32) -> bool {
+    if new == state::CLOSE {
+        return closed(sk, old);
     }
     let opens = new < state::FIN_WAIT1;
     let closes = new == state::LAST_ACK || old == state::ESTABLISHED && new == state::FIN_WAIT1;
-    if !(opens || closes) || !sk.is_tcp() {
-        return;
+    if !(opens || closes) {
+        return true;
+    }
+    if !sk.is_tcp() {
+        if closes && sk.is_mptcp() {
+            mptcp_changed(sk, old, new);
+        }
+        return true;
     }
     if opens {
         let Some(life) = A::make(sk) else {
             lost(Loss::MapFull);
-            return;
+            return true;
         };
-        life.birth_ns = task::now_ns();
-        if new == state::SYN_SENT {
-            own(life, CONNECTOR);
-        } else if new == state::SYN_RECV {
+        if A::TWICE && life.state == new {
+            return false;
+        }
+        if new == state::SYN_SENT || life.state != old {
+            // What was known is of an older socket at this address, whose end was not seen.
             life.owner = NOBODY;
         }
-        return;
+        life.state = new;
+        life.birth_ns = task::now_ns();
+        if new == state::SYN_SENT {
+            own::<A>(life, CONNECTOR);
+            if let Some(tcp) = A::tcp(sk) {
+                own_mptcp::<A>(tcp.mptcp(), CONNECTOR);
+            }
+        }
+        return true;
     }
     // A socket that was not seen opening makes no row.
-    let Some(life) = A::get(sk) else { return };
-    if new == state::LAST_ACK || life.owner < CLOSER {
-        own(life, CLOSER);
+    let Some(life) = A::get(sk) else { return true };
+    if new == state::LAST_ACK {
+        own::<A>(life, LAST);
+    } else if life.owner < CLOSER {
+        own::<A>(life, CLOSER);
     }
+    is_first(life, new)
 }
 
-/// `sk` reached CLOSE from the state `old`.
+/// Whether the state `new` was not seen before.
 #[inline(always)]
-fn closed<A: Lives>(sk: Sock<A>, old: i32) {
-    let Some(life) = A::get(sk) else { return };
+fn is_first(life: &mut Life, new: i32) -> bool {
+    let first = life.state != new;
+    life.state = new;
+    first
+}
+
+/// `sk` reached CLOSE from the state `old`. Answers whether that was news.
+#[inline(always)]
+fn closed<A: Lives>(sk: Sock<A>, old: i32) -> bool {
+    let Some(life) = A::get(sk) else {
+        if sk.is_mptcp() {
+            mptcp_changed(sk, old, state::CLOSE);
+        }
+        return true;
+    };
+    let first = is_first(life, state::CLOSE);
     if life.birth_ns != 0 && !(old == state::SYN_RECV && is_surplus(sk, life)) {
         report(sk, life);
     }
     A::forget(sk, life);
+    first
 }
 
 /// Whether `sk`, which goes from SYN_RECV to CLOSE, is the second socket of one connection: where two packets that
@@ -142,11 +224,19 @@ fn report<A: Lives>(sk: Sock<A>, life: &Life) {
     if !filter::keeps_family(family) {
         return;
     }
-    let pid = if life.owner == NOBODY { task::pid() } else { life.pid };
+    let Some(tcp) = A::tcp(sk) else { return };
+    let mut owner = life;
+    // SAFETY: the kernel frees a map's memory after the programs that run.
+    if tcp.is_mptcp()
+        && let Some(mptcp) = unsafe { OWNERS_BY_MPTCP.get(tcp.mptcp()) }
+        && mptcp.owner > owner.owner
+    {
+        owner = mptcp;
+    }
+    let pid = if owner.owner == NOBODY { task::pid() } else { owner.pid };
     if !filter::keeps_pid(pid) {
         return;
     }
-    let Some(tcp) = A::tcp(sk) else { return };
     let (lport, rport) = (tcp.sport(), sk.rport());
     if !filter::keeps_lport(&LPORTS, lport) || !filter::keeps_rport(&RPORTS, rport) {
         return;
@@ -162,10 +252,10 @@ fn report<A: Lives>(sk: Sock<A>, life: &Life) {
     event.tuple.rport = rport;
     event.pid = pid;
     event.zero = 0;
-    if life.owner == NOBODY {
+    if owner.owner == NOBODY {
         task::comm(&mut event.comm);
     } else {
-        event.comm = life.comm;
+        event.comm = owner.comm;
     }
 }
 
@@ -173,9 +263,12 @@ fn report<A: Lives>(sk: Sock<A>, life: &Life) {
 #[inline(always)]
 fn accepted<A: Lives>(sk: Sock<A>) {
     if let Some(life) = A::get(sk)
-        && life.owner == NOBODY
+        && life.owner < ACCEPTOR
     {
-        own(life, ACCEPTOR);
+        own::<A>(life, ACCEPTOR);
+        if let Some(tcp) = A::tcp(sk) {
+            own_mptcp::<A>(tcp.mptcp(), ACCEPTOR);
+        }
     }
 }
 
@@ -183,7 +276,35 @@ fn accepted<A: Lives>(sk: Sock<A>) {
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn state_tp(ctx: BtfTracePointContext) -> i32 {
     if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
-        state_changed(sk, ctx.arg(1), ctx.arg(2));
+        let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+        state_changed(sk, old, new);
+        // Last: in what interrupted it until here, this program did not run.
+        if let Some(done) = storage::slot(&DONE, 0) {
+            *done = [sk.id(), states(old, new)];
+        }
+    }
+    0
+}
+
+/// Both states as one word.
+#[inline(always)]
+fn states(old: i32, new: i32) -> u64 {
+    (old as u64) << 32 | new as u64
+}
+
+// match-proto: void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn state_again_tp(ctx: BtfTracePointContext) -> i32 {
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0))
+        && let Some(done) = storage::slot(&DONE, 0)
+    {
+        let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+        if sk.is_at(&done[0]) && done[1] == states(old, new) {
+            *done = [0; 2];
+        } else if state_changed(sk, old, new) {
+            // Else the first copy ran, and then once more for what came between.
+            lost(Loss::MadeUp);
+        }
     }
     0
 }
