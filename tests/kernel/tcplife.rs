@@ -38,6 +38,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_filtered_ephemeral_port_keeps_its_owner,
     pid_filter_goes_by_the_owner,
     pid_filter_knows_a_server_that_closes_first,
+    who_closes_last_of_both_ends_owns_the_row_else_who_connected,
     an_mptcp_connection_shows_its_subflows,
     unread_data_at_close_gives_two_whole_rows,
     json_rows_carry_every_value,
@@ -281,6 +282,32 @@ fn a_client_that_closes_last_owns_its_row(case: &Case) {
         far.close();
         let rows = run.rows(2 * nth);
         end_at(&rows, port).is("PID", client.pid()).is("COMM", "client");
+    }
+    run.finish();
+}
+
+fn who_closes_last_of_both_ends_owns_the_row_else_who_connected(case: &Case) {
+    let net = Net::new();
+    let (server, client, heir) = (net.peer("server"), net.peer("client"), net.peer("heir"));
+    let run = case.launch("").start(&net);
+    let web = server.listen(net.v4_of(2, 80));
+    for (nth, server_first) in [(1, true), (2, false)] {
+        let near = client.connect(web.address());
+        let (far, port) = (web.accept(), near.local().port());
+        let shared = near.share(&heir);
+        near.close();
+        if server_first {
+            far.close();
+            shared.await_end();
+            shared.close();
+        } else {
+            shared.close();
+            far.await_end();
+            far.close();
+        }
+        let rows = run.rows(2 * nth);
+        let owner = if server_first { heir.pid() } else { client.pid() };
+        end_at(&rows, port).is("PID", owner).is("COMM", if server_first { "heir" } else { "client" });
     }
     run.finish();
 }
