@@ -224,8 +224,8 @@ fn a_link_whose_name_is_no_tools_is_refused() {
         let link = dir.path().join(name);
         symlink(binary(), &link).expect("a link");
         for args in [&[][..], &["-t"], &["--help"], &["--list"], &["--version"], &["1", "10"]] {
-            let line = refused(&run(command(&link).args(args)), 2, "netbcc", name);
-            assert!(line.contains(&format!("'{name}'")) && line.contains(meant), "{line}");
+            let said = refused(&run(command(&link).args(args)), 2, "netbcc", name);
+            assert!(said.contains(&format!("'{name}'")) && said.contains(meant), "{said}");
         }
     }
 }

@@ -295,7 +295,9 @@ impl Out {
             begun => begun.saturating_sub(1),
         };
         starts.drain(..whole);
-        starts.iter_mut().for_each(|start| *start = start.saturating_sub(written));
+        for start in starts.iter_mut() {
+            *start = start.saturating_sub(written);
+        }
         rows.drain(..whole);
         self.buf.drain(..written);
         if let Err(error) = result {

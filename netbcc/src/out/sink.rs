@@ -115,7 +115,8 @@ impl Sink {
     /// where records did not fit into them; what a reader began to take counts as full.
     fn has_room(&self, len: Option<usize>) -> bool {
         let (Some(len), Some(all)) = (len, self.pipe_bytes) else { return true };
-        let queued = rustix::io::ioctl_fionread(&self.file).map_or(0, |bytes| bytes as usize);
+        let queued = rustix::io::ioctl_fionread(&self.file).unwrap_or(0);
+        let queued = usize::try_from(queued).unwrap_or(usize::MAX);
         // One that is larger than the pipe has to go in pieces, at any time.
         queued == 0 || len > all || queued.saturating_mul(2) + 3 * CHUNK + len <= all
     }
@@ -167,7 +168,7 @@ impl Sink {
         if torn == 0 {
             return done;
         }
-        let place = self.file.metadata().ok().filter(|metadata| metadata.is_file());
+        let place = self.file.metadata().ok().filter(std::fs::Metadata::is_file);
         let Some(size) = place.map(|metadata| metadata.size()) else { return done };
         // Ours is the last write if the file ends where we are.
         let ours = io::Seek::stream_position(&mut &self.file).is_ok_and(|at| at == size);

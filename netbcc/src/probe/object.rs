@@ -519,7 +519,7 @@ mod tests {
             let mut object = object.unwrap();
             // Nothing else is to be made here.
             for map in object.maps.iter_mut().filter(|map| matches!(map.state, State::New)) {
-                map.state = State::There(std::fs::File::open("/dev/null").unwrap().into());
+                map.state = State::There(fs::File::open("/dev/null").unwrap().into());
             }
             let absent = object.maps.iter().filter(|map| matches!(map.state, State::Absent)).count();
             let refers = |instruction: &&bpf_insn| {

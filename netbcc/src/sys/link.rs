@@ -139,8 +139,7 @@ impl Departures {
                 Err(Errno::EAGAIN) => return Ok(left),
                 // More than there was room for: look.
                 Err(Errno::ENOBUFS) if left.is_none() && !is_there(index)? => left = Some(String::new()),
-                Err(Errno::ENOBUFS) => {}
-                Err(Errno::EINTR) => {}
+                Err(Errno::ENOBUFS | Errno::EINTR) => {}
                 Err(error) => return Err(error).context("listen for changes of interfaces"),
             }
         }
