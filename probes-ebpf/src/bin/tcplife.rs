@@ -226,8 +226,8 @@ fn report<A: Lives>(sk: Sock<A>, life: &Life) {
     }
     let Some(tcp) = A::tcp(sk) else { return };
     let mut owner = life;
-    // SAFETY: the kernel frees a map's memory after the programs that run.
     if tcp.is_mptcp()
+        // SAFETY: the kernel frees a map's memory after the programs that run.
         && let Some(mptcp) = unsafe { OWNERS_BY_MPTCP.get(tcp.mptcp()) }
         && mptcp.owner > owner.owner
     {
