@@ -1172,3 +1172,13 @@ fn words_that_are_no_tool_or_shell_are_refused() {
         refused(&netbcc(args), 2, "netbcc", &format!("{args:?}"));
     }
 }
+
+#[test]
+fn a_closed_output_is_an_error() {
+    for words in ["--help", "--list", "man tcplife", "schema tcplife", "tcplife --help", "tcplife"] {
+        let line = format!("exec \"$0\" {words} >&-");
+        let output = run(command("sh").args(["-c", &line]).arg(binary()));
+        assert_eq!(output.status.code(), Some(1), "{words}");
+        assert!(text(&output.stderr).ends_with("write to standard output: it is closed\n"), "{output:?}");
+    }
+}

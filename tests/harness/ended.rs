@@ -82,7 +82,7 @@ impl Ended {
 
     /// How many rows it says that standard output did not take.
     pub fn not_written(&self) -> usize {
-        let line = self.stderr.lines().find_map(|line| line.split_once(": not written: "));
+        let line = self.stderr.lines().find_map(|line| line.split_once(" not written: "));
         line.and_then(|(_, rest)| rest.split(' ').next()?.parse().ok()).unwrap_or(0)
     }
 

@@ -29,6 +29,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     times_are_right_in_a_time_namespace,
     a_time_zone_is_a_regular_file,
     a_descriptor_for_reading_is_not_written_to,
+    a_stall_is_one_long_interval_and_nothing_catches_up,
 ];
 
 /// The tools that there are.
@@ -259,5 +260,41 @@ fn a_descriptor_for_reading_is_not_written_to(_: &Case) {
             line.starts_with(&format!("tcpconnect: NETBCC_READY_FD={number}: ")) && line.contains(said),
             "{line}"
         );
+    }
+}
+
+fn a_stall_is_one_long_interval_and_nothing_catches_up(_: &Case) {
+    /// More than two intervals.
+    const STALL: Duration = Duration::from_millis(2500);
+    for (tool, options) in [("netqtop", "-n lo --json"), ("softirqs", "--json 1")] {
+        let net = Net::new();
+        let run = Launch::new(tool, options).start(&net);
+        run.suspend();
+        std::thread::sleep(STALL);
+        run.resume();
+        let intervals = |lines: &[String]| -> Vec<(u64, Duration)> {
+            let mut blocks: Vec<(u64, Duration)> = Vec::new();
+            for line in lines {
+                let row: serde_json::Value = serde_json::from_str(line).expect("a row is JSON");
+                let field = |name: &str| row[name].as_u64().expect("it is a number");
+                let (at, interval) = (field("ts_ns"), Duration::from_nanos(field("interval_ns")));
+                if blocks.last().is_none_or(|last| last.0 != at) {
+                    blocks.push((at, interval));
+                }
+            }
+            blocks
+        };
+        let mut lines = run.await_lines(1);
+        while intervals(&lines).len() < 3 {
+            lines = run.await_lines(lines.len() + 1);
+        }
+        let blocks = intervals(&lines);
+        assert!(blocks[0].1 > STALL, "{tool}: the first covers the stall: {blocks:?}");
+        for pair in blocks.windows(2) {
+            let (apart, interval) = (Duration::from_nanos(pair[1].0 - pair[0].0), pair[1].1);
+            assert!(interval > Duration::from_millis(850), "{tool}: a block caught up: {blocks:?}");
+            assert!(apart > interval / 2, "{tool}: it covers more than there was: {blocks:?}");
+        }
+        run.finish();
     }
 }

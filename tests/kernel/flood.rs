@@ -281,11 +281,7 @@ fn a_full_ring_tells_exactly_what_it_lost(case: &Case) {
 fn a_reader_that_takes_nothing_is_told_what_it_missed(case: &Case) {
     let flood = row_of(case);
     with_scene(flood.traffic, |scene| {
-        for (signal, flags) in [
-            (Signal::SIGTERM, OFlag::empty()),
-            (Signal::SIGINT, OFlag::O_NONBLOCK),
-            (Signal::SIGHUP, OFlag::empty()),
-        ] {
+        for (signal, flags) in [(Signal::SIGTERM, OFlag::empty()), (Signal::SIGINT, OFlag::O_NONBLOCK)] {
             let (reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
             fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).expect("it holds a page");
             fcntl(&writer, FcntlArg::F_SETFL(flags)).expect("it is ours");

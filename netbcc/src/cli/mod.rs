@@ -26,7 +26,7 @@ pub use self::groups::{
     WallClock, WideCsv,
 };
 pub use self::parse::{Ports, Words, given, netns, path, pid_or_all, ports, positive, uid, word_list, words};
-use crate::error::{self, usage};
+use crate::error::{self, hinted, usage};
 use crate::out::{self, Out};
 use crate::sys::{confine, machine, stop};
 use crate::tool::{Ctx, Entry, Tool};
@@ -118,13 +118,13 @@ fn run_tool(entry: &'static Entry, typed: &str, args: Vec<OsString>) -> Result<(
     // Rows that were printed before an error are as good as any.
     cx.out.end_soon();
     let ended = ran.and(cx.out.finish());
-    // Whoever closes a pipe wants no more rows.
-    if !ended.as_ref().is_err_and(error::is_broken_pipe)
-        && let Some(sentence) = cx.out.losses()
-    {
-        cx.warn(sentence);
+    match (ended, cx.out.losses()) {
+        (Ok(()), Some(sentence)) => cx.warn(sentence),
+        // Whoever closes a pipe wants no more rows.
+        (Err(err), Some(sentence)) if !error::is_broken_pipe(&err) => return Err(hinted(err, sentence)),
+        (ended, _) => return ended,
     }
-    ended
+    Ok(())
 }
 
 /// `NETBCC_LOG`. A word that means nothing is refused: whoever sets it waits for lines that would never come.
