@@ -248,7 +248,12 @@ fn why_not(diagnosis: &Diagnosis) -> Option<String> {
 fn details(facts: &[Fact], found: &[Found], look: Look) -> String {
     let mut machine = Builder::new();
     for fact in facts {
-        machine.push_record([fact.name.to_owned(), fact.shown()]);
+        let mut name = fact.name;
+        // A list of security modules is longer than a line.
+        for part in fact.shown().split(',').collect::<Vec<_>>().chunks(4) {
+            machine.push_record([name.to_owned(), part.join(",")]);
+            name = "";
+        }
     }
     let mut text = plain(machine);
     for Found { name, diagnosis } in found {
