@@ -10,7 +10,6 @@ use anyhow::Result;
 
 use crate::cli::doors;
 use crate::out::journal::Journal;
-use crate::probe;
 use crate::sys::btf::{self, Kernel, Wanted};
 use crate::sys::{kallsyms, link, machine};
 use crate::tool::Entry;

@@ -81,10 +81,10 @@ impl Cell<'_> {
             Cell::Buffer(buffer) => return escape::text(line, escape::name_in(buffer), max),
             Cell::Label(label) => line.bytes(&label.as_bytes()[..label.len().min(max)]),
             Cell::Shown(value) => {
-                let mut text = escape::Text::new(line, max);
+                let mut text = escape::Text::of_name(line, max);
                 // The sink is memory and never fails; a Display that does has said all that it could.
                 let _ = write!(text, "{value}");
-                return text.written();
+                return text.end();
             }
             Cell::List(names) => {
                 let mut written = 0;

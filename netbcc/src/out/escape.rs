@@ -1,7 +1,8 @@
 //! Makes names of strangers safe to print.
 //!
 //! Lives here: the one rule of what may reach a terminal as it is. A process can call itself anything; its
-//! name must never move a cursor, change a colour, shift a column or reorder a line.
+//! name must never move a cursor, change a colour, shift a column or reorder a line. Two names never look alike for
+//! an escape: the backslash of a name that has `\x` itself is written as `\x5c`.
 
 use std::fmt;
 
@@ -34,18 +35,19 @@ fn from_right_to_left(c: char) -> bool {
 const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
 const ONES: u64 = u64::from_le_bytes([1; 8]);
 const BLANKS: u64 = u64::from_le_bytes([b' '; 8]);
+const BACKSLASHES: u64 = u64::from_le_bytes([b'\\'; 8]);
 
-/// Whether all eight bytes are printable ASCII: ' ' to '~'.
+/// Whether all eight bytes are printed as they are whatever is next to them: ' ' to '~' without the backslash.
 #[inline(always)]
-const fn printable(bytes: u64) -> bool {
+const fn plain(bytes: u64) -> bool {
     // Without high bits there is no carry: 0x60 more sets it from ' ' on, 1 more behind '~'.
     let over = bytes | ((bytes & !HIGH) + ONES);
     let enough = (bytes & !HIGH) + 0x60 * ONES;
-    (over | !enough) & HIGH == 0
+    (over | !enough) & HIGH == 0 && nul(bytes ^ BACKSLASHES) == 8
 }
 
-/// The name in a buffer of the kernel's, up to its first NUL and `max` characters, if all of it is printable ASCII;
-/// answers its length.
+/// The name in a buffer of the kernel's, up to its first NUL and `max` characters, if all of it is printable ASCII
+/// without a backslash; answers its length.
 #[inline(always)]
 pub(super) fn short(room: &mut Room, buffer: &[u8; 16], max: usize) -> Option<usize> {
     let half = |at: usize| u64::from_le_bytes(*buffer[at..].first_chunk().expect("there are two halves"));
@@ -57,7 +59,7 @@ pub(super) fn short(room: &mut Room, buffer: &[u8; 16], max: usize) -> Option<us
     }
     let end = end.min(max);
     let first = kept(first, end);
-    if !(printable(first) && printable(second_kept)) {
+    if !(plain(first) && plain(second_kept)) {
         return None;
     }
     room[..8].copy_from_slice(&first.to_le_bytes());
@@ -87,13 +89,14 @@ const fn kept(bytes: u64, len: usize) -> u64 {
     bytes & mask | BLANKS & !mask
 }
 
-/// Appends `name` with invalid bytes, and characters that must not be printed as they are, as `\xNN`: at most `max`
-/// columns of the result, and never half of an escape. Answers the number of columns.
+/// Appends `name` with invalid bytes, and characters that must not be printed as they are, as `\xNN`, and a backslash
+/// before an `x` as `\x5c`: at most `max` columns of the result, and never half of an escape. Answers the number of
+/// columns.
 pub(super) fn text(line: &mut Line<'_>, name: &[u8], max: usize) -> usize {
-    // Nearly all names are printable ASCII.
+    // Nearly all names are printable ASCII without a backslash.
     let (eights, rest) = name.as_chunks();
-    if eights.iter().all(|&eight| printable(u64::from_le_bytes(eight)))
-        && rest.iter().all(|byte| matches!(byte, b' '..=b'~'))
+    if eights.iter().all(|&eight| plain(u64::from_le_bytes(eight)))
+        && rest.iter().all(|byte| matches!(byte, b' '..=b'[' | b']'..=b'~'))
     {
         let end = name.len().min(max);
         line.bytes(&name[..end]);
@@ -105,14 +108,19 @@ pub(super) fn text(line: &mut Line<'_>, name: &[u8], max: usize) -> usize {
 #[cold]
 #[inline(never)]
 fn escaped_text(line: &mut Line<'_>, name: &[u8], max: usize) -> usize {
-    let mut out = Text::new(line, max);
+    let mut out = Text::of_name(line, max);
     for chunk in name.utf8_chunks() {
         out.str(chunk.valid());
         for &byte in chunk.invalid() {
-            out.bytes(&[byte]);
+            out.escape(&[byte]);
         }
     }
-    out.written()
+    out.end()
+}
+
+/// Whether the backslash at the start of `text` would look like that of an escape: the rule of names.
+pub(super) fn looks_like_an_escape(text: &str) -> bool {
+    text.starts_with("\\x")
 }
 
 /// A string, escaped: for messages that carry words of a user or of the traced world.
@@ -129,38 +137,68 @@ pub(super) struct Text<'l, 'b> {
     written: usize,
     full: bool,
     tabs: bool,
+    /// Whether a backslash may look like that of an escape: in sentences, whose names are escaped already.
+    sentence: bool,
+    /// A backslash of a name that is not written yet: what follows decides how.
+    backslash: bool,
 }
 
 impl<'l, 'b> Text<'l, 'b> {
-    pub(super) fn new(line: &'l mut Line<'b>, max: usize) -> Self {
-        Text { line, max, written: 0, full: false, tabs: false }
+    /// For a name, or what a name is part of.
+    pub(super) fn of_name(line: &'l mut Line<'b>, max: usize) -> Self {
+        Text { line, max, written: 0, full: false, tabs: false, sentence: false, backslash: false }
     }
 
-    /// Lets TAB pass, for lines whose layout has one.
+    /// For a sentence, in which escapes of names stand already.
+    pub(super) fn of_sentence(line: &'l mut Line<'b>) -> Self {
+        Text { sentence: true, ..Text::of_name(line, usize::MAX) }
+    }
+
+    /// For a sentence whose layout has TABs.
     pub(super) fn with_tabs(line: &'l mut Line<'b>) -> Self {
-        Text { tabs: true, ..Text::new(line, usize::MAX) }
+        Text { tabs: true, ..Text::of_sentence(line) }
     }
 
-    pub(super) fn written(&self) -> usize {
+    /// Writes what was held back; answers the number of columns.
+    pub(super) fn end(mut self) -> usize {
+        self.settle(None);
         self.written
     }
 
     fn str(&mut self, valid: &str) {
         for c in valid.chars() {
+            self.settle(Some(c));
+            if c == '\\' && !self.sentence {
+                self.backslash = true;
+                continue;
+            }
+            let width = if self.tabs && c == '\t' { Some(1) } else { columns(c) };
             let mut utf8 = [0; 4];
             let bytes = c.encode_utf8(&mut utf8).as_bytes();
-            let width = if self.tabs && c == '\t' { Some(1) } else { columns(c) };
             match width {
-                None => self.bytes(bytes),
+                None => self.escape(bytes),
                 Some(width) if self.room(width) => self.line.bytes(bytes),
                 Some(_) => {}
             }
         }
     }
 
+    /// Writes a backslash that was held back, now that it is known what follows.
+    fn settle(&mut self, next: Option<char>) {
+        if !std::mem::take(&mut self.backslash) {
+            return;
+        }
+        if next == Some('x') {
+            self.escape(b"\\");
+        } else if self.room(1) {
+            self.line.push(b'\\');
+        }
+    }
+
     /// The bytes of one character, or one byte that belongs to none, as `\xNN`.
-    fn bytes(&mut self, bytes: &[u8]) {
+    fn escape(&mut self, bytes: &[u8]) {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        self.settle(None);
         if self.room(4 * bytes.len()) {
             for byte in bytes {
                 let (high, low) = (DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]);

@@ -28,17 +28,17 @@ fn value(line: &mut Line<'_>, cell: Cell<'_>) {
         Cell::Unsigned(number) | Cell::Scaled(number) => number::unsigned(line, number),
         Cell::Signed(number) => number::signed(line, number),
         Cell::Float(number) | Cell::ScaledFloat(number) => float(line, number),
-        Cell::Name(name) => string(line, name),
-        Cell::Buffer(buffer) => string(line, escape::name_in(buffer)),
-        Cell::Label(label) => string(line, label.as_bytes()),
-        Cell::Shown(shown) => string(line, shown.to_string().as_bytes()),
+        Cell::Name(bytes) => name(line, bytes),
+        Cell::Buffer(buffer) => name(line, escape::name_in(buffer)),
+        Cell::Label(label) => string(line, label),
+        Cell::Shown(shown) => name(line, shown.to_string().as_bytes()),
         Cell::List(names) => {
             line.push(b'[');
             for (index, name) in names.iter().enumerate() {
                 if index > 0 {
                     line.push(b',');
                 }
-                string(line, name.as_bytes());
+                self::name(line, name.as_bytes());
             }
             line.push(b']');
         }
@@ -61,33 +61,51 @@ fn float(line: &mut Line<'_>, number: f64) {
     }
 }
 
-/// A JSON string. Invalid UTF-8 becomes U+FFFD; what could drive a terminal is escaped, as in text.
-pub(super) fn string(line: &mut Line<'_>, name: &[u8]) {
+/// A name of the traced world as a JSON string: a byte that is no UTF-8 is the four characters `\xNN`, and the backslash
+/// of a name that has `\x` itself is `\x5c`. Two names are never the same string.
+fn name(line: &mut Line<'_>, name: &[u8]) {
     line.push(b'"');
     for chunk in name.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '"' | '\\' => line.bytes(&[b'\\', c as u8]),
-                '\n' => line.bytes(b"\\n"),
-                '\r' => line.bytes(b"\\r"),
-                '\t' => line.bytes(b"\\t"),
-                // All of the hostile ones are below U+10000: one escape each.
-                c if escape::hostile(c) => {
-                    let _ = write!(line, "\\u{:04x}", u32::from(c));
-                }
-                c => line.bytes(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        let valid = chunk.valid();
+        for (at, c) in valid.char_indices() {
+            character(line, c);
+            if c == '\\' && escape::looks_like_an_escape(&valid[at..]) {
+                line.bytes(b"x5c");
             }
         }
-        if !chunk.invalid().is_empty() {
-            line.bytes("\u{fffd}".as_bytes());
+        for byte in chunk.invalid() {
+            let _ = write!(line, "\\\\x{byte:02x}");
         }
     }
     line.push(b'"');
 }
 
-/// [`string`], for JSON that is no table.
+/// A JSON string.
+fn string(line: &mut Line<'_>, text: &str) {
+    line.push(b'"');
+    text.chars().for_each(|c| character(line, c));
+    line.push(b'"');
+}
+
+/// One character of a JSON string; what could drive a terminal is an escape of JSON's.
+fn character(line: &mut Line<'_>, c: char) {
+    match c {
+        '"' | '\\' => line.bytes(&[b'\\', c as u8]),
+        '\n' => line.bytes(b"\\n"),
+        '\r' => line.bytes(b"\\r"),
+        '\t' => line.bytes(b"\\t"),
+        // All of the hostile ones are below U+10000: one escape each.
+        c if escape::hostile(c) => {
+            // Writing to memory does not fail.
+            let _ = write!(line, "\\u{:04x}", u32::from(c));
+        }
+        c => line.bytes(c.encode_utf8(&mut [0; 4]).as_bytes()),
+    }
+}
+
+/// Appends a JSON string, for JSON that is no table.
 pub fn push_string(buf: &mut Vec<u8>, text: &str) {
-    string(&mut Line::new(buf), text.as_bytes());
+    string(&mut Line::new(buf), text);
 }
 
 /// A JSON string.
@@ -125,11 +143,13 @@ mod tests {
 
     #[test]
     fn strings() {
-        let of = |name: &[u8]| text(|buf| string(&mut Line::new(buf), name));
+        let of = |bytes: &[u8]| text(|buf| name(&mut Line::new(buf), bytes));
         assert_eq!(of(b"a\"b\\c"), r#""a\"b\\c""#);
         assert_eq!(of(b"\x00\x1b\x7f\n\r\t"), r#""\u0000\u001b\u007f\n\r\t""#);
         assert_eq!(of("\u{85}\u{202e}\u{2028}é".as_bytes()), "\"\\u0085\\u202e\\u2028é\"");
-        assert_eq!(of(b"a\xffb\xc3"), "\"a\u{fffd}b\u{fffd}\"");
+        assert_eq!(of(b"a\xffb\xc3"), r#""a\\xffb\\xc3""#);
+        assert_eq!(of(br"a\xffb\\xc3\"), r#""a\\x5cxffb\\\\x5cxc3\\""#);
+        assert_eq!(text(|buf| push_string(buf, r"\xff")), r#""\\xff""#);
     }
 
     #[test]

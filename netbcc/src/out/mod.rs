@@ -374,6 +374,6 @@ fn error_text(who: &str, err: &anyhow::Error) -> Vec<u8> {
 fn push_line(buf: &mut Vec<u8>, line: fmt::Arguments<'_>) {
     // Memory takes everything.
     let mut text = Line::new(buf);
-    let _ = escape::Text::new(&mut text, usize::MAX).write_fmt(line);
+    let _ = escape::Text::of_sentence(&mut text).write_fmt(line);
     text.push(b'\n');
 }

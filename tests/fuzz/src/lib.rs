@@ -26,6 +26,24 @@ pub fn drives_a_terminal(c: char) -> bool {
     c.is_control() || bidi.contains(&c) || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
+/// Whether a terminal may put what follows this character elsewhere than one or two columns on: no column of its own, or
+/// a script from right to left.
+pub fn shifts_a_line(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{300}'..='\u{36f}' | '\u{590}'..='\u{8ff}' | '\u{200b}'..='\u{200d}' | '\u{feff}')
+}
+
+/// The bytes of a name in which `\xNN` stands for a byte.
+pub fn unescaped(text: &str) -> Vec<u8> {
+    let mut pieces = text.split("\\x");
+    let mut name = pieces.next().unwrap_or_default().as_bytes().to_vec();
+    for piece in pieces {
+        let (digits, rest) = piece.split_at(2);
+        name.push(u8::from_str_radix(digits, 16).expect("two digits"));
+        name.extend(rest.as_bytes());
+    }
+    name
+}
+
 /// Insists on `lines` whole lines without anything that a terminal would obey.
 pub fn is_harmless(text: &str, lines: usize) {
     assert_eq!(text.matches('\n').count(), lines, "{text:?}");

@@ -120,8 +120,8 @@ fn all() -> Vec<Form> {
         },
     ));
     all.extend(forms::<Tcpretrans, _>(&["-c", "-c --json"], tcpretrans::count_table, |_, data| {
-        let retransmits = u64::from_ne_bytes(take(data));
-        Some((retransmits, tcpretrans::Count { flow: event(data)?, retransmits }))
+        let (retransmits, segments) = (u64::from_ne_bytes(take(data)), u64::from_ne_bytes(take(data)));
+        Some((retransmits, tcpretrans::Count { flow: event(data)?, retransmits, segments }))
     }));
     all.extend(forms::<Tcpdrop, _>(&["", "--json"], tcpdrop::table, |_, data| {
         let text = |data: &mut &[u8]| String::from_utf8_lossy(take_some(data)).into_owned();
@@ -153,7 +153,7 @@ fn all() -> Vec<Form> {
             bytes: u64::from_ne_bytes(take(data)),
             // Six of them are added up; a count that large would take centuries.
             packets: std::array::from_fn(|_| u64::from_ne_bytes(take(data)) >> 3),
-            interval: f64::from(u32::from_ne_bytes(take(data)).max(1)) / 1000.0,
+            interval_s: f64::from(u32::from_ne_bytes(take(data)).max(1)) / 1000.0,
         };
         Some((row.bytes, row))
     }));

@@ -10,7 +10,9 @@ use libfuzzer_sys::fuzz_target;
 use netbcc::fuzzing;
 use netbcc::out::journal::Journal;
 use netbcc::out::{Cell, Format, Table, left, right, seconds, wall};
-use netbcc_fuzz::{drives_a_terminal, is_harmless, printed, records, take, take_some};
+use netbcc_fuzz::{
+    drives_a_terminal, is_harmless, printed, records, shifts_a_line, take, take_some, unescaped,
+};
 use serde_json::Value;
 
 struct Row {
@@ -39,23 +41,6 @@ fn table(format: Format) -> Table<Row> {
         .col(left("SCALED", 8, |r: &Row| Cell::Scaled(r.number)))
         .col(left("SHOWN", 10, |r: &Row| Cell::Shown(&r.shown)))
         .col(left("LIST", 10, |r: &Row| Cell::List(&r.list)))
-}
-
-/// As netbcc writes a name in text, written down a second time.
-fn escaped(name: &[u8]) -> String {
-    let mut text = String::new();
-    let bytes = |all: &[u8]| all.iter().map(|byte| format!("\\x{byte:02x}")).collect::<String>();
-    for chunk in name.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            if drives_a_terminal(c) {
-                text += &bytes(c.to_string().as_bytes());
-            } else {
-                text.push(c);
-            }
-        }
-        text += &bytes(chunk.invalid());
-    }
-    text
 }
 
 struct Ends {
@@ -93,17 +78,24 @@ fn fields(mut entry: &[u8]) -> Vec<(String, Vec<u8>)> {
     fields
 }
 
+/// Insists on a text of a name from which it can be read back, and which stays in its columns.
+fn is_the_name(text: &str, name: &[u8]) {
+    assert_eq!(unescaped(text), name, "{text:?}");
+    assert!(!text.chars().any(|c| drives_a_terminal(c) || shifts_a_line(c)), "{text:?}");
+}
+
 fn journal(row: &Row) {
     ENDS.with_borrow_mut(|ends| {
         let entry = ends.journal.entry();
         entry.field("MESSAGE", &[Cell::Name(&row.name), row.number.into()]).bytes("RAW", &row.name).send();
         let mut entry = vec![0; 1 << 16];
         let length = ends.journald.recv(&mut entry).expect("it was sent");
-        let message = format!("{} {}", escaped(&row.name), row.number).into_bytes();
-        assert_eq!(
-            fields(&entry[..length]),
-            [("MESSAGE".to_owned(), message), ("RAW".to_owned(), row.name.clone())]
-        );
+        let fields = fields(&entry[..length]);
+        let [(message, text), raw] = &fields[..] else { panic!("two fields") };
+        assert_eq!((&**message, raw), ("MESSAGE", &("RAW".to_owned(), row.name.clone())));
+        let text = str::from_utf8(text).expect("it is UTF-8");
+        let name = text.strip_suffix(&format!(" {}", row.number)).expect("the second cell");
+        is_the_name(name, &row.name);
     });
 }
 
@@ -136,13 +128,12 @@ fuzz_target!(|data: &[u8]| {
         let at = records[0].iter().position(|title| title == name).expect("a column");
         records[1][at].as_str()
     };
-    assert_eq!(cell("NAME"), escaped(&row.name));
+    is_the_name(cell("NAME"), &row.name);
     assert_eq!(cell("NUMBER"), row.number.to_string());
     assert_eq!(cell("SIGNED"), row.signed.to_string());
     assert_eq!(cell("HEX"), format!("{:x}", row.number));
-    assert_eq!(cell("SHOWN"), escaped(row.shown.as_bytes()));
-    let list: Vec<String> = row.list.iter().map(|name| escaped(name.as_bytes())).collect();
-    assert_eq!(cell("LIST"), list.join(","));
+    is_the_name(cell("SHOWN"), row.shown.as_bytes());
+    is_the_name(cell("LIST"), row.list.join(",").as_bytes());
     assert_eq!(cell("IP").parse::<IpAddr>(), Ok(row.ip));
     assert_eq!(
         cell("BRACKETED"),
@@ -158,14 +149,14 @@ fuzz_target!(|data: &[u8]| {
     is_harmless(&text, 1);
     let value: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
     assert_eq!(value["ts_ns"].as_u64(), Some(ts_ns));
-    assert_eq!(value["name"].as_str(), Some(&*String::from_utf8_lossy(&row.name)));
+    let name = |value: &Value| unescaped(value.as_str().expect("a string"));
+    assert_eq!(name(&value["name"]), row.name);
     assert_eq!(value["number"].as_u64(), Some(row.number));
     assert_eq!(value["signed"].as_i64(), Some(row.signed));
-    assert_eq!(value["shown"].as_str(), Some(&*row.shown));
+    assert_eq!(name(&value["shown"]), row.shown.as_bytes());
     assert_eq!(value["hex"].as_str(), Some(cell("HEX")));
-    let names: Vec<&str> =
-        value["list"].as_array().expect("an array").iter().filter_map(Value::as_str).collect();
-    assert_eq!(names, row.list);
+    let list = value["list"].as_array().expect("an array");
+    assert!(list.iter().map(name).eq(row.list.iter().map(|name| name.as_bytes())));
     match value["float"].as_f64() {
         Some(float) => assert_eq!(float.to_bits(), row.float.to_bits()),
         None => assert!(!row.float.is_finite() && value["float"].is_null()),
