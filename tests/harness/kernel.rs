@@ -103,19 +103,29 @@ macro_rules! checks {
     (@alone) => { false };
 }
 
-/// Trials of `tool`: every check on every rung. With `NETBCC_SMOKE` only the first check of the list, by convention the
-/// tool's plainest rows.
+/// Trials of `tool`: every check on every rung. `NETBCC_WHOLE` may name the rungs (`any` for checks that need none) whose
+/// checks all run; on the others it is the first one of the list, by convention the tool's plainest rows.
 pub fn trials(tool: &'static str, rungs: &'static [Rung], checks: &'static [Check]) -> Vec<Trial> {
-    let checks = if std::env::var_os("NETBCC_SMOKE").is_some() { &checks[..1] } else { checks };
-    let mut trials = Vec::new();
-    for &rung in rungs {
-        for &check in checks {
-            let name = format!("{tool}::{}::{}", rung.name(), check.name);
-            let case = Case { tool, rung };
-            trials.push(Trial::ignorable_test(name.clone(), move || run(&name, case, check)));
-        }
-    }
-    trials
+    rungs.iter().flat_map(|&rung| trials_of(tool, rung, rung.name(), checks)).collect()
+}
+
+/// Trials of what netbcc does in the same way on every kernel: the list `netbcc` of `NETBCC_WHOLE`.
+pub fn trials_of_netbcc(tool: &'static str, checks: &'static [Check]) -> Vec<Trial> {
+    trials_of(tool, Rung::Any, "netbcc", checks)
+}
+
+fn trials_of(tool: &'static str, rung: Rung, list: &str, checks: &'static [Check]) -> Vec<Trial> {
+    let is_whole = match std::env::var("NETBCC_WHOLE") {
+        Ok(whole) => whole.split(',').any(|word| word == list),
+        Err(_) => true,
+    };
+    let checks = if is_whole { checks } else { &checks[..1] };
+    let trial = |&check: &Check| {
+        let name = format!("{tool}::{}::{}", rung.name(), check.name);
+        let case = Case { tool, rung };
+        Trial::ignorable_test(name.clone(), move || run(&name, case, check))
+    };
+    checks.iter().map(trial).collect()
 }
 
 /// Ends the running check as skipped: this machine lacks `what`.

@@ -2,13 +2,13 @@
 //!
 //! Trials are made at run time and named `tool::rung::sentence`. What this kernel or machine lacks is skipped and
 //! said; `NETBCC_EXPECT_RUNGS=fexit,kprobe,tracepoint,raw_tp` makes the absence of a rung a failure instead.
-//! `NETBCC_SMOKE=1` takes the first check of each list only, for machines that are slow.
+//! `NETBCC_WHOLE=netbcc,any,kprobe` takes the first check only of every list that is not named: for machines that are slow.
 
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, ColorSetting, Trial};
 use netbcc_tests::hidden::Canaries;
-use netbcc_tests::kernel::{Rung, collect_panics, say, tell_notes, trials, watch_with};
+use netbcc_tests::kernel::{Rung, collect_panics, say, tell_notes, trials, trials_of_netbcc, watch_with};
 use netbcc_tests::run::binary;
 
 mod doctor;
@@ -53,12 +53,12 @@ fn main() -> ExitCode {
         watch_with(Canaries::start());
     }
     let all: Vec<Trial> = [
-        trials("doctor", &[Rung::Any], doctor::CHECKS),
-        trials("engine", &[Rung::Any], engine::CHECKS),
-        trials("flood", &[Rung::Any], flood::ANY),
+        trials_of_netbcc("doctor", doctor::CHECKS),
+        trials_of_netbcc("engine", engine::CHECKS),
+        trials_of_netbcc("flood", flood::ANY),
         trials("netqtop", &[Rung::Any], netqtop::ANY),
         trials("netqtop", &[Rung::Tracepoint, Rung::RawTp], netqtop::CHECKS),
-        trials("terminal", &[Rung::Any], terminal::CHECKS),
+        trials_of_netbcc("terminal", terminal::CHECKS),
         trials("verifier", &[Rung::Any], verifier::CHECKS),
         trials("softirqs", &[Rung::Tracepoint], softirqs::CHECKS),
         trials("softirqs", &[Rung::Any], softirqs::ANY),
@@ -85,8 +85,8 @@ fn main() -> ExitCode {
         trials("tcptracer", &Rung::FORCED, tcptracer::CHECKS),
     ]
     .into_iter()
-    .chain(engine::tools().map(|tool| trials(tool, &[Rung::Any], power::CHECKS)))
-    .chain(flood::flooded().map(|tool| trials(tool, &[Rung::Any], flood::CHECKS)))
+    .chain(engine::tools().map(|tool| trials_of_netbcc(tool, power::CHECKS)))
+    .chain(flood::flooded().map(|tool| trials_of_netbcc(tool, flood::CHECKS)))
     .flatten()
     .collect();
     let conclusion = libtest_mimic::run(&args, all);

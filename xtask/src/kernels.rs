@@ -82,6 +82,16 @@ impl Line {
         }
     }
 
+    /// The lists of checks that run whole in this line's guest when the run is not of all: together with this machine's
+    /// kernel every rung has one kernel on which all of its checks run, and `netbcc` what does not depend on kernels.
+    pub(crate) fn part(self) -> &'static str {
+        match self.series {
+            Series::V6_1 => "netbcc,any,kprobe,tracepoint,raw_tp",
+            Series::V6_12 => "any,fexit",
+            Series::V5_10 => "",
+        }
+    }
+
     /// The packages that may stand for the newest kernel of this line; which one does depends on the release of Debian.
     fn meta_packages(self) -> [String; 2] {
         let (series, arch) = (self.series.name(), self.arch.debian());

@@ -42,10 +42,12 @@ cargo xtask build [--arch aarch64]           the release binary: one static file
                                              architecture: netbcc-aarch64)
 cargo xtask dist [--arch aarch64] [--check]  the Debian package, a tarball, SPDX, checksums, all in target/dist;
                                              --check builds once more in a clone elsewhere and compares all bytes
-cargo xtask test [FILTER] [--quick|--no-vm] [--arm64[=all]] [--scatter] [--fuzz-seconds N]
+cargo xtask test [FILTER] [--all|--quick|--no-vm] [--arm64[=all]] [--scatter] [--fuzz-seconds N]
                                              all tiers: format, lints, unit, golden, command line, this machine's
                                              kernel, and QEMU guests with Debian's 6.1 and 6.12 kernels, with the fuzz
-                                             targets beside them for N (10) seconds each; --arm64 adds guests with
+                                             targets beside them for N (10) seconds each; without FILTER a guest runs
+                                             all checks of some ways to attach and the first ones of the others, with
+                                             --all every check of every way; --arm64 adds guests with
                                              Debian's arm64 kernels, in which each tool's plainest rows are tested
                                              (=all: everything); --scatter receives the tests' packets on whichever
                                              processor their addresses say

@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, PipeReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::thread::{self, ScopedJoinHandle};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -34,19 +36,44 @@ pub(crate) struct Options {
     quick: bool,
     /// Packets are received on any processor: see `tests/harness/net.rs`.
     scatter: bool,
+    /// Every check on every rung in every guest of this architecture.
+    all: bool,
     /// Guests of arm64 too, and how much in them.
     arm64: Option<Extent>,
     /// How long each fuzz target runs, if not as usual.
     fuzz_seconds: Option<u32>,
 }
 
-/// Which of the kernel tests run.
+/// Which of the kernel tests run in a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Extent {
     /// Every one.
     All,
+    /// Those that some kernel of the run must have passed, in its guest alone: see [`Line::part`].
+    Part,
     /// Each tool's plainest rows on each rung, for emulation takes minutes.
     Smoke,
+}
+
+impl Extent {
+    /// The lists whose checks all run in the guest of this line, as `NETBCC_WHOLE` says them; nothing when all do. Of
+    /// every other list the first check runs.
+    fn whole(self, line: Line) -> Option<&'static str> {
+        match self {
+            Self::All => None,
+            Self::Part => Some(line.part()),
+            Self::Smoke => Some(""),
+        }
+    }
+
+    /// What the column of the guest says.
+    fn title(self) -> &'static str {
+        match self {
+            Self::All => "",
+            Self::Part => ", part",
+            Self::Smoke => ", smoke",
+        }
+    }
 }
 
 /// How long each fuzz target runs beside the guests: enough to notice what a change breaks. CI says more.
@@ -63,6 +90,7 @@ impl Options {
                 "--no-vm" => options.no_vm = true,
                 "--quick" => options.quick = true,
                 "--scatter" => options.scatter = true,
+                "--all" => options.all = true,
                 "--arm64" => options.arm64 = Some(Extent::Smoke),
                 "--arm64=all" => options.arm64 = Some(Extent::All),
                 "--fuzz-seconds" => options.fuzz_seconds = Some(fuzz::seconds(args.next())?),
@@ -71,8 +99,8 @@ impl Options {
                 second => bail!("test takes one filter; {second} is a second one"),
             }
         }
-        if (options.no_vm || options.quick) && options.arm64.is_some() {
-            bail!("--no-vm and --quick leave the guests out and --arm64 adds some");
+        if (options.no_vm || options.quick) && (options.arm64.is_some() || options.all) {
+            bail!("--no-vm and --quick leave the guests out; --arm64 and --all add to them");
         }
         Ok(options)
     }
@@ -98,19 +126,20 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
         }
         no_guests = Some(format!("{why:#}").replace('\n', " "));
     }
-    let (arm64, extent) = match options.arm64 {
-        // On such a machine they are the guests already.
-        Some(extent) if Arch::HERE != Arch::Aarch64 => (&ARM64[..], extent),
-        _ => (&[][..], Extent::All),
-    };
-    if !arm64.is_empty() {
-        satisfy(&[setup::build(Arch::Aarch64), setup::guests(arm64)].concat())?;
+    // Who names tests wants them on every rung of every kernel.
+    let extent = if options.all || options.filter.is_some() { Extent::All } else { Extent::Part };
+    let mut guests = LINES.map(|line| (line, extent)).to_vec();
+    // On a machine of arm64 they are the guests already.
+    if let Some(extent) = options.arm64
+        && Arch::HERE != Arch::Aarch64
+    {
+        satisfy(&[setup::build(Arch::Aarch64), setup::guests(&ARM64)].concat())?;
+        guests.extend(ARM64.map(|line| (line, extent)));
     }
     let mut columns = vec![format!("{} (here)", release())];
-    for line in LINES.iter().chain(arm64) {
+    for (line, extent) in &guests {
         let release = line.find().map_or_else(|| line.to_string(), |kernel| kernel.release);
-        let part = if line.arch != Arch::HERE && extent == Extent::Smoke { ", smoke" } else { "" };
-        columns.push(format!("{release} (guest{part})"));
+        columns.push(format!("{release} (guest{})", extent.title()));
     }
     let mut tiers = Run {
         report: Report::new(columns),
@@ -148,17 +177,8 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     phases.begin("guests");
     match (tests, no_guests) {
         (None, _) => {}
-        (_, Some(why)) => (1..).zip(LINES).for_each(|(column, _)| tiers.no_tier(column, &why)),
-        (Some(tests), None) => tiers.guests(1, &LINES, Extent::All, &binary, &tests),
-    }
-    if !arm64.is_empty() {
-        phases.begin("arm64 guests");
-        let binary = dist_for(Arch::Aarch64)?;
-        let first = 1 + LINES.len();
-        match kernel_tests(Arch::Aarch64)? {
-            None => tiers.report.failed(first, "kernel tests", "they do not compile"),
-            Some(tests) => tiers.guests(first, arm64, extent, &binary, &tests),
-        }
+        (_, Some(why)) => (1..).zip(&guests).for_each(|(column, _)| tiers.no_tier(column, &why)),
+        (Some(tests), None) => tiers.guests(&guests, &binary, &tests),
     }
     phases.begin("the rest of the fuzz targets");
     tiers.fuzzed(fuzzed.join().map_err(|_| anyhow::anyhow!("what runs the fuzz targets panicked"))?);
@@ -280,14 +300,14 @@ impl Run {
         Ok(())
     }
 
-    /// The kernel tests in a guest per kernel line, all lines at once: each takes one processor of this machine; before
-    /// them the package, which is this machine's architecture's. Their columns begin at `first`.
-    fn guests(&mut self, first: usize, kernels: &[Line], extent: Extent, binary: &Path, tests: &Path) {
+    /// The kernel tests in a guest per kernel line, before them the package where it is of the line's architecture. Two
+    /// guests run at a time, as each keeps one processor busy; whichever ends makes room for the next one.
+    fn guests(&mut self, guests: &[(Line, Extent)], binary: &Path, tests: &Path) {
+        const AT_ONCE: usize = 2;
         let filter = self.filter.clone();
         let filter = filter.as_deref();
         let environment = self.environment().unwrap_or_default();
-        let fits = kernels.iter().all(|line| line.arch == Arch::HERE);
-        let package = (fits && package::wanted(filter)).then(|| make(Arch::HERE, binary, binary));
+        let package = package::wanted(filter).then(|| make(Arch::HERE, binary, binary));
         let package = match package {
             Some(Err(why)) => {
                 self.report.failed(HERE, "package", &format!("{why:#}"));
@@ -297,33 +317,46 @@ impl Run {
             None => None,
         };
         let package = package.as_ref();
-        let harnesses: Vec<Vec<Harness>> = thread::scope(|scope| {
-            let start = |&line| {
-                say(&format!("kernel tests in the guest with kernel {line}"));
-                scope.spawn(move || {
-                    let installed =
-                        package.map(|made| told(line, |on_line| package::check(made, line, on_line)));
-                    let tested = told(line, |on_line| {
-                        guest(line, extent, binary, tests, environment, filter, on_line)
-                    });
-                    installed.into_iter().chain([tested]).collect()
-                })
+        let here = Built { binary: binary.to_owned(), tests: tests.to_owned() };
+        let elsewhere: OnceLock<Result<Built, String>> = OnceLock::new();
+        let next = AtomicUsize::new(0);
+        let run = |(line, extent): (Line, Extent)| -> Vec<Harness> {
+            let built = if line.arch == Arch::HERE {
+                &here
+            } else {
+                match elsewhere.get_or_init(|| Built::of(line.arch).map_err(|why| format!("{why:#}"))) {
+                    Ok(built) => built,
+                    Err(why) => return vec![broken(why)],
+                }
             };
-            // All are started before the first is waited for.
-            let guests: Vec<_> = kernels.iter().map(start).collect();
-            let join = |guest: ScopedJoinHandle<'_, Vec<Harness>>| {
-                guest.join().unwrap_or_else(|_| {
-                    let mut harness = Harness::default();
-                    harness.broke("what reads its output panicked");
-                    vec![harness]
-                })
-            };
-            guests.into_iter().map(join).collect()
+            say(&format!("kernel tests in the guest with kernel {line}"));
+            let installed = package
+                .filter(|_| line.arch == Arch::HERE)
+                .map(|made| told(line, |on_line| package::check(made, line, on_line)));
+            let tested = told(line, |on_line| guest(line, extent, built, environment, filter, on_line));
+            installed.into_iter().chain([tested]).collect()
+        };
+        let work = || {
+            let mut done = Vec::new();
+            loop {
+                let nth = next.fetch_add(1, Ordering::Relaxed);
+                let Some(&guest) = guests.get(nth) else { return done };
+                done.push((nth, run(guest)));
+            }
+        };
+        let harnesses: Vec<(usize, Vec<Harness>)> = thread::scope(|scope| {
+            let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
         });
-        for (column, harnesses) in (first..).zip(harnesses) {
-            for harness in harnesses {
-                self.report.tools(column, &harness);
-                self.seen += harness.len();
+        for column in 0..guests.len() {
+            match harnesses.iter().find(|(nth, _)| *nth == column) {
+                None => self.report.tools(column + 1, &broken("what reads its output panicked")),
+                Some((_, harnesses)) => {
+                    for harness in harnesses {
+                        self.report.tools(column + 1, harness);
+                        self.seen += harness.len();
+                    }
+                }
             }
         }
     }
@@ -396,6 +429,25 @@ fn stream(cmd: &mut Command) -> Result<Harness> {
     Ok(harness)
 }
 
+/// What guests of one architecture run.
+struct Built {
+    binary: PathBuf,
+    tests: PathBuf,
+}
+
+impl Built {
+    fn of(arch: Arch) -> Result<Self> {
+        Ok(Self { binary: dist_for(arch)?, tests: kernel_tests(arch)?.context("the tests do not compile")? })
+    }
+}
+
+/// Tests that could not run.
+fn broken(why: &str) -> Harness {
+    let mut harness = Harness::default();
+    harness.broke(why.lines().next().unwrap_or_default());
+    harness
+}
+
 /// Runs what runs tests in a guest, shows what it prints as it comes, and counts.
 fn told(line: Line, run: impl FnOnce(&mut dyn FnMut(&str)) -> Result<u8>) -> Harness {
     let mut harness = Harness::default();
@@ -407,7 +459,7 @@ fn told(line: Line, run: impl FnOnce(&mut dyn FnMut(&str)) -> Result<u8>) -> Har
         Ok(exit_code) => harness.ended(exit_code == 0),
         Err(why) => {
             say(&format!("{why:#}"));
-            harness.broke(why.to_string().lines().next().unwrap_or_default());
+            return broken(&why.to_string());
         }
     }
     harness
@@ -417,8 +469,7 @@ fn told(line: Line, run: impl FnOnce(&mut dyn FnMut(&str)) -> Result<u8>) -> Har
 fn guest(
     line: Line,
     extent: Extent,
-    binary: &Path,
-    tests: &Path,
+    built: &Built,
     environment: &str,
     filter: Option<&str>,
     on_line: impl FnMut(&str),
@@ -432,13 +483,13 @@ fn guest(
         icount: false,
         disk: None,
         files: vec![
-            (binary.to_owned(), "/bin/netbcc".to_owned()),
-            (tests.to_owned(), "/bin/kernel-tests".to_owned()),
+            (built.binary.clone(), "/bin/netbcc".to_owned()),
+            (built.tests.clone(), "/bin/kernel-tests".to_owned()),
         ],
         script: format!(
             "export NETBCC_BIN=/bin/netbcc {environment} NETBCC_EXPECT_RUNGS={}{}\nexec kernel-tests --color=never --test-threads=4 {}\n",
             line.rungs(),
-            if extent == Extent::Smoke { " NETBCC_SMOKE=1" } else { "" },
+            extent.whole(line).map(|lists| format!(" NETBCC_WHOLE={lists}")).unwrap_or_default(),
             filter.map(quote).unwrap_or_default()
         ),
         // Minutes on an idle machine; a busy one may take its time.
@@ -503,6 +554,8 @@ mod tests {
         assert_eq!(parse(&["--arm64"]).expect("fits").arm64, Some(Extent::Smoke));
         assert_eq!(parse(&["--arm64=all", "tcp"]).expect("fits").arm64, Some(Extent::All));
         assert!(parse(&["--arm64", "--no-vm"]).is_err());
+        assert!(parse(&["--all"]).expect("fits").all);
+        assert!(parse(&["--all", "--quick"]).is_err());
     }
 
     #[test]
