@@ -29,7 +29,7 @@ use crate::peer::{PEER_ENV, unhex};
 use crate::raw;
 
 /// How long a peer waits for anything.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The peer's `main`: returns when the other side is gone, or `None` if this process is not a peer.
 pub fn main() -> Option<ExitCode> {

@@ -24,7 +24,7 @@ use crate::run::spawn;
 pub const PEER_ENV: &str = "NETBCC_PEER";
 
 /// How long an order may take.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// A process that makes traffic.
 #[derive(Debug)]

@@ -293,7 +293,7 @@ fn a_reader_that_takes_nothing_is_told_what_it_missed(case: &Case) {
             let waited = told.elapsed();
             ended.code(0);
             // It may take 1 s on a machine that is not busy.
-            assert!(waited < PATIENCE / 3, "{signal}: it took {waited:?} to end");
+            assert!(waited < PATIENCE / 12, "{signal}: it took {waited:?} to end");
             let text = io::read_to_string(File::from(reader)).expect("rows are UTF-8");
             assert!(
                 text.ends_with("}\n") && text.lines().all(|line| line.starts_with('{')),
