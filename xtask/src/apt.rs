@@ -1,5 +1,6 @@
 //! Debian's and Ubuntu's packages: installing some, downloading one, asking what a meta package stands for.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -85,14 +86,39 @@ pub(crate) fn headers(release: &str) -> [String; 2] {
     [format!("linux-headers-{release}"), format!("linux-headers-{base}-common")]
 }
 
+/// The suites of Debian that have kernels, older and newer than this machine's own.
+const SUITES: [&str; 6] = ["bullseye", "bookworm", "bookworm-backports", "trixie", "trixie-backports", "sid"];
+/// Those of its security archive.
+const SECURITY_SUITES: [&str; 1] = ["bullseye-security"];
+
 /// The packages of an architecture, from the archives that this machine knows. What is downloaded for another one than
-/// this machine's goes below `target/`, as do the lists: apt is not told of a second architecture.
+/// this machine's, or from other suites than its own, goes below `target/`, as do the lists: the machine's own apt is told
+/// of neither.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Archive(Arch);
+pub(crate) struct Archive {
+    arch: Arch,
+    /// All of [`SUITES`], from the mirror that this machine uses.
+    suites: bool,
+}
 
 impl Archive {
     pub(crate) fn of(arch: Arch) -> Self {
-        Self(arch)
+        Self { arch, suites: false }
+    }
+
+    /// Every suite of Debian that has kernels.
+    pub(crate) fn of_all_suites(arch: Arch) -> Self {
+        Self { arch, suites: true }
+    }
+
+    /// The names of packages that begin so; none where the lists cannot be fetched.
+    pub(crate) fn names(self, prefix: &str) -> Vec<String> {
+        let names = || output(self.command("apt-cache").args(["pkgnames", prefix])).unwrap_or_default();
+        let mut text = names();
+        if text.is_empty() && self.refreshed() {
+            text = names();
+        }
+        text.lines().map(str::to_owned).collect()
     }
 
     /// What a meta package depends on today.
@@ -105,12 +131,12 @@ impl Archive {
         Ok(parse_depends(&text))
     }
 
-    /// Downloads the newest .deb of a package into the folder `into`, without installing it.
+    /// Downloads the newest .deb of each package into the folder `into`, without installing it.
     ///
     /// # Errors
     /// apt-get fails also after an update of its lists.
-    pub(crate) fn download(self, package: &str, into: &Path) -> Result<()> {
-        self.download_all(&[package], into)
+    pub(crate) fn download(self, packages: &[&str], into: &Path) -> Result<()> {
+        self.download_all(packages, into)
     }
 
     /// Unpacks packages below the folder `into` with every package they need, down to the C library, and with the
@@ -134,17 +160,23 @@ impl Archive {
     fn must_offer(self, packages: &[&str]) -> Result<()> {
         match packages.iter().find(|package| !self.offers(package)) {
             None => Ok(()),
-            Some(missing) if self.0 == Arch::HERE => {
+            Some(missing) if self.suites => bail!("no suite of Debian's has {missing} any more"),
+            Some(missing) if self.arch == Arch::HERE => {
                 bail!("this machine's package lists have no {missing}")
             }
-            Some(missing) => bail!("this machine's archives have no {missing} for {}", self.0.debian()),
+            Some(missing) => bail!("this machine's archives have no {missing} for {}", self.arch.debian()),
         }
     }
 
     fn offers(self, package: &str) -> bool {
-        static FRESH: [OnceLock<bool>; 2] = [OnceLock::new(), OnceLock::new()];
-        let fresh = &FRESH[usize::from(self.0 != Arch::HERE)];
-        self.candidate(package) || (*fresh.get_or_init(|| self.update().is_ok()) && self.candidate(package))
+        self.candidate(package) || (self.refreshed() && self.candidate(package))
+    }
+
+    /// Fetches the lists, once per run; answers whether that went well.
+    fn refreshed(self) -> bool {
+        static FRESH: [OnceLock<bool>; 4] = [const { OnceLock::new() }; 4];
+        let which = usize::from(self.arch != Arch::HERE) + 2 * usize::from(self.suites);
+        *FRESH[which].get_or_init(|| self.update().is_ok())
     }
 
     fn candidate(self, package: &str) -> bool {
@@ -152,19 +184,28 @@ impl Archive {
     }
 
     fn update(self) -> Result<()> {
-        if self.0 == Arch::HERE {
+        if !self.is_apart() {
             return update();
         }
-        say(&format!("fetching the package lists of {} into {}", self.0.debian(), self.folder().display()));
+        let of = if self.suites { "all suites of Debian" } else { self.arch.debian() };
+        say(&format!("fetching the package lists of {of} into {}", self.folder().display()));
         for dir in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(self.folder().join(dir))?;
+        }
+        if self.suites {
+            fs::write(self.folder().join(SOURCES), sources(self.arch)?)?;
         }
         run(self.command("apt-get").args(["update", "-qq"]))
     }
 
-    /// Where the lists of another architecture are.
+    /// Whether the machine's own apt is not asked.
+    fn is_apart(self) -> bool {
+        self.suites || self.arch != Arch::HERE
+    }
+
+    /// Where lists are that are not the machine's own.
     fn folder(self) -> PathBuf {
-        target().join(format!("apt-{}", self.0))
+        target().join(format!("apt-{}{}", self.arch, if self.suites { "-suites" } else { "" }))
     }
 
     /// The packages that installing these would add.
@@ -207,12 +248,12 @@ impl Archive {
         fs::rename(&part, into).context("move what was unpacked into place")
     }
 
-    /// A program of apt that knows this architecture's packages and, for another one than this machine's, nothing of
-    /// what is installed here.
+    /// A program of apt that knows these packages and, if they are not the machine's own, nothing of what is installed
+    /// here.
     fn command(self, program: &str) -> Command {
         let mut cmd = Command::new(program);
-        if self.0 != Arch::HERE {
-            let (arch, folder) = (self.0.debian(), self.folder());
+        let (arch, folder) = (self.arch.debian(), self.folder());
+        if self.is_apart() {
             for option in [
                 format!("APT::Architecture={arch}"),
                 format!("APT::Architectures::={arch}"),
@@ -224,8 +265,54 @@ impl Archive {
                 cmd.args(["-o", &option]);
             }
         }
+        if self.suites {
+            for option in [
+                format!("Dir::Etc::sourcelist={}", folder.join(SOURCES).display()),
+                "Dir::Etc::sourceparts=/dev/null".to_owned(),
+                "Acquire::Languages=none".to_owned(),
+                // What desktops show of packages.
+                "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
+            ] {
+                cmd.args(["-o", &option]);
+            }
+        }
         cmd
     }
+}
+
+/// The keys of Debian's archives, where Debian's package of them puts them. Without that apt asks its own folder of keys.
+const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// The file of the sources of [`SUITES`].
+const SOURCES: &str = "sources.list";
+
+/// The sources of all suites, from the mirrors that this machine takes Debian's packages from.
+fn sources(arch: Arch) -> Result<String> {
+    let format = "$(ORIGIN)\t$(LABEL)\t$(REPO_URI)";
+    let mut cmd = Command::new("apt-get");
+    let targets = output(cmd.args(["indextargets", "--format", format, "Created-By: Packages"]))?;
+    let keys = Path::new(KEYS).exists().then_some(KEYS);
+    let text = sources_from(&targets, arch, keys);
+    if text.is_empty() {
+        bail!("this machine's apt knows no archive of Debian's");
+    }
+    Ok(text)
+}
+
+/// The sources by the text of `apt-get indextargets`: origin, label, address.
+fn sources_from(targets: &str, arch: Arch, keys: Option<&str>) -> String {
+    let mut text = String::new();
+    let keys = keys.map(|keys| format!(" signed-by={keys}")).unwrap_or_default();
+    for (label, suites) in [("Debian", &SUITES[..]), ("Debian-Security", &SECURITY_SUITES)] {
+        let fields = targets.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+        let mut mirrors = fields.filter(|fields| fields.len() == 3 && fields[..2] == ["Debian", label]);
+        let Some(mirror) = mirrors.next() else { continue };
+        for suite in suites {
+            writeln!(text, "deb [arch={}{keys}] {} {suite} main", arch.debian(), mirror[2])
+                .expect("a String takes all");
+        }
+    }
+    text
 }
 
 /// Fetches the package lists.
@@ -284,6 +371,20 @@ mod tests {
     fn a_meta_package_resolves_to_its_depends() {
         let text = "linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-56-cloud-amd64\n  Suggests: x\n";
         assert_eq!(parse_depends(text), ["linux-image-6.1.0-56-cloud-amd64"]);
+    }
+
+    #[test]
+    fn suites_come_from_the_machines_own_mirrors() {
+        let targets = "Other\tDebian\thttp://x/\nDebian\tDebian\thttp://a/debian/\n\
+                       Debian\tDebian-Security\thttp://a/debian-security/\n";
+        let text = sources_from(targets, Arch::X86_64, Some("/k.gpg"));
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "deb [arch=amd64 signed-by=/k.gpg] http://a/debian/ bullseye main");
+        assert_eq!(
+            lines[6..],
+            ["deb [arch=amd64 signed-by=/k.gpg] http://a/debian-security/ bullseye-security main"]
+        );
+        assert_eq!(sources_from("Ubuntu\tUbuntu\thttp://u/\n", Arch::X86_64, None), "");
     }
 
     #[test]

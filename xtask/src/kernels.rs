@@ -1,10 +1,12 @@
 //! The kernels that guests run: Debian's cloud kernels, resolved from their meta packages (a versioned package is
 //! gone from the archive within months), unpacked below `target/kernels/` and never installed.
 
+use std::cmp;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::slice;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -12,32 +14,24 @@ use crate::apt::Archive;
 use crate::arch::Arch;
 use crate::shell::{run, say, target};
 
-/// A line of kernels that the tests know.
+/// A line of kernels that guests can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
-    series: Series,
+    /// The first two numbers of its versions, and `-rt` for the preemptible one.
+    name: &'static str,
     /// What it runs on.
     pub(crate) arch: Arch,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Series {
-    /// Debian 11's, for trying by hand: no test needs it.
-    V5_10,
-    /// Debian 12's.
-    V6_1,
-    /// Debian 13's, in Debian 12 as a backport.
-    V6_12,
-}
-
-/// Every line of this machine's architecture, oldest first.
+/// The lines that a run of the tests has without `--kernels`, of this machine's architecture, oldest first: Debian 12's,
+/// and Debian 13's, which Debian 12 has as a backport.
 pub(crate) const LINES: [Line; 2] = [Line::V6_1, Line::V6_12];
 
-/// The lines that [`Line::parse`] knows: those of the tests, and those for trying by hand, which need a Debian that has
-/// them (or an unpacked package below `target/kernels/`).
-const NAMED: [Line; 3] = [Line { series: Series::V5_10, arch: Arch::HERE }, Line::V6_1, Line::V6_12];
+/// Every line that [`Line::parse`] knows, oldest first. The `-rt` ones are preemptible everywhere (PREEMPT_RT).
+const NAMES: [&str; 12] =
+    ["5.10", "5.10-rt", "6.1", "6.1-rt", "6.12", "6.12-rt", "6.16", "6.17", "6.18", "7.2", "7.3", "7.3-rt"];
 
-/// Every line on arm64, oldest first.
+/// The same two on arm64.
 pub(crate) const ARM64: [Line; 2] = [Line::V6_1.on(Arch::Aarch64), Line::V6_12.on(Arch::Aarch64)];
 
 /// A kernel on disk.
@@ -55,29 +49,41 @@ pub(crate) struct Kernel {
 
 impl Line {
     /// Debian 12's, for this machine's architecture.
-    pub(crate) const V6_1: Self = Self { series: Series::V6_1, arch: Arch::HERE };
+    pub(crate) const V6_1: Self = Self { name: "6.1", arch: Arch::HERE };
     /// Debian 13's, for this machine's architecture.
-    pub(crate) const V6_12: Self = Self { series: Series::V6_12, arch: Arch::HERE };
+    pub(crate) const V6_12: Self = Self { name: "6.12", arch: Arch::HERE };
 
     /// The line of this machine's architecture that the text names.
     ///
     /// # Errors
     /// The text names no line.
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        let line = NAMED.into_iter().find(|line| line.series.name() == text);
-        line.with_context(|| format!("no kernel {text}: there are 5.10, 6.1 and 6.12"))
+        let name = NAMES.into_iter().find(|name| *name == text);
+        let name = name.with_context(|| format!("no kernel {text}: there are {}", NAMES.join(", ")))?;
+        Ok(Self { name, arch: Arch::HERE })
+    }
+
+    /// The lines that a list names: names with commas between them, or `all`.
+    ///
+    /// # Errors
+    /// A word names no line.
+    pub(crate) fn parse_list(text: &str) -> Result<Vec<Self>> {
+        let names: Vec<&str> = if text == "all" { NAMES.to_vec() } else { text.split(',').collect() };
+        names.into_iter().map(|name| Self::parse(name.trim())).collect()
     }
 
     /// The same line for an architecture.
     pub(crate) const fn on(self, arch: Arch) -> Self {
-        Self { series: self.series, arch }
+        Self { name: self.name, arch }
     }
 
     /// What the attach ladder must offer on Debian's kernel of this line: there a missing rung is a failure, not a skip.
     pub(crate) fn rungs(self) -> &'static str {
-        match (self.series, self.arch) {
+        match (self.name, self.arch) {
             // arm64 got direct calls from ftrace, which fentry and fexit are made of, with 6.4.
-            (Series::V6_1, Arch::Aarch64) => "kprobe,tracepoint,raw_tp",
+            ("6.1", Arch::Aarch64) => "kprobe,tracepoint,raw_tp",
+            // Programs before 5.11 have no storage per socket, which most tools' other rungs need.
+            ("5.10" | "5.10-rt", _) => "kprobe",
             _ => "fexit,kprobe,tracepoint,raw_tp",
         }
     }
@@ -85,17 +91,28 @@ impl Line {
     /// The lists of checks that run whole in this line's guest when the run is not of all: together with this machine's
     /// kernel every rung has one kernel on which all of its checks run, and `netbcc` what does not depend on kernels.
     pub(crate) fn part(self) -> &'static str {
-        match self.series {
-            Series::V6_1 => "netbcc,any,kprobe,tracepoint,raw_tp",
-            Series::V6_12 => "any,fexit",
-            Series::V5_10 => "",
+        match self.name {
+            "6.1" => "netbcc,any,kprobe,tracepoint,raw_tp",
+            "6.12" => "any,fexit",
+            _ => "",
         }
+    }
+
+    /// The numbers alone.
+    fn series(self) -> &'static str {
+        self.name.trim_end_matches("-rt")
+    }
+
+    /// What the names of its packages end with: the kernel for virtual machines, or the preemptible one.
+    fn flavour(self) -> String {
+        let flavour = if self.name.ends_with("-rt") { "rt" } else { "cloud" };
+        format!("-{flavour}-{}", self.arch.debian())
     }
 
     /// The packages that may stand for the newest kernel of this line; which one does depends on the release of Debian.
     fn meta_packages(self) -> [String; 2] {
-        let (series, arch) = (self.series.name(), self.arch.debian());
-        [format!("linux-image-{series}-cloud-{arch}"), format!("linux-image-cloud-{arch}")]
+        let (series, flavour) = (self.series(), self.flavour());
+        [format!("linux-image-{series}{flavour}"), format!("linux-image{flavour}")]
     }
 
     /// The kernel of this line, if it was downloaded.
@@ -103,14 +120,43 @@ impl Line {
         Kernel::in_folder(&self.folder(), self.arch).ok()
     }
 
-    /// Downloads the kernel of this line.
+    /// Downloads the kernel of this line: the machine's own release of Debian has it, or another suite.
     ///
     /// # Errors
-    /// No meta package leads to it, or the download or the unpacking fails.
+    /// No suite has such a kernel any more, or the download or the unpacking fails.
     pub(crate) fn fetch(self) -> Result<()> {
-        let package = self.resolve()?;
+        let here = Archive::of(self.arch);
+        let why = match self.resolve(here) {
+            Ok(package) => return self.download(here, &[&package]),
+            Err(why) => why,
+        };
+        let suites = Archive::of_all_suites(self.arch);
+        let images = newest_first(self, suites.names(&format!("linux-image-{}.", self.series())));
+        let mut looked = vec![format!("{why:#}")];
+        // The lists may name a kernel whose files are gone.
+        for image in images.iter().take(3) {
+            // From 6.19 on the image's package has nothing but these.
+            let release = image.trim_start_matches("linux-image-");
+            let mut packages = suites.depends(image)?;
+            packages.retain(|name| {
+                ["linux-binary-", "linux-modules-"]
+                    .iter()
+                    .any(|kind| name.strip_prefix(kind) == Some(release))
+            });
+            packages.push(image.clone());
+            let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
+            match self.download(suites, &packages) {
+                Ok(()) => return Ok(()),
+                Err(why) => looked.push(format!("{image}: {why:#}")),
+            }
+        }
+        bail!("no package of a {self} kernel can be had: {}", looked.join("; "))
+    }
+
+    fn download(self, archive: Archive, packages: &[&str]) -> Result<()> {
         say(&format!(
-            "downloading the package {package}: the guest with kernel {self} boots it (it is not installed)"
+            "downloading {}: the guest with kernel {self} boots it (nothing is installed)",
+            packages.join(", ")
         ));
         let folder = self.folder();
         let part = folder.with_extension("part");
@@ -119,11 +165,13 @@ impl Line {
                 fs::remove_dir_all(old)?;
             }
         }
-        fs::create_dir_all(&part)?;
-        self.archive().download(&package, &part)?;
-        let deb = one(&part, |name| name.starts_with("linux-image-"))?;
-        run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&part))?;
-        fs::remove_file(&deb)?;
+        let debs = part.join("debs");
+        fs::create_dir_all(&debs)?;
+        archive.download(packages, &debs)?;
+        for deb in fs::read_dir(&debs)? {
+            run(Command::new("dpkg-deb").arg("-x").arg(deb?.path()).arg(&part))?;
+        }
+        fs::remove_dir_all(&debs)?;
         Kernel::in_folder(&part, self.arch)?;
         fs::rename(&part, &folder).context("move the unpacked kernel into place")
     }
@@ -137,14 +185,10 @@ impl Line {
         self.to_string().replace(['.', ' '], "-")
     }
 
-    fn archive(self) -> Archive {
-        Archive::of(self.arch)
-    }
-
-    fn resolve(self) -> Result<String> {
+    fn resolve(self, archive: Archive) -> Result<String> {
         let mut looked = Vec::new();
         for meta in self.meta_packages() {
-            match self.archive().depends(&meta) {
+            match archive.depends(&meta) {
                 Ok(names) => match pick(self, &names) {
                     Some(name) => return Ok(name.to_owned()),
                     None => looked.push(format!("{meta} is now {}", names.join(", "))),
@@ -152,42 +196,44 @@ impl Line {
                 Err(why) => looked.push(why.to_string()),
             }
         }
-        bail!("no package of a {self} kernel can be found here: {}", looked.join("; "))
+        bail!("this machine's own release: {}", looked.join("; "))
     }
 }
 
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.series.name())?;
+        f.write_str(self.name)?;
         if self.arch == Arch::HERE { Ok(()) } else { write!(f, " {}", self.arch.debian()) }
-    }
-}
-
-impl Series {
-    fn name(self) -> &'static str {
-        match self {
-            Self::V5_10 => "5.10",
-            Self::V6_1 => "6.1",
-            Self::V6_12 => "6.12",
-        }
     }
 }
 
 impl Kernel {
     fn in_folder(folder: &Path, arch: Arch) -> Result<Self> {
-        let image = one(&folder.join("boot"), |name| name.starts_with("vmlinuz-"))?;
-        let name = image.file_name().unwrap_or_default().to_string_lossy();
-        let release = name.trim_start_matches("vmlinuz-").to_owned();
-        let roots = ["lib/modules", "usr/lib/modules"].map(|root| folder.join(root).join(&release));
-        let modules = roots.into_iter().find(|dir| dir.is_dir()).context("the package has no modules")?;
+        let roots = ["lib/modules", "usr/lib/modules"].map(|root| folder.join(root));
+        let root = roots.iter().find(|dir| dir.is_dir()).context("the package has no modules")?;
+        let modules = one(root, |_| true)?;
+        let release = modules.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // From 6.19 on the image lies beside its modules.
+        let images = [folder.join("boot").join(format!("vmlinuz-{release}")), modules.join("vmlinuz")];
+        let image = images.into_iter().find(|file| file.is_file()).context("the package has no image")?;
         Ok(Self { arch, release, image, modules })
     }
 }
 
 /// The package among a meta package's dependencies that is a kernel of this line.
 fn pick(line: Line, names: &[String]) -> Option<&str> {
-    let prefix = format!("linux-image-{}.", line.series.name());
+    let prefix = format!("linux-image-{}.", line.series());
     names.iter().map(String::as_str).find(|name| name.starts_with(&prefix))
+}
+
+/// The images of a line's flavour, newest first: by all the numbers of their names.
+fn newest_first(line: Line, mut names: Vec<String>) -> Vec<String> {
+    let numbers = |name: &String| -> Vec<u64> {
+        name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
+    };
+    names.retain(|name| pick(line, slice::from_ref(name)).is_some() && name.ends_with(&line.flavour()));
+    names.sort_by_key(|name| cmp::Reverse(numbers(name)));
+    names
 }
 
 /// The only entry of a folder whose name fits.
@@ -215,8 +261,26 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_kernel_of_a_line_is_the_highest_in_all_numbers() {
+        let names = [
+            "linux-image-6.12.90+deb12-rt-amd64",
+            "linux-image-6.12.117+deb13-cloud-amd64",
+            "linux-image-6.12.117+deb13-rt-amd64",
+            "linux-image-6.12.117+deb13-rt-amd64-unsigned",
+            "linux-image-6.1.0-50-rt-amd64",
+        ];
+        let line = Line { name: "6.12-rt", arch: Arch::X86_64 };
+        let newest = newest_first(line, names.map(str::to_owned).to_vec());
+        assert_eq!(newest, ["linux-image-6.12.117+deb13-rt-amd64", "linux-image-6.12.90+deb12-rt-amd64"]);
+    }
+
+    #[test]
     fn lines_are_named_as_people_name_them() {
         assert_eq!(Line::parse("6.12").ok(), Some(Line::V6_12));
+        assert_eq!(Line::parse("7.3-rt").expect("it is one").to_string(), "7.3-rt");
+        assert_eq!(Line::parse_list("all").expect("all").len(), NAMES.len());
+        assert_eq!(Line::parse_list("6.1, 6.12").ok(), Some(LINES.to_vec()));
+        assert!(Line::parse_list("6.1,x").is_err());
         assert!(Line::parse("5.10").is_ok_and(|line| !LINES.contains(&line)));
         assert!(Line::parse("5.4").is_err());
         assert_eq!(Line::V6_12.to_string(), "6.12");

@@ -38,6 +38,8 @@ pub(crate) struct Options {
     scatter: bool,
     /// Every check on every rung in every guest of this architecture.
     all: bool,
+    /// Guests with these kernels instead of [`LINES`].
+    kernels: Option<Vec<Line>>,
     /// Guests of arm64 too, and how much in them.
     arm64: Option<Extent>,
     /// How long each fuzz target runs, if not as usual.
@@ -91,6 +93,11 @@ impl Options {
                 "--quick" => options.quick = true,
                 "--scatter" => options.scatter = true,
                 "--all" => options.all = true,
+                "--kernels" => {
+                    let list = args.next().and_then(|list| list.to_str());
+                    let list = list.context("--kernels wants a list of kernels, or all")?;
+                    options.kernels = Some(Line::parse_list(list)?);
+                }
                 "--arm64" => options.arm64 = Some(Extent::Smoke),
                 "--arm64=all" => options.arm64 = Some(Extent::All),
                 "--fuzz-seconds" => options.fuzz_seconds = Some(fuzz::seconds(args.next())?),
@@ -99,8 +106,11 @@ impl Options {
                 second => bail!("test takes one filter; {second} is a second one"),
             }
         }
-        if (options.no_vm || options.quick) && (options.arm64.is_some() || options.all) {
-            bail!("--no-vm and --quick leave the guests out; --arm64 and --all add to them");
+        let guests = options.arm64.is_some() || options.all || options.kernels.is_some();
+        if (options.no_vm || options.quick) && guests {
+            bail!(
+                "--no-vm and --quick leave the guests out; --all, --kernels and --arm64 say which there are"
+            );
         }
         Ok(options)
     }
@@ -118,8 +128,10 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     let mut no_guests =
         without.iter().find(|(given, _)| *given).map(|(_, option)| format!("{option} was given"));
     satisfy(&[setup::LINTS, setup::BUILD, setup::MANUALS, setup::TRAFFIC].concat())?;
+    // A kernel that was asked for by name may be one that no suite of Debian's has any more.
+    let sure = if options.kernels.is_some() { &[][..] } else { &LINES };
     if no_guests.is_none()
-        && let Err(why) = satisfy(&[&setup::guests(&LINES), setup::PACKAGES, setup::INSTALLING].concat())
+        && let Err(why) = satisfy(&[&setup::guests(sure), setup::PACKAGES, setup::INSTALLING].concat())
     {
         if ci {
             return Err(why.context("the guests, which must run in CI"));
@@ -128,7 +140,19 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     }
     // Who names tests wants them on every rung of every kernel.
     let extent = if options.all || options.filter.is_some() { Extent::All } else { Extent::Part };
-    let mut guests = LINES.map(|line| (line, extent)).to_vec();
+    let mut guests = Vec::new();
+    let mut missing = Vec::new();
+    for &line in options.kernels.as_deref().unwrap_or(&LINES) {
+        if no_guests.is_none()
+            && options.kernels.is_some()
+            && let Err(why) = satisfy(&setup::guests(&[line]))
+        {
+            say(&format!("SKIP kernel {line}: {why:#}"));
+            missing.push((line, format!("{why:#}").replace('\n', " ")));
+        } else {
+            guests.push((line, extent));
+        }
+    }
     // On a machine of arm64 they are the guests already.
     if let Some(extent) = options.arm64
         && Arch::HERE != Arch::Aarch64
@@ -141,6 +165,7 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
         let release = line.find().map_or_else(|| line.to_string(), |kernel| kernel.release);
         columns.push(format!("{release} (guest{})", extent.title()));
     }
+    columns.extend(missing.iter().map(|(line, _)| format!("{line} (not to be had)")));
     let mut tiers = Run {
         report: Report::new(columns),
         filter: options.filter.clone(),
@@ -179,6 +204,9 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
         (None, _) => {}
         (_, Some(why)) => (1..).zip(&guests).for_each(|(column, _)| tiers.no_tier(column, &why)),
         (Some(tests), None) => tiers.guests(&guests, &binary, &tests),
+    }
+    for (column, (_, why)) in (1 + guests.len()..).zip(&missing) {
+        tiers.no_tier(column, why);
     }
     phases.begin("the rest of the fuzz targets");
     tiers.fuzzed(fuzzed.join().map_err(|_| anyhow::anyhow!("what runs the fuzz targets panicked"))?);
@@ -465,6 +493,21 @@ fn told(line: Line, run: impl FnOnce(&mut dyn FnMut(&str)) -> Result<u8>) -> Har
     harness
 }
 
+/// What ends the script of a guest: a test of the kernel's own log, told as a harness tells its tests. A stall or a lockup
+/// is not looked for: on an emulated processor it may be the emulator's.
+const SPLATS: &str = r"code=$?
+name=dmesg::nothing_we_do_makes_the_kernel_warn
+if dmesg | grep -E -A24 'WARNING: |BUG: |Oops|general protection|UBSAN: |KASAN: |refcount_t: |possible recursive|invalid context' >/tmp/splats; then
+    printf 'test %s ... FAILED\n\n---- %s ----\n' $name $name
+    cat /tmp/splats
+    printf 'test result: FAILED. 0 passed; 1 failed; 0 ignored;\n'
+    code=101
+else
+    printf 'test %s ... ok\ntest result: ok. 1 passed; 0 failed; 0 ignored;\n' $name
+fi
+exit $code
+";
+
 /// Runs the kernel tests in a guest; answers their exit code.
 fn guest(
     line: Line,
@@ -487,7 +530,10 @@ fn guest(
             (built.tests.clone(), "/bin/kernel-tests".to_owned()),
         ],
         script: format!(
-            "export NETBCC_BIN=/bin/netbcc {environment} NETBCC_EXPECT_RUNGS={}{}\nexec kernel-tests --color=never --test-threads=4 {}\n",
+            "export NETBCC_BIN=/bin/netbcc {environment} NETBCC_EXPECT_RUNGS={}{}\n\
+             dmesg -c >/dev/null\n\
+             kernel-tests --color=never --test-threads=4 {}\n\
+             {SPLATS}",
             line.rungs(),
             extent.whole(line).map(|lists| format!(" NETBCC_WHOLE={lists}")).unwrap_or_default(),
             filter.map(quote).unwrap_or_default()
@@ -556,6 +602,9 @@ mod tests {
         assert!(parse(&["--arm64", "--no-vm"]).is_err());
         assert!(parse(&["--all"]).expect("fits").all);
         assert!(parse(&["--all", "--quick"]).is_err());
+        assert_eq!(parse(&["--kernels", "6.1,6.12"]).expect("fits").kernels, Some(LINES.to_vec()));
+        assert!(parse(&["--kernels"]).is_err());
+        assert!(parse(&["--kernels", "5.4"]).is_err());
     }
 
     #[test]

@@ -294,9 +294,7 @@ impl Options {
                 _ => bail!("{arg} is not known here; a command comes after --"),
             }
         }
-        let line = line.context(
-            "which kernel? --kernel 6.1 or --kernel 6.12 (or 5.10, where the package lists have it)",
-        )?;
+        let line = line.context("which kernel? --kernel 6.1, for one")?;
         Ok(Self { line: line.on(arch), icount, timeout, command })
     }
 
