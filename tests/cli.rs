@@ -2,6 +2,8 @@
 //!
 //! Nothing here needs root, and nothing here may get as far as loading a program: what is refused is refused before.
 
+mod docs;
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -607,6 +609,82 @@ fn help_goes_to_a_closed_pipe_quietly_and_to_a_full_disk_loudly() {
     assert!(line.contains("No space left on device"), "{line}");
 }
 
+/// A pipe that nobody reads any more.
+fn gone() -> Stdio {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    writer.into()
+}
+
+/// All that prints and ends, without a look at the kernel.
+fn doors() -> Vec<Vec<String>> {
+    let mut doors: Vec<String> =
+        ["", "--help", "-h", "help", "--version", "-V", "--list", "--list -v", "--list --json", "man"]
+            .map(Into::into)
+            .into();
+    for verb in VERBS {
+        doors.extend([format!("{verb} --help"), format!("{verb} --version"), format!("help {verb}")]);
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        doors.push(format!("completions {shell}"));
+    }
+    for tool in tools() {
+        for after in ["--help", "-h", "--version", "-V", "--ebpf"] {
+            doors.push(format!("{tool} {after}"));
+        }
+        for before in ["help", "man", "schema", "completions bash"] {
+            doors.push(format!("{before} {tool}"));
+        }
+    }
+    doors.iter().map(|words| words.split_whitespace().map(Into::into).collect()).collect()
+}
+
+/// One rule for tools and commands: 0 for a normal end, also when whoever reads has gone; 1 for a failure; 2 for a wrong
+/// use. What went wrong is one line.
+#[test]
+fn every_door_ends_by_one_rule() {
+    for words in doors() {
+        let ends = |stdout: Stdio| run(command(binary()).args(&words).stdout(stdout));
+        let normal = ends(Stdio::piped());
+        assert_eq!((normal.status.code(), text(&normal.stderr)), (Some(0), ""), "{words:?}");
+        assert!(!normal.stdout.is_empty(), "{words:?}");
+        let gone = ends(gone());
+        assert_eq!((gone.status.code(), text(&gone.stderr)), (Some(0), ""), "{words:?} into a closed pipe");
+        let full = OpenOptions::new().write(true).open("/dev/full").expect("there is /dev/full");
+        let full = ends(full.into());
+        let said = text(&full.stderr);
+        assert_eq!(
+            (full.status.code(), said.lines().count()),
+            (Some(1), 1),
+            "{words:?} into a full disk: {said}"
+        );
+        assert!(said.contains("No space left on device"), "{words:?}: {said}");
+    }
+    let wrong = |name: &str, words: &[&str]| {
+        refused(&netbcc(words), 2, name, &format!("{words:?}"));
+    };
+    for verb in VERBS {
+        wrong("netbcc", &[verb, "--nonsense"]);
+        wrong("netbcc", &[verb, "a", "b", "c", "d"]);
+    }
+    for tool in tools() {
+        wrong(&tool, &[&tool, "--nonsense"]);
+        wrong(&tool, &[&tool, "--json=yes"]);
+        wrong(&tool, &[&tool, "a", "b", "c", "d"]);
+        for variable in ["NETBCC_ATTACH", "NETBCC_LOG"] {
+            let interface = if tool == "netqtop" { &["-n", "lo"][..] } else { &[] };
+            let output = run(command(binary()).arg(&tool).args(interface).env(variable, "magic"));
+            let said = refused(&output, 2, &tool, variable);
+            assert!(said.contains(&format!("{variable}=magic")), "{said}");
+        }
+        // A failure before anything is loaded.
+        let interface = if tool == "netqtop" { "-n lo" } else { "" };
+        let line = format!("exec \"$0\" {tool} {interface} >&-");
+        let closed = run(command("sh").args(["-c", &line]).arg(binary()));
+        refused(&closed, 1, &tool, "a closed output");
+    }
+}
+
 #[test]
 fn a_wrong_rung_is_refused() {
     for tool in ["tcpconnect", "tcplife"] {
@@ -745,17 +823,17 @@ fn netqtop_has_the_options_of_bcc() {
     for args in [&["-i", "x"][..], &["-i", "nan"], &["-i", "inf"], &["-i"], &["-n"], &["lo"], &["-t", "1"]] {
         wrong_use("netqtop", args);
     }
-    // In BCC's order, and with its typing error.
+    // In BCC's order and, but for a typing error, in its words.
     for (args, sentence) in [
         (&[][..], "Please specify a network interface."),
         (&["-n", "", "-i", "0"], "Please specify a network interface."),
         (&["-n", "abcdefghijklmnop", "-i", "0"], "NIC name too long"),
         (&["-n", "abcdefghijklmno", "-i", "0"], "print interval must be non-zero"),
         (&["-n", "lo", "-i", "-1"], "print interval must be non-zero"),
-        (&["-n", "abcdefghijklmno"], "Net interface abcdefghijklmno does not exits."),
-        (&["-n", "lo:1"], "Net interface lo:1 does not exits."),
-        (&["-n", "../lo"], "Net interface ../lo does not exits."),
-        (&["-n", "\x1b[2J"], "Net interface \\x1b[2J does not exits."),
+        (&["-n", "abcdefghijklmno"], "Net interface abcdefghijklmno does not exist."),
+        (&["-n", "lo:1"], "Net interface lo:1 does not exist."),
+        (&["-n", "../lo"], "Net interface ../lo does not exist."),
+        (&["-n", "\x1b[2J"], "Net interface \\x1b[2J does not exist."),
     ] {
         let output = netbcc(&[&["netqtop"], args].concat());
         // An interface that is not there may come; all else is a wrong use.

@@ -104,7 +104,7 @@ fields! {
     SocketSk = "socket"."sk": 8,
     /// x86: number of the system call that a thread is in.
     RegsOrigAx = "pt_regs"."orig_ax": 8,
-    /// arm64: the same.
+    /// arm64: number of the system call that a thread is in.
     RegsSyscallno = "pt_regs"."syscallno": 4,
     /// What the architecture keeps of a thread.
     TaskThreadInfo = "task_struct"."thread_info": 0,
@@ -170,7 +170,7 @@ fields! {
     TimerFunction = "timer_list"."function": 8,
     /// The timer of retransmissions and probes. Up to 6.18.
     IcskRetransmitTimer = "inet_connection_sock"."icsk_retransmit_timer": 0,
-    /// The same, where it lies in the socket itself. Newer kernels.
+    /// That timer where it lies in the socket itself. Newer kernels.
     SkRetransmitTimer = "sock"."tcp_retransmit_timer": 0,
     /// What that timer is for: `ICSK_TIME_*`.
     IcskPending = "inet_connection_sock"."icsk_pending": 1,

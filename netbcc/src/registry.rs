@@ -105,6 +105,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_less_exact_fits_into_a_line() {
+        for ladder in TOOLS.iter().flat_map(|entry| entry.spec.ladders) {
+            for less in ladder.rungs.iter().filter_map(|rung| rung.less_exact) {
+                // With doctor's words before it, two lines of 80 columns.
+                assert!(less.short.len() <= 76 && !less.short.contains(['.', ';', ':']), "{less}");
+                assert!(less.detail.is_empty() || less.detail.ends_with('.'), "{less}");
+            }
+        }
+    }
+
+    #[test]
     fn options_are_unique_and_well_formed() {
         // clap's own check: letters, long names, conflicts that name nothing.
         for Entry { command, .. } in all() {

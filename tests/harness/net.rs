@@ -113,7 +113,7 @@ impl Space {
         self.enter(|| fs::write(&path, value)).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     }
 
-    /// The same where the kernel has such a setting.
+    /// Sets it where the kernel has such a setting.
     pub fn sysctl_if_any(&self, name: &str, value: &str) {
         if self.enter(|| Path::new("/proc/sys/net").join(name).exists()) {
             self.sysctl(name, value);

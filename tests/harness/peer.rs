@@ -261,7 +261,7 @@ impl Peer {
         (accepted.parse().expect("a number"), refused.parse().expect("a number"))
     }
 
-    /// The same with a server that reads to the end, closing by a RST once that has taken the connection.
+    /// As the connection above, but with a server that reads to the end, closing by a RST once that has taken the connection.
     pub fn churn_resets(&self, to: SocketAddr, times: usize) {
         assert_eq!(self.order(&format!("churn {to} {times} 1 reset")), format!("{times} 0"));
     }
@@ -381,7 +381,7 @@ impl<'p> Listener<'p> {
         self.peer.ask(&format!("again {} {backlog}", self.id)).map(|at| at.parse().unwrap_or(self.address))
     }
 
-    /// The same from a second thread with this name.
+    /// Calls listen() again, from a second thread with this name.
     pub fn again_in_thread(&self, backlog: i32, name: &str) -> Result<SocketAddr, String> {
         let name = hex(name.as_bytes());
         self.peer
@@ -484,7 +484,7 @@ impl Conn<'_> {
         || drop(self.peer.end().unwrap_or_else(|error| panic!("receive: {error}")))
     }
 
-    /// The same socket in another process as well.
+    /// Gives the socket to another process as well.
     pub fn share<'p>(&self, with: &'p Peer) -> Conn<'p> {
         let descriptor = self.peer.order(&format!("descriptor {}", self.id));
         let id = with.id();
@@ -502,7 +502,7 @@ impl Conn<'_> {
         self.peer.ask(&format!("push {} {how} {bytes}", self.id)).map(|n| n.parse().expect("a number"))
     }
 
-    /// The same from a second thread with this name.
+    /// Sends in that way from a second thread with this name.
     pub fn push_in_thread(&self, how: &str, bytes: usize, name: &str) -> Result<usize, String> {
         let name = hex(name.as_bytes());
         self.peer.ask(&format!("push {} {how} {bytes} {name}", self.id)).map(|n| n.parse().expect("a number"))

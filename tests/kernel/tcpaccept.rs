@@ -1,6 +1,6 @@
 //! tcpaccept: which accepts are rows, whose they are, and which of them the filters keep.
 //!
-//! The acceptance list of its specification, check by check.
+//! A check is a sentence of the list that the tool was accepted by.
 
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,6 +1,6 @@
 //! tcpconnect: which connects are rows, what the rows say, and which of them the filters keep.
 //!
-//! The acceptance list of its specification, check by check, and what the specification says beside it.
+//! A check is a sentence of the list that the tool was accepted by, or of what it promises beside that.
 
 use std::cell::Cell;
 use std::fs;
@@ -898,7 +898,7 @@ impl<'n> Dns<'n> {
         server
     }
 
-    /// The same over IPv6.
+    /// Asks over IPv6.
     fn serve6(&self, answer: &[u8]) -> SocketAddr {
         let server = self.net.v6_of(self.host(), 53);
         self.named.serve_dns(server, answer);

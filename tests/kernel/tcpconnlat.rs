@@ -1,6 +1,6 @@
 //! tcpconnlat: which opens are rows, how long they are said to take, and which of them the filters keep.
 //!
-//! The acceptance list of its specification, check by check.
+//! A check is a sentence of the list that the tool was accepted by.
 
 use std::time::{Duration, Instant};
 

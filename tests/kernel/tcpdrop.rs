@@ -1,6 +1,6 @@
 //! tcpdrop: which drops are rows, what the rows say, and which of them the filters keep.
 //!
-//! The acceptance list of its specification, check by check. Faults come from nftables, a queueing discipline, socket
+//! A check is a sentence of the list that the tool was accepted by. Faults come from nftables, a queueing discipline, socket
 //! filters and the sockets themselves; reasons and their numbers are compared with the running kernel's BTF.
 
 use std::fs;

@@ -1,6 +1,6 @@
 //! tcplife: which sockets are rows, whose they are, what the rows say, and which of them the filters keep.
 //!
-//! The acceptance list of its specification, check by check, and what the specification says beside it.
+//! A check is a sentence of the list that the tool was accepted by, or of what it promises beside that.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::thread;
@@ -342,7 +342,7 @@ fn an_aborted_server_that_never_read_shows_the_acceptor_or_the_tool_says_so(case
     let row = end_at(&rows, 80).clone();
     row.is("RPORT", port).is("TX_KB", 0).is("RX_KB", 0);
     let told = run.finish().stderr;
-    let less_exact = told.contains("if it never reads and the client resets it");
+    let less_exact = told.contains("the process that first reads from it");
     // accept() cannot be traced by tracepoints.
     row.must(less_exact == (case.rung == Rung::Tracepoint), "stderr tells what is less exact");
     if !less_exact {

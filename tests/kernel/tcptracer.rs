@@ -1,6 +1,6 @@
 //! tcptracer: which opens, accepts and closes are rows, whose they are, and which of them the filters keep.
 //!
-//! The acceptance list of its specification, check by check.
+//! A check is a sentence of the list that the tool was accepted by.
 
 use std::collections::HashMap;
 use std::fs;

@@ -72,7 +72,7 @@ impl Line {
         names.into_iter().map(|name| Self::parse(name.trim())).collect()
     }
 
-    /// The same line for an architecture.
+    /// This line, for another architecture.
     pub(crate) const fn on(self, arch: Arch) -> Self {
         Self { name: self.name, arch }
     }

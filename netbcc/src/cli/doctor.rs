@@ -1,7 +1,8 @@
 //! `netbcc doctor`: which tools run on this machine, in which way, and what the other ways lack.
 //!
 //! Each tool is started as it starts by itself, up to the place where it would begin to trace: there its plan tries
-//! every way and takes it back ([`Purpose::Diagnose`]). So nothing is said here that a tool does not find, too.
+//! every way and takes it back ([`Purpose::Diagnose`]). So nothing is said here that a tool does not find, too
+//! (ARCHITECTURE.md, D4).
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -232,7 +233,7 @@ fn summary(facts: &[Fact], found: &[Found], look: Look) -> String {
 /// What the tool does not see in the ways that it goes here. What only an option asks for is left to the details.
 fn sees_less(diagnosis: &Diagnosis) -> Vec<&'static str> {
     let used = diagnosis.hooks.iter().filter(|hooks| !hooks.optional).filter_map(Hooks::used);
-    used.filter_map(|way| way.less_exact).collect()
+    used.filter_map(|way| way.less_exact).map(|less| less.short).collect()
 }
 
 /// Why a tool does not run.
@@ -338,7 +339,11 @@ fn json_hooks(hooks: &Hooks) -> String {
             ("by", string(way.rung.as_str())),
             ("state", string(state(hooks, way))),
             ("why", why),
-            ("less_exact", way.less_exact.map_or_else(|| "null".to_owned(), string)),
+            ("less_exact", way.less_exact.map_or_else(|| "null".to_owned(), |less| string(less.short))),
+            (
+                "less_exact_detail",
+                way.less_exact.map_or_else(|| "null".to_owned(), |less| string(less.detail)),
+            ),
         ])
     });
     object([("sees", string(hooks.sees)), ("optional", hooks.optional.to_string()), ("ways", array(ways))])
@@ -363,11 +368,12 @@ fn string(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::hook::RungName;
+    use crate::probe::hook::{LessExact, RungName};
     use crate::tool::demo;
 
     fn found() -> Vec<Found> {
-        let way = |rung, verdict| Way { rung, less_exact: Some("less"), verdict, kernel_bytes: 3 << 19 };
+        let less = LessExact::new("less").detail("That is few.");
+        let way = |rung, verdict| Way { rung, less_exact: Some(less), verdict, kernel_bytes: 3 << 19 };
         let ways = vec![
             way(RungName::Fexit, Verdict::Lacks("no\u{1b}function".into())),
             way(RungName::Kprobe, Verdict::Works),
@@ -425,7 +431,7 @@ mod tests {
              tcpx  runs, with 1536 KiB of the kernel's memory\n  \
                connects, by:\n    \
                  fexit       no: no\\x1bfunction\n    \
-                 kprobe      used; less exact: less\n    \
+                 kprobe      used; less exact: less. That is few.\n    \
                  tracepoint  works\n\
              \n\
              tcpy  does not run: CAP_BPF is missing\n  \
@@ -461,6 +467,7 @@ mod tests {
         let ways = &json["tools"][0]["hooks"][0]["ways"];
         assert_eq!(ways[0]["why"], "no\u{1b}function");
         assert_eq!([&ways[0]["state"], &ways[1]["state"], &ways[2]["state"]], ["lacks", "used", "works"]);
+        assert_eq!([&ways[1]["less_exact"], &ways[1]["less_exact_detail"]], ["less", "That is few."]);
         assert_eq!(json["tools"][1]["lacks"][0], "CAP_BPF is missing");
     }
 

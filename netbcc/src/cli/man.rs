@@ -245,7 +245,7 @@ fn hooks(text: &mut Roff, ladder: &Ladder) {
         targets.dedup();
         text.control("TP", []).text([bold(name.as_str()), roman(format!(": {}", targets.join(", ")))]);
         text.text([roman(match less_exact {
-            Some(what) => format!("Less exact: {what}."),
+            Some(what) => format!("Less exact: {}.", what.to_string().trim_end_matches('.')),
             None => "Exact.".to_owned(),
         })]);
     }

@@ -29,7 +29,7 @@ pub enum Cell<'a> {
     ScaledFloat(f64),
     /// Bytes from the traced world: a process name, a DNS name. Always escaped.
     Name(&'a [u8]),
-    /// The same in a buffer of the kernel's, such as `comm`: it ends at the first NUL.
+    /// A name in a buffer of the kernel's, such as `comm`: it ends at the first NUL.
     Buffer(&'a [u8; 16]),
     /// Text of our own: one byte per character where it is padded.
     Label(&'static str),

@@ -167,7 +167,7 @@ pub(super) fn short_fixed(room: &mut Room, value: f64, precision: usize) -> Opti
     Some(point + 1 + precision)
 }
 
-/// The same for more decimals: `mantissa * power / 2^down`, rounded half to even.
+/// A float with more decimals than fit above: `mantissa * power / 2^down`, rounded half to even.
 #[inline(never)]
 #[expect(clippy::cast_possible_truncation, reason = "the value is below 2^32, the power at most 10^6")]
 fn wide_rounded(mantissa: u64, power: u64, down: u32) -> u64 {
@@ -177,7 +177,7 @@ fn wide_rounded(mantissa: u64, power: u64, down: u32) -> u64 {
     whole + u64::from(rest > half || rest == half && whole & 1 == 1)
 }
 
-/// The same for more digits.
+/// Writes a float with more digits than fit into eight bytes.
 #[inline(never)]
 fn long_fixed(room: &mut Room, rounded: u64, power: u64, precision: usize) -> Option<usize> {
     let mut len = short(room, rounded / power)?;

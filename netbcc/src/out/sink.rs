@@ -1,4 +1,5 @@
-//! Where bytes go without ever waiting: a descriptor, written in whole records, for as long as it takes them.
+//! Where bytes go without ever waiting: a descriptor, written in whole records, for as long as it takes them
+//! (ARCHITECTURE.md, D19).
 //!
 //! Standard output is shared with whoever gave it to us, so it must not be made non-blocking. Pipes and terminals are
 //! opened once more, non-blocking, by their name in /proc; sockets have a flag for that; what can be opened in neither

@@ -84,7 +84,7 @@ impl Form {
         }
     }
 
-    /// The same, of any length.
+    /// Appends a cell of any length.
     #[cold]
     #[inline(never)]
     fn put_any(&self, line: &mut Line<'_>, cell: &Cell<'_>) {

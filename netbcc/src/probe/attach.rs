@@ -1,4 +1,4 @@
-//! The attach ladder: tries rungs top down until one holds.
+//! The attach ladder: tries rungs top down until one holds (ARCHITECTURE.md, D3).
 //!
 //! Rules: a rung is all or nothing. Only "this kernel does not have it, or does not allow it" moves down; a program
 //! that the verifier rejects is our bug, and is said with the verifier's last words. The kernel is asked (BTF, the
@@ -49,8 +49,8 @@ pub(super) fn ladder(
             }
         }
     }
-    let what = forced.map_or("any hook".to_owned(), |name| format!("the rung {name}"));
-    let why = if lost.is_empty() { "there is no such rung".to_owned() } else { lost.join("; ") };
+    let what = forced.map_or("any hook".to_owned(), |name| format!("hooks of the kind {name}"));
+    let why = if lost.is_empty() { "the tool has none".to_owned() } else { lost.join("; ") };
     Err(hinted(
         anyhow!("{}: this kernel does not offer {what} for it: {why}", ladder.name),
         if forced.is_some() {

@@ -44,7 +44,7 @@ pub(super) fn missing() -> Result<Option<&'static [&'static str]>> {
     })
 }
 
-/// The same as a sentence.
+/// Says what is missing.
 pub(super) fn lacks(names: &[&str]) -> String {
     format!("{} {} missing", names.join(" and "), if names.len() == 1 { "is" } else { "are" })
 }

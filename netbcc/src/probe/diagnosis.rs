@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::fmt;
 
-use super::hook::RungName;
+use super::hook::{LessExact, RungName};
 
 /// What was found. It travels as an error, because it ends a tool in the place where it would begin to trace.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub struct Way {
     /// Its name.
     pub rung: RungName,
     /// What is less exact in this way than in the best.
-    pub less_exact: Option<&'static str>,
+    pub less_exact: Option<LessExact>,
     /// Whether it can be gone here.
     pub verdict: Verdict,
     /// Bytes of the kernel's memory that its programs and tables took.

@@ -110,7 +110,7 @@ pub enum RungName {
     Kprobe,
     /// Tracepoints only.
     Tracepoint,
-    /// The same without types, for tools that need nothing else.
+    /// Tracepoints without types, for tools that need nothing else.
     RawTp,
 }
 
@@ -148,7 +148,38 @@ pub struct Rung {
     /// What it consists of. What is most likely to be refused comes first: the rest is then not loaded in vain.
     pub programs: &'static [Prog],
     /// What is less exact here than on the first rung, said once on stderr.
-    pub less_exact: Option<&'static str>,
+    pub less_exact: Option<LessExact>,
+}
+
+/// What a rung sees less exactly than the best one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LessExact {
+    /// In a line, without a full stop: on stderr at each start, and in doctor's table.
+    pub short: &'static str,
+    /// The rest, in whole sentences: with `-v`, in doctor's details and in the manual. May be empty.
+    pub detail: &'static str,
+}
+
+impl LessExact {
+    /// All of it in a line.
+    pub const fn new(short: &'static str) -> Self {
+        Self { short, detail: "" }
+    }
+
+    /// Adds what does not fit into the line.
+    #[must_use]
+    pub const fn detail(mut self, detail: &'static str) -> Self {
+        self.detail = detail;
+        self
+    }
+}
+
+/// Both, for a reader who wants to know.
+impl fmt::Display for LessExact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { short, detail } = self;
+        if detail.is_empty() { f.write_str(short) } else { write!(f, "{short}. {detail}") }
+    }
 }
 
 /// Several ways to the same events, best first.

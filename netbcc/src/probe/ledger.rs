@@ -1,4 +1,5 @@
-//! What was lost, by cause: counted in the kernel per CPU, and by the kernel itself for programs that could not run.
+//! What was lost, by cause: counted in the kernel per CPU, and by the kernel itself for programs that could not run
+//! (ARCHITECTURE.md, D23).
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, PerCpuArray};

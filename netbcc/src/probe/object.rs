@@ -2,7 +2,7 @@
 //!
 //! aya-obj reads the ELF file, sets the globals and links the calls; [`crate::sys::bpf`] talks to the kernel. Nothing
 //! is made before it is used: a program is loaded when its rung is tried, and a map is created when the first
-//! program that refers to it is loaded. So a rung pays for its own tables only.
+//! program that refers to it is loaded. So a rung pays for its own tables only (ARCHITECTURE.md, D25).
 //!
 //! Not here, because our objects have none of it: CO-RE relocations, maps in maps, sleepable programs; nor what would
 //! need the object's own BTF in the kernel: callbacks, and locks or timers in values.

@@ -1,4 +1,4 @@
-//! `-p` as the user's PID namespace counts.
+//! `-p` as the user's PID namespace counts (ARCHITECTURE.md, D22).
 //!
 //! Programs compare with the numbers of the initial namespace. Who runs a tool in another one (in a container) means the
 //! numbers that `ps` shows there, and the kernel is asked for the other one: a BPF iterator over one task, which is

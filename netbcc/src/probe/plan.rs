@@ -20,7 +20,7 @@ use super::attach::{self, Chosen};
 use super::capability;
 use super::diagnosis::{Diagnosis, Hooks, Verdict, Way};
 use super::drain::Probe;
-use super::hook::{Kind, Ladder, Need, Prog, RungName};
+use super::hook::{Kind, Ladder, LessExact, Need, Prog, RungName};
 use super::object::{Means, Object};
 use super::pid;
 use crate::cli::{Containers, Family, Ports};
@@ -68,7 +68,7 @@ pub struct Plan {
     fields: Vec<Field>,
     alternatives: Vec<&'static [Field]>,
     asked: Vec<&'static str>,
-    with_v: Option<&'static str>,
+    with_v: Option<LessExact>,
     rows: Rows,
     filter: Filter,
     globals: Vec<(&'static str, Vec<u8>)>,
@@ -110,7 +110,7 @@ impl Plan {
     }
 
     /// What is less exact in this way is said with `-v` only, and in the manual.
-    pub fn told_with_v(mut self, less_exact: &'static str) -> Self {
+    pub fn told_with_v(mut self, less_exact: LessExact) -> Self {
         self.with_v = Some(less_exact);
         self
     }
@@ -311,9 +311,14 @@ impl Plan {
                 cx.debug(format_args!("{}: {why}", ladder.name));
             }
             cx.debug(format_args!("{}: attached by {}", ladder.name, rung.name));
-            if let Some(what) = rung.less_exact {
-                let line = format_args!("{}: {what}", ladder.name);
-                if self.with_v == Some(what) { cx.debug(line) } else { cx.warn(line) }
+            match rung.less_exact {
+                Some(what) if cx.verbose => {
+                    cx.debug(format_args!("{}: less exact here: {what}", ladder.name))
+                }
+                Some(what) if self.with_v != Some(what) => {
+                    cx.warn(format_args!("less exact here: {}", what.short));
+                }
+                _ => {}
             }
         }
         object.settle();

@@ -1,4 +1,4 @@
-//! The loop of tools that sum in the kernel and print per interval.
+//! The loop of tools that sum in the kernel and print per interval, as it was measured (ARCHITECTURE.md, D20).
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;

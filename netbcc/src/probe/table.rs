@@ -83,7 +83,7 @@ impl Table {
         self.read(self.entries, false, see)
     }
 
-    /// The same, of the first `count` entries of an array.
+    /// Calls `see` with the first `count` entries of an array.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -92,7 +92,7 @@ impl Table {
         if count == 0 { Ok(()) } else { self.read(count, false, see) }
     }
 
-    /// The same, and leaves the table empty. What programs add meanwhile may or may not be seen.
+    /// Calls `see` with every key and its value, and leaves the table empty. What programs add meanwhile may or may not be seen.
     ///
     /// # Errors
     /// The kernel refuses.

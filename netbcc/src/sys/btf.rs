@@ -1,4 +1,4 @@
-//! One lean forward pass over the running kernel's BTF (`/sys/kernel/btf/vmlinux`, about 5 MB).
+//! One lean forward pass over the running kernel's BTF (`/sys/kernel/btf/vmlinux`, about 5 MB; ARCHITECTURE.md, D1).
 //!
 //! A tool wants a few dozen names out of 120,000 types: offsets of fields, ids of functions and tracepoints. A full
 //! parse costs 20 ms and 25 MB. Here the strings come by first and give the wanted names' offsets; then the types

@@ -1,5 +1,5 @@
 //! Giving up what is not needed any more: once everything is attached and open, a tool only reads maps and writes
-//! to its output. What attacks it then through what it prints gets nothing.
+//! to its output. What attacks it then through what it prints gets nothing (ARCHITECTURE.md, D21).
 
 use anyhow::{Context as _, Result};
 use landlock::{ABI, Access as _, AccessFs, AccessNet, Ruleset, RulesetAttr as _, RulesetCreated};

@@ -155,14 +155,14 @@ impl Tool for Netqtop {
     }
 }
 
-/// The interface that is asked for. The sentences are BCC's, typing error included, and so is their order.
+/// The interface that is asked for. The sentences are BCC's without its typing error, and so is their order.
 fn find(args: &Options) -> Result<(String, Link)> {
     let name = args.name.clone().unwrap_or_default();
     link::check_name(&name)?;
     if args.interval <= 0.0 {
         bail!(usage("print interval must be non-zero"));
     }
-    let Some(link) = link::find(&name)? else { bail!("Net interface {name} does not exits.") };
+    let Some(link) = link::find(&name)? else { bail!("Net interface {name} does not exist.") };
     if link.tx_queues.max(link.rx_queues) > MOST_QUEUES {
         bail!("number of queues over {MOST_QUEUES} is not supported.");
     }

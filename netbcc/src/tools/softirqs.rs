@@ -164,7 +164,7 @@ impl Tool for Softirqs {
 const TOTALS: &str = "totals";
 /// Counts, histograms or one CPU.
 const SOME: &str = "some";
-/// The same, but for counts.
+/// Times, by programs that can also count, make histograms or look at one CPU.
 const TIME_OF_SOME: &str = "time of some";
 
 const RUNS: Ladder = Ladder {

@@ -25,7 +25,7 @@ use zerocopy::FromBytes as _;
 use super::{conn, object};
 use crate::cli::{Json, PidOrAll, Verbose, netns};
 use crate::out::{About, Cell, Format, Kind, Rows, Table, left, wall};
-use crate::probe::hook::{Ladder, Rung, RungName, fentry, fexit, kprobe, kretprobe, tp_btf};
+use crate::probe::hook::{Ladder, LessExact, Rung, RungName, fentry, fexit, kprobe, kretprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -163,14 +163,19 @@ const LISTENS: Ladder = Ladder {
             name: RungName::Tracepoint,
             programs: &[tp_btf("state_tp", "inet_sock_set_state"), tp_btf("again_tp", "sys_enter")],
             less_exact: Some(
-                "listen() on a socket that already listens or is connected is not seen when io_uring, a 32-bit \
-                 program or the kernel itself calls it, and is seen even when a security module forbids it",
+                LessExact::new("some calls of listen() on a socket that already listens are not seen").detail(
+                    "These are the calls of io_uring, of 32-bit programs and of the kernel itself, on sockets that \
+                     listen or are connected. A call on such a socket that a security module forbids is a row all \
+                     the same.",
+                ),
             ),
         },
         Rung {
             name: RungName::Tracepoint,
             programs: &[tp_btf("state_tp", "inet_sock_set_state")],
-            less_exact: Some("listen() on a socket that already listens or is connected is not seen"),
+            less_exact: Some(LessExact::new(
+                "listen() on a socket that already listens or is connected is not seen",
+            )),
         },
     ],
 };

@@ -29,7 +29,7 @@ use zerocopy::FromBytes as _;
 use super::{conn, object};
 use crate::cli::{Containers, Family, Json, Pid, Ports, Timestamp, Verbose, WallClock, ports};
 use crate::out::{Cell, Rows, Table, left, seconds, wall};
-use crate::probe::hook::{Ladder, Rung, RungName, fentry, kprobe, tp_btf};
+use crate::probe::hook::{Ladder, LessExact, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -153,8 +153,8 @@ const ACCEPTS: Ladder = Ladder {
             name: RungName::Tracepoint,
             programs: &[tp_btf("exit_tp", "sys_exit")],
             less_exact: Some(
-                "connections that io_uring, a 32-bit program or the kernel itself accepts are not seen, nor one \
-                 whose descriptor another thread closes before accept() returns",
+                LessExact::new("accepts by io_uring, 32-bit programs and the kernel itself are not seen")
+                    .detail("Nor is one whose descriptor another thread closes before accept() returns."),
             ),
         },
     ],

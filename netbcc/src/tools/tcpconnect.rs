@@ -38,7 +38,7 @@ use crate::cli::{Containers, Family, Json, Pid, Ports, Timestamp, Verbose, ports
 use crate::dns;
 use crate::error::usage;
 use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, seconds};
-use crate::probe::hook::{Ladder, Need, Rung, RungName, fentry, fexit, kprobe, kretprobe, tp_btf};
+use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, fexit, kprobe, kretprobe, tp_btf};
 use crate::probe::{Batch, Plan, Probe};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -47,6 +47,8 @@ pub struct Tcpconnect;
 
 /// Its options.
 #[derive(Args, Debug)]
+// The letters are those of libbpf-tools.
+#[command(mut_arg("cgroupmap", |arg| arg.short('C')), mut_arg("mntnsmap", |arg| arg.short('M')))]
 pub struct Options {
     #[command(flatten)]
     seconds: Timestamp,
@@ -252,7 +254,7 @@ const ANSWERS: Ladder = Ladder {
         Rung {
             name: RungName::Tracepoint,
             programs: &[tp_btf("dns_tp", "netif_receive_skb")],
-            less_exact: Some("of an answer that comes in IP fragments only the first fragment is read"),
+            less_exact: Some(LessExact::new("of an answer in IP fragments only the first fragment is read")),
         },
     ],
 };

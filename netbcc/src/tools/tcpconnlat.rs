@@ -28,7 +28,7 @@ use zerocopy::FromBytes as _;
 use super::{conn, object};
 use crate::cli::{Family, Json, Pid, Timestamp, Verbose};
 use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, seconds};
-use crate::probe::hook::{Ladder, Need, Rung, RungName, fentry, kprobe, tp_btf};
+use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -163,7 +163,8 @@ const ANSWERS: Ladder = Ladder {
             name: RungName::Tracepoint,
             programs: &[tp_btf("state_tp", "inet_sock_set_state"), tp_btf("reset_tp", "tcp_receive_reset")],
             less_exact: Some(
-                "the time does not include the choice of route and source address, which is microseconds",
+                LessExact::new("the time leaves out the choice of route and source address")
+                    .detail("That choice takes microseconds."),
             ),
         },
     ],

@@ -55,7 +55,7 @@ use super::{conn, object};
 use crate::cli::{Family, Json, Verbose, Words, pid_or_all, word_list};
 use crate::error::usage;
 use crate::out::{About, Cell, Format, Kind, Rows, Table, data, escaped, left, wall};
-use crate::probe::hook::{Ladder, Need, Rung, RungName, fentry, kprobe, tp_btf};
+use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::sys::btf::Kernel;
 use crate::sys::kallsyms::Names;
@@ -227,16 +227,19 @@ const DROPS: Ladder = Ladder {
                 tp_btf("drop3_tp", "kfree_skb").arity(Func::KfreeSkb, 3),
             ],
             less_exact: Some(
-                "this kernel does not tell which socket receives a packet: of those that TCP drops on the way in, the \
-                 ones of connections that are not (or no longer) established are rows with --all only",
+                LessExact::new("drops on the way in are rows with --all only, unless established").detail(
+                    "This kernel does not tell which socket receives a packet. Where its connection is not, or no \
+                     longer, established, a packet that TCP drops on the way in counts as one without a socket.",
+                ),
             ),
         },
     ],
 };
 
 /// What kernels before 6.11 do not tell.
-const NOT_BEFORE_TCP: &str = "this kernel does not tell which socket receives a packet that never gets to TCP, as when \
-                              a socket's filter rejects it: such a packet is a row with --all only";
+const NOT_BEFORE_TCP: LessExact = LessExact::new("packets that never get to TCP are rows with --all only").detail(
+    "This kernel does not tell which socket would receive them. One that a socket's filter rejects is such a packet.",
+);
 
 /// The kernel's enum of reasons.
 const REASONS: &str = "skb_drop_reason";
@@ -279,8 +282,20 @@ impl Reasons {
         let wanted = typed.strip_prefix(PREFIX).unwrap_or(typed);
         let by_name = self.names.iter().find(|(_, name)| name.eq_ignore_ascii_case(wanted));
         let code = by_name.map(|(code, _)| *code).or_else(|| wanted.parse().ok());
-        code.and_then(|code| u16::try_from(code).ok())
-            .ok_or_else(|| usage(format!("'{typed}' is no reason of this kernel, nor the number of one")))
+        code.and_then(|code| u16::try_from(code).ok()).ok_or_else(|| {
+            let like = self.like(wanted).join(", ");
+            usage(format!("'{typed}' is no reason of this kernel, nor the number of one: it has {like}"))
+        })
+    }
+
+    /// The names that have `part` in them, or all where none has; in the order of their numbers.
+    fn like(&self, part: &str) -> Vec<&str> {
+        let mut all: Vec<(u32, &str)> = self.names.iter().map(|(code, name)| (*code, &**name)).collect();
+        all.sort_unstable();
+        let all: Vec<&str> = all.into_iter().map(|(_, name)| name).collect();
+        let part = part.to_ascii_uppercase();
+        let some: Vec<&str> = all.iter().copied().filter(|name| name.contains(&part)).collect();
+        if part.is_empty() || some.is_empty() { all } else { some }
     }
 
     /// One bit per reason that the options ask for.
@@ -629,5 +644,12 @@ mod tests {
         for typed in ["", "NO_SUCH_REASON", "65536", "-1"] {
             assert_eq!(crate::error::exit_code(&reasons.code(typed).unwrap_err()), 2, "{typed}");
         }
+        let told = |typed| reasons.code(typed).unwrap_err().to_string();
+        assert!(
+            told("filter").ends_with("nor the number of one: it has NETFILTER_DROP"),
+            "{}",
+            told("filter")
+        );
+        assert!(told("x").ends_with("NOT_SPECIFIED, NO_SOCKET, NETFILTER_DROP"), "{}", told("x"));
     }
 }

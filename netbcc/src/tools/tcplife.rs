@@ -30,7 +30,7 @@ use zerocopy::FromBytes as _;
 use super::{conn, object};
 use crate::cli::{Family, FlowPorts, Json, Pid, Timestamp, Verbose, WallClock, WideCsv};
 use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, right, seconds, wall};
-use crate::probe::hook::{Ladder, Rung, RungName, fexit, kprobe, kretprobe, tp_btf};
+use crate::probe::hook::{Ladder, LessExact, Rung, RungName, fexit, kprobe, kretprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -154,8 +154,10 @@ const SOCKETS: Ladder = Ladder {
                 tp_btf("read_tp", "tcp_rcv_space_adjust"),
             ],
             less_exact: Some(
-                "a server's socket belongs to the process that first reads from it (accept cannot be traced \
-                 here); if it never reads and the client resets it, the row shows the task on the CPU",
+                LessExact::new("a server's socket belongs to the process that first reads from it").detail(
+                    "accept() cannot be traced in this way. Where nobody reads and the client resets the connection, \
+                     the row shows the task on the CPU.",
+                ),
             ),
         },
         Rung {

@@ -35,7 +35,7 @@ use zerocopy::FromBytes as _;
 use super::{conn, object};
 use crate::cli::{Family, Json, Verbose};
 use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, right, wall};
-use crate::probe::hook::{Ladder, Rung, RungName, fentry, fexit, kprobe, tp_btf};
+use crate::probe::hook::{Ladder, LessExact, Rung, RungName, fentry, fexit, kprobe, tp_btf};
 use crate::probe::{Batch, Plan, Probe};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -147,7 +147,7 @@ const FIELDS: &[Field] = &[
 
 /// What `tcp_retransmit_skb` is not called for. The function below it, `__tcp_retransmit_skb`, is, but compilers may
 /// make it a part of its callers, and Debian's 6.1 is such a case.
-const NOT_BY_PROBES: &str = "a segment that a loss probe sends again is not seen";
+const NOT_BY_PROBES: LessExact = LessExact::new("a segment that a loss probe sends again is not seen");
 
 const RETRANSMITS: Ladder = Ladder {
     name: "retransmits",
@@ -169,8 +169,8 @@ const RETRANSMITS: Ladder = Ladder {
             name: RungName::Kprobe,
             programs: &[kprobe("again_kprobe", "tcp_retransmit_skb")],
             less_exact: Some(
-                "a segment that a loss probe sends again is not seen, and attempts that fail on this host are rows, \
-                 too",
+                LessExact::new("attempts that fail on this host are rows, and loss probes' segments are not")
+                    .detail("A loss probe that sends a segment again is seen with -l only."),
             ),
         },
     ],
@@ -209,7 +209,8 @@ const PROBES: Ladder = Ladder {
             name: RungName::Tracepoint,
             programs: &[tp_btf("timer_tp", "timer_expire_entry"), tp_btf("learn_tp", "tcp_destroy_sock")],
             less_exact: Some(
-                "a probe whose socket is in use when its timer fires shows at that moment, before it is sent",
+                LessExact::new("a probe of a socket in use is a row when its timer fires")
+                    .detail("The kernel sends it later, when the process no longer uses the socket."),
             ),
         },
     ],

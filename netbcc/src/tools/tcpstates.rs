@@ -36,7 +36,7 @@ use super::{conn, object};
 use crate::cli::{Family, FlowPorts, Json, Timestamp, Verbose, WallClock, WideCsv};
 use crate::out::journal::Journal;
 use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, name_in, seconds, wall};
-use crate::probe::hook::{Ladder, Rung, RungName, fentry, kprobe, tp_btf};
+use crate::probe::hook::{Ladder, LessExact, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::sys::address::Addresses;
 use crate::tool::{Ctx, Spec, Tool};
@@ -154,8 +154,10 @@ const FIELDS: &[Field] = &[
 ];
 
 /// What `tcp_set_state` does not see.
-const NOT_LISTENERS: &str = "sockets that begin to listen (CLOSE to LISTEN) and their new children (LISTEN to \
-                             SYN_RECV) are not seen, so the time in LISTEN and the first time in SYN_RECV are not known";
+const NOT_LISTENERS: LessExact = LessExact::new("the changes to LISTEN, and those to SYN_RECV, are not seen").detail(
+    "A socket that begins to listen (CLOSE to LISTEN) is no row, nor is its new child (LISTEN to SYN_RECV). So the time \
+     in LISTEN and the first time in SYN_RECV are not known.",
+);
 
 const TRANSITIONS: Ladder = Ladder {
     name: "transitions",

@@ -51,7 +51,7 @@ use crate::out::{
     About, Cell, Format, Kind, Out, Rows, Table, data, interval, left, push_json_string, push_python_float,
     right,
 };
-use crate::probe::hook::{Ladder, Prog, Rung, RungName, fexit, kprobe, kretprobe, tp_btf};
+use crate::probe::hook::{Ladder, LessExact, Prog, Rung, RungName, fexit, kprobe, kretprobe, tp_btf};
 use crate::probe::{Counters, Pace, Plan};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -283,7 +283,9 @@ const SENDS: Ladder = Ladder {
         Rung {
             name: RungName::Tracepoint,
             programs: &[tp_btf("call_tp", "sys_exit")],
-            less_exact: Some("what io_uring, 32-bit programs and the kernel itself send is not counted"),
+            less_exact: Some(LessExact::new(
+                "what io_uring, 32-bit programs and the kernel itself send is not counted",
+            )),
         },
     ],
 };

@@ -46,7 +46,7 @@ use zerocopy::{FromBytes as _, IntoBytes as _, transmute};
 use super::{conn, object, sends};
 use crate::cli::{Containers, Every, Family, Json, Pid, Verbose, given, path};
 use crate::out::{About, Cell, Format, Rows, Table, data, interval, left, right};
-use crate::probe::hook::{Ladder, Prog, Rung, RungName, fexit, kprobe, kretprobe, tp_btf};
+use crate::probe::hook::{Ladder, LessExact, Prog, Rung, RungName, fexit, kprobe, kretprobe, tp_btf};
 use crate::probe::{Generations, Pace, Plan, Probe, Table as Map};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -234,8 +234,9 @@ const KPROBE: [Prog; 7] = [
 ];
 
 /// Too rare for a line at every start.
-const FIRST_SPLICE: &str =
-    "of a connection that was there before the start, what a first splice takes out of it is not counted";
+const FIRST_SPLICE: LessExact =
+    LessExact::new("what the first splice out of an older connection takes is not counted")
+        .detail("A connection is older if it was there before the start.");
 
 const TRANSFERS: Ladder = Ladder {
     name: "transfers",
@@ -281,8 +282,10 @@ const TRANSFERS: Ladder = Ladder {
                 tp_btf("read_tp", "tcp_rcv_space_adjust"),
             ],
             less_exact: Some(
-                "of a connection that was there before the start, what the first call receives is not counted; what \
-                 io_uring and 32-bit programs send is not counted",
+                LessExact::new("what io_uring, 32-bit programs and first receives move is not counted").detail(
+                    "Of io_uring and of 32-bit programs it is what they send that is not counted. Of a connection that \
+                     was there before the start it is what the first call receives.",
+                ),
             ),
         },
     ],

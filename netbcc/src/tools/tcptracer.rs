@@ -30,7 +30,7 @@ use zerocopy::FromBytes as _;
 use super::{conn, object};
 use crate::cli::{Containers, Family, Json, PidOrAll, Timestamp, netns, uid};
 use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, nanos, seconds};
-use crate::probe::hook::{Ladder, Rung, RungName, fentry, kprobe, tp_btf};
+use crate::probe::hook::{Ladder, LessExact, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -39,6 +39,8 @@ pub struct Tcptracer;
 
 /// Its options.
 #[derive(Args, Debug)]
+// The letters are those of libbpf-tools.
+#[command(mut_arg("cgroupmap", |arg| arg.short('C')), mut_arg("mntnsmap", |arg| arg.short('M')))]
 pub struct Options {
     #[command(flatten)]
     seconds: Timestamp,
@@ -96,7 +98,7 @@ impl Tool for Tcptracer {
             "Connections to v4-mapped addresses have their C; refused ones have no X, blocking or not.",
             "Threads that were waiting in accept() before the start are seen.",
             "Rows are in the order of the kernel's clock, and leave at once through a pipe.",
-            "-U and -u are libbpf-tools'.",
+            "-U, -u, -C and -M are libbpf-tools'.",
             "A map path that does not exist is an error, not a new empty map.",
         ],
         object: object!("tcptracer"),
@@ -192,10 +194,12 @@ const CONNECTIONS: Ladder = Ladder {
                 tp_btf("exit_tp", "sys_exit"),
             ],
             less_exact: Some(
-                "connections that io_uring, a 32-bit program or the kernel itself accepts have no A, nor one whose \
-                 descriptor another thread closes before accept() returns; a shutdown() by the former is an X at once; \
-                 the X of a connection that was shut down first names who did that, and that of one that was reset \
-                 before it was accepted does not come",
+                LessExact::new("accepts by io_uring, 32-bit programs and the kernel itself have no A").detail(
+                    "Nor has a connection whose descriptor another thread closes before accept() returns. A shutdown() \
+                     by io_uring, by a 32-bit program or by the kernel itself is an X at once. The X of a connection \
+                     that was shut down before it was closed names who shut it down. A connection that was reset before \
+                     it was accepted has no X.",
+                ),
             ),
         },
     ],

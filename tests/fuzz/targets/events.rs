@@ -80,7 +80,7 @@ fn event<E: FromBytes>(data: &mut &[u8]) -> Option<E> {
     E::read_from_bytes(&bytes).ok()
 }
 
-/// The same for tools that print it as it is.
+/// Events of tools that print what the kernel side sends as it is.
 macro_rules! plain {
     ($tool:ident, $module:ident, $lines:expr) => {
         forms::<$tool, netbcc_common::$module::Event>($lines, $module::table, |_, data| {

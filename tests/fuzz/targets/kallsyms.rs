@@ -19,7 +19,7 @@ impl Read for Pieces<'_> {
     }
 }
 
-/// The same, slowly and simply, of text in whole lines.
+/// Finds the names slowly and simply, in text of whole lines.
 fn nearest(text: &[u8], wanted: u64) -> Option<(u64, Vec<u8>)> {
     let mut best: Option<(u64, Vec<u8>)> = None;
     for line in text.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n")) {
