@@ -1,0 +1,126 @@
+//! What the documents say is checked where a program can check it: that each promise has a test, and that decisions are
+//! numbered.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The text in one line: where a document breaks its lines does not matter.
+fn flat(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Our sources, with their names below the root.
+fn sources(folder: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(root().join(&folder)).expect("a folder of the repository") {
+            let entry = entry.expect("an entry");
+            let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
+            if entry.file_type().expect("a file").is_dir() {
+                folders.push(name);
+            } else if name.ends_with(".rs") {
+                found.push((name.clone(), read(&name)));
+            }
+        }
+    }
+    found
+}
+
+/// What stands between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_promise_names_a_test_that_is_there() {
+    let table = read("docs/promises.md");
+    let documents = ["README.md", "SECURITY.md"].map(|name| (name, flat(&read(name))));
+    let mut rows = 0;
+    for line in table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| promise ")) {
+        if line.starts_with("| ---") {
+            continue;
+        }
+        rows += 1;
+        let cells = line.trim_matches(['|', ' ']).split_once(" | ");
+        let (promise, tests) = cells.unwrap_or_else(|| panic!("a promise and its tests: {line}"));
+        let promise = flat(promise);
+        assert!(
+            documents.iter().any(|(_, text)| text.contains(&promise)),
+            "no document promises {promise:?}"
+        );
+        assert!(quoted(tests).count() > 0, "no test: {line}");
+        for test in quoted(tests) {
+            if test.starts_with("cargo xtask ") {
+                continue;
+            }
+            let (file, name) = test.split_once(' ').unwrap_or_else(|| panic!("a file and a test: {test}"));
+            let text = read(file);
+            let there = [
+                format!("fn {name}("),
+                format!("\n{name}() {{"),
+                format!("\n{name} = "),
+                format!("const {name}:"),
+            ];
+            assert!(there.iter().any(|form| text.contains(form)), "{file} has no {name}");
+        }
+    }
+    assert!(rows > 30, "{rows} rows");
+}
+
+#[test]
+fn decisions_are_numbered_and_references_meet_one() {
+    let text = read("ARCHITECTURE.md");
+    let (_, decisions) = text.split_once("\n## Decisions and why\n").expect("a part of the document");
+    let (decisions, _) = decisions.split_once("\n## ").expect("another part");
+    let heads: Vec<&str> = decisions.lines().filter_map(|line| line.strip_prefix("**")).collect();
+    for (number, head) in (1..).zip(&heads) {
+        assert!(head.starts_with(&format!("D{number}. ")), "decision {number} begins with {head:?}");
+    }
+    let known: BTreeSet<String> = (1..=heads.len()).map(|number| format!("D{number}")).collect();
+    let referred = ["netbcc/src", "netbcc-common/src", "probes-ebpf/src", "tests", "xtask/src"];
+    let sources = referred.iter().flat_map(|folder| sources(folder));
+    let mut count = 0;
+    for (name, text) in sources.chain([("ARCHITECTURE.md".to_owned(), format!("ARCHITECTURE.md, {text}"))]) {
+        let flat = flat(&text.replace("//!", " ").replace("///", " "));
+        for part in flat.split("ARCHITECTURE.md, ").skip(1).filter(|part| part.starts_with('D')) {
+            let number: String = part.chars().take_while(char::is_ascii_alphanumeric).collect();
+            assert!(known.contains(&number) || number == "D", "{name} refers to {number}");
+            count += 1;
+        }
+    }
+    assert!(count > 5, "{count} references");
+}
+
+/// Ways to talk to other machines, and to start programs.
+const FORBIDDEN: [&str; 7] = [
+    "process::Command",
+    "CommandExt",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "ToSocketAddrs",
+    "lookup_host",
+];
+
+#[test]
+fn no_tool_talks_to_the_network_or_starts_a_program() {
+    for (name, text) in sources("netbcc/src") {
+        // Tests may.
+        let product = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for word in FORBIDDEN {
+            let used =
+                product.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(word));
+            assert!(!used, "{name} uses {word}");
+        }
+    }
+}
