@@ -9,6 +9,8 @@ use aya_ebpf::maps::{PerCpuArray, RingBuf};
 use netbcc_common::loss::{LOSSES, Loss};
 use zerocopy::FromBytes;
 
+use crate::atomic;
+
 /// Events on their way to user space. User space sets the size.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);
@@ -21,9 +23,9 @@ pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOSSES, 0);
 #[inline(always)]
 pub fn lost(cause: Loss) {
     if let Some(count) = LOST.get_ptr_mut(cause as u32) {
-        // SAFETY: this CPU's own slot. A program that interrupts this one between load and store could take a
-        // count with it; tracing programs of one kind do not nest on a CPU (the kernel counts that as a miss).
-        unsafe { *count += 1 };
+        // SAFETY: a word of a map's value, which is aligned, and which programs change by adding to it only. It is this
+        // CPU's own, but another program of this object may interrupt this one here, or have the CPU meanwhile.
+        unsafe { atomic::add(count, 1) };
     }
 }
 

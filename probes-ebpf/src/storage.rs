@@ -3,12 +3,13 @@
 
 use core::ptr;
 
-use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
+use aya_ebpf::bindings::{BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE};
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 
 use aya_ebpf::maps::{HashMap, PerCpuArray, PerCpuHashMap};
 
+use crate::atomic;
 use crate::mem::Typed;
 use crate::sock::Sock;
 
@@ -69,20 +70,26 @@ pub fn entry_or_zero<K: Copy, V: Default>(map: &'static HashMap<K, V>, key: K) -
 /// Adds `delta` (modulo 2^64) to this CPU's count of `key`, made if there was none. `false`: the table is full.
 #[inline(always)]
 pub fn add<K: Copy>(map: &'static PerCpuHashMap<K, u64>, key: K, delta: u64) -> bool {
-    match map.get_ptr_mut(key) {
-        Some(count) => {
-            // SAFETY: this CPU's own value.
-            unsafe { *count = (*count).wrapping_add(delta) };
-            true
-        }
-        None => map.insert(key, delta, 0).is_ok(),
-    }
+    // Another CPU, or what interrupted this program, may have been faster.
+    add_to(map, key, delta)
+        || map.insert(key, delta, u64::from(BPF_NOEXIST)).is_ok()
+        || add_to(map, key, delta)
 }
 
-/// This CPU's value at `index` of `map`; `None` beyond its end.
+/// Adds `delta` to this CPU's count of `key`, if there is one.
+#[inline(always)]
+fn add_to<K: Copy>(map: &'static PerCpuHashMap<K, u64>, key: K, delta: u64) -> bool {
+    let Some(count) = map.get_ptr_mut(key) else { return false };
+    // SAFETY: a word of a map's value, which is aligned, and which programs change by adding to it only.
+    unsafe { atomic::add(count, delta) };
+    true
+}
+
+/// This CPU's value at `index` of `map`; `None` beyond its end. Other programs that use it may interrupt this one, or have
+/// the CPU meanwhile; the kernel runs no program inside itself on one CPU, so what one program alone writes is its own.
 #[inline(always)]
 #[expect(clippy::mut_from_ref, reason = "what the kernel keeps behind the map is shared by nature")]
 pub fn slot<T>(map: &'static PerCpuArray<T>, index: u32) -> Option<&'static mut T> {
-    // SAFETY: this CPU's own value, which lives as long as the map. What interrupts this program writes elsewhere.
+    // SAFETY: this CPU's own value, which lives as long as the map. What interrupts this program writes whole words.
     map.get_ptr_mut(index).and_then(|value| unsafe { value.as_mut() })
 }

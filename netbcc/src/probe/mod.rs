@@ -6,6 +6,7 @@
 
 mod attach;
 mod capability;
+mod code;
 pub mod diagnosis;
 pub mod drain;
 pub mod hook;

@@ -234,6 +234,12 @@ impl Object {
         skipped.sum::<u64>() + self.kprobes().flatten().sum::<u64>()
     }
 
+    /// The instructions of its programs, by name.
+    #[cfg(test)]
+    pub(super) fn code(&self) -> impl Iterator<Item = (&str, &[bpf_insn])> {
+        self.programs.iter().map(|(name, program)| (name.as_str(), program.instructions.as_slice()))
+    }
+
     /// Programs that the kernel took without their casts only.
     pub(super) fn uncast(&self) -> impl Iterator<Item = &str> {
         let uncast = |program: &Program| program.loaded.as_ref().is_some_and(|loaded| loaded.uncast);

@@ -34,6 +34,7 @@ fn is_asked_for<A: Access>(dev: Dev<A>) -> bool {
 #[inline(always)]
 fn count(index: u32, bytes: u32) {
     let Some(queue) = storage::slot(&QUEUES, index) else { return lost(Loss::MapFull) };
+    // Alone: of the programs that are attached together, one has the queues of TX, one those of RX.
     queue.bytes += u64::from(bytes);
     // Written out, so that the verifier sees where each goes.
     let [tiny, small, medium, large, huge, jumbo] = &mut queue.packets;

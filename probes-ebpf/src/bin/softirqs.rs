@@ -55,6 +55,7 @@ fn ended(runs: &mut Runs) -> Option<u64> {
     }
     let took_ns = task::now_ns().wrapping_sub(start_ns);
     runs.start_ns = 0;
+    // Alone: one program is attached to the end of runs, and writes these words.
     runs.total_ns = runs.total_ns.wrapping_add(took_ns);
     runs.count += 1;
     Some(took_ns)
@@ -73,6 +74,7 @@ fn entry_of_some_tp(ctx: BtfTracePointContext) -> i32 {
         && let Some(runs) = storage::slot(&RUNS, ctx.arg(0))
     {
         if setting!(CONFIG.events) != 0 {
+            // Alone: where runs are only counted, what is at their end writes nothing.
             runs.count += 1;
         } else {
             runs.start_ns = task::now_ns();
@@ -94,6 +96,7 @@ fn exit_of_some_tp(ctx: BtfTracePointContext) -> i32 {
         let value = if setting!(CONFIG.nanoseconds) != 0 { took_ns } else { took_ns / 1000 };
         let slot = (u64::BITS - value.leading_zeros()).max(1);
         if let Some(count) = storage::slot(&DIST, vector * SLOTS + slot) {
+            // Alone: as in `ended`.
             *count += 1;
         }
     }

@@ -267,6 +267,8 @@ fn receiver(skb: Skb<Typed>) -> Option<Sock<Probed>> {
 #[inline(always)]
 fn looks(sk: u64, skb: u64) {
     if let Some(receivers) = storage::slot(&RECEIVERS, 0) {
+        // Not alone: where the one for IPv6 interrupts the one for IPv4 right here, one of both packets is forgotten, and
+        // its drop, if it is one, says nothing of its socket.
         receivers.last[receivers.count % SLOTS] = Receiver { skb, sk };
         receivers.count = receivers.count.wrapping_add(1);
     }

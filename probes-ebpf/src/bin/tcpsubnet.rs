@@ -116,6 +116,7 @@ fn sent<A: Access>(by: By, sk: Sock<A>, result: i64) {
         lost(Loss::MapFull);
         return;
     };
+    // Alone: of the programs that are attached together, each way has one, and each way its own word.
     match by {
         By::Message => sum.message_bytes += result as u64,
         By::Page => sum.page_bytes += result as u64,

@@ -303,14 +303,14 @@ fn add(table: &'static PerCpuHashMap<Key, Sum>, key: &Key, sum: Sum) -> bool {
 #[inline(always)]
 fn add_to(table: &'static PerCpuHashMap<Key, Sum>, key: &Key, sum: Sum) -> bool {
     let Some(to) = table.get_ptr_mut(key) else { return false };
-    // SAFETY: this CPU's own value, which lives while this program runs. The kernel runs no program inside itself on
-    // one CPU, and what receives writes another word than what sends.
+    // SAFETY: words of a map's value, which are aligned, and which programs change by adding to them only. They are this
+    // CPU's own, but another program of this object may interrupt this one here, or have the CPU meanwhile.
     unsafe {
         if sum.rx_bytes != 0 {
-            (*to).rx_bytes += sum.rx_bytes;
+            atomic::add(&raw mut (*to).rx_bytes, sum.rx_bytes);
         }
         if sum.tx_bytes != 0 {
-            (*to).tx_bytes += sum.tx_bytes;
+            atomic::add(&raw mut (*to).tx_bytes, sum.tx_bytes);
         }
     }
     true
@@ -497,6 +497,7 @@ fn read_tp(ctx: BtfTracePointContext) -> i32 {
         kept.is_new = 1;
         return 0;
     }
+    // Alone: TCP calls this with the socket locked, and it is the only program that writes this word.
     kept.counted = kept.counted.wrapping_add(bytes);
     if bytes != 0 && keeps(sk) {
         count(sk, Some(kept), Way::Received, bytes);
