@@ -354,6 +354,7 @@ impl Actor {
                 }
                 ("tfo-connect", _) => setsockopt(&socket, sockopt::TcpFastOpenConnect, &true)?,
                 ("thread", name) => thread_name = Some(unhex(name)),
+                ("repair", _) => raw::repair(socket.as_raw_fd())?,
                 ("mptcp", _) => {}
                 _ => return Err(Failure(format!("connect how? {word}"))),
             }

@@ -113,6 +113,11 @@ impl How {
         self.with("mptcp")
     }
 
+    /// As a restored one (`TCP_REPAIR`): no packet leaves.
+    pub fn repaired(self) -> Self {
+        self.with("repair")
+    }
+
     /// With Fast Open deferred to the first write (`TCP_FASTOPEN_CONNECT`).
     pub fn deferred_fast_open(self) -> Self {
         self.with("tfo-connect")

@@ -271,6 +271,16 @@ pub fn mptcp_socket(ipv6: bool) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Puts a TCP socket under repair (`TCP_REPAIR`), for which nix has no option.
+pub fn repair(socket: RawFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let len = libc::socklen_t::try_from(size_of_val(&on)).unwrap_or_default();
+    // SAFETY: the value is an int of this size, and lives over the call.
+    let done =
+        unsafe { libc::setsockopt(socket, libc::IPPROTO_TCP, libc::TCP_REPAIR, (&raw const on).cast(), len) };
+    answer(done as isize).map(drop)
+}
+
 /// A descriptor of another process (`pidfd_getfd(2)`, since 5.6): both then have the same file.
 pub fn descriptor_of(pid: libc::pid_t, descriptor: RawFd) -> io::Result<OwnedFd> {
     let owned = |fd: libc::c_long| {

@@ -26,6 +26,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_lost_syn_makes_a_long_row_that_thresholds_see,
     the_pid_filter_goes_by_the_process_and_names_are_of_threads,
     an_mptcp_open_is_one_row,
+    a_restored_connection_is_no_row,
     opens_that_leave_nothing_behind_do_not_fill_the_maps: alone,
 ];
 
@@ -176,6 +177,16 @@ fn an_mptcp_open_is_one_row(case: &Case) {
     let _near = client.connect_as(at, &How::plain().mptcp());
     let _far = web.accept();
     run.rows(1)[0].is("PID", client.pid()).is("DPORT", 80);
+    run.finish();
+}
+
+fn a_restored_connection_is_no_row(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let run = case.launch("").start(&net);
+    let near = client.connect_as(net.v4_of(2, 80), &How::plain().repaired().bound(net.v4(5000)));
+    near.close();
+    run.rows(0);
     run.finish();
 }
 

@@ -131,6 +131,7 @@ const FIELDS: &[Field] = &[
     Field::SkRcvSaddr,
     Field::SkDaddr,
     Field::SkProtocol,
+    Field::TcpSegsOut,
 ];
 
 const ANSWERS: Ladder = Ladder {

@@ -8,7 +8,8 @@
 //! `tcp_v4_connect` inside `tcp_v6_connect`, and begins at the second.
 //!
 //! Without either: from CLOSE to SYN_SENT (`sock:inet_sock_set_state`, inside the connect) to the state after
-//! SYN_SENT, or to the RST. A socket that only goes back to CLOSE was not answered.
+//! SYN_SENT, or to the RST. A socket that only goes back to CLOSE was not answered; nor was one from which no segment left,
+//! as one under repair (TCP_REPAIR), which skips the handshake.
 //!
 //! An open that is not answered leaves nothing behind: what typed programs keep dies with the socket, and the table of
 //! kprobes is cleared when a socket is destroyed.
@@ -25,7 +26,7 @@ use netbcc_common::loss::Loss;
 use netbcc_common::tcpconnlat::{Config, Event, Open};
 use probes_ebpf::emit::{lost, reserve};
 use probes_ebpf::mem::{Access, Probed, Typed};
-use probes_ebpf::sock::{Sock, state};
+use probes_ebpf::sock::{Sock, ToTcp as _, state};
 use probes_ebpf::{filter, setting, storage, task};
 
 #[unsafe(no_mangle)]
@@ -243,12 +244,10 @@ fn state_tp(ctx: BtfTracePointContext) -> i32 {
     {
         if new == state::SYN_SENT {
             opens(sk);
-        } else if new == state::CLOSE {
-            if let Some(open) = Typed::get(sk) {
-                Typed::forget(sk, open);
-            }
-        } else {
+        } else if new != state::CLOSE && Typed::tcp(sk).is_some_and(|tcp| tcp.segs_out() != 0) {
             answered(sk);
+        } else if let Some(open) = Typed::get(sk) {
+            Typed::forget(sk, open);
         }
     }
     0
