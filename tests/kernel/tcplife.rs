@@ -2,7 +2,7 @@
 //!
 //! A check is a sentence of the list that the tool was accepted by, or of what it promises beside that.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -40,6 +40,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     pid_filter_knows_a_server_that_closes_first,
     who_closes_last_of_both_ends_owns_the_row_else_who_connected,
     an_mptcp_connection_shows_its_subflows,
+    a_further_subflow_belongs_to_the_same_processes,
     unread_data_at_close_gives_two_whole_rows,
     json_rows_carry_every_value,
     short_connections_are_all_seen_or_told_as_lost: alone,
@@ -795,6 +796,31 @@ fn an_mptcp_connection_shows_its_subflows(case: &Case) {
     end_at(&rows, port).is("TX_KB", 4).is("RX_KB", 0).is("PID", client.pid());
     // A thread of the kernel closes the subflow.
     end_at(&rows, 80).is("TX_KB", 0).is("RX_KB", 4).is("PID", server.pid()).is("COMM", "server");
+    run.finish();
+}
+
+fn a_further_subflow_belongs_to_the_same_processes(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let at = net.v4_of(2, 80);
+    let IpAddr::V4(second) = net.v4_of(3, 0).ip() else { unreachable!("it is one of IPv4") };
+    let web = server.listen_mptcp(at).unwrap_or_else(|e| skip(format!("MPTCP ({e})")));
+    net.near().second_subflow_from(second);
+    let run = case.launch("").start(&net);
+    let near = client.connect_as(at, &How::plain().mptcp());
+    let far = web.accept();
+    near.send(5000);
+    far.receive(5000);
+    far.send(10);
+    near.receive(10);
+    net.near().await_connection_from(second);
+    near.close();
+    far.await_end();
+    far.close();
+    run.arrival(4);
+    let rows = run.so_far();
+    rows.with("LADDR", second).is("PID", client.pid()).is("COMM", "client");
+    rows.with("RADDR", second).is("PID", server.pid()).is("COMM", "server");
     run.finish();
 }
 

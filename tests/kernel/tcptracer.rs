@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
@@ -48,6 +48,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_thread_that_waited_before_the_start_is_seen,
     the_pid_filter_goes_by_who_does_it,
     an_mptcp_connection_has_no_closes,
+    a_further_subflow_is_of_who_connected,
     every_connection_is_complete_or_told: alone,
     opens_that_fail_do_not_fill_the_maps: alone,
 ];
@@ -416,6 +417,32 @@ fn an_mptcp_connection_has_no_closes(case: &Case) {
     rows[0].reads(&line("C", &client, "client", local, at));
     rows[1].reads(&line("A", &server, "server", at, local));
     run.finish();
+}
+
+fn a_further_subflow_is_of_who_connected(case: &Case) {
+    let net = Net::new();
+    let (server, client, keeper) = (net.peer("server"), net.peer("client"), net.peer("keeper"));
+    let at = net.v4_of(2, 80);
+    let web = server.listen_mptcp(at).unwrap_or_else(|error| skip(format!("MPTCP ({error})")));
+    let IpAddr::V4(second) = net.v4_of(3, 0).ip() else { unreachable!("it is one of IPv4") };
+    net.near().second_subflow_from(second);
+    let run = start(case, "", &net, &keeper);
+    let by_client = start_at(case, &format!("-p {}", client.pid()), &net, &client, net.v4_of(2, END_PORT));
+    let near = client.connect_as(at, &How::plain().mptcp());
+    let far = web.accept();
+    near.send(10);
+    far.receive(10);
+    far.send(10);
+    near.receive(10);
+    let rows = run.rows(3);
+    rows.are("T", &["C", "A", "C"]).are("PID", &[client.pid(), server.pid(), client.pid()]);
+    rows[2].is("SADDR", second).is("DADDR", at.ip()).is("COMM", "client");
+    by_client.rows(2).are("T", &["C", "C"]);
+    near.close();
+    far.close();
+    for run in [run, by_client] {
+        run.finish();
+    }
 }
 
 fn every_connection_is_complete_or_told(case: &Case) {

@@ -3,7 +3,8 @@
 //! Events: `probes-ebpf/src/bin/tcptracer.rs`. C comes when the handshake is complete and names who called connect();
 //! A when accept() takes the connection; X when the last descriptor is closed: shutdown() alone is no row. What was
 //! never established has no C and no X; connections older than the tool have an X only. Closing MPTCP's sockets is no
-//! row, as in BCC.
+//! row, as in BCC. A further subflow of MPTCP is a C of who connected or accepted the MPTCP socket: a thread of the
+//! kernel connects it.
 //!
 //! BCC: it shows no C for a connection to a v4-mapped address, and after 10,240 of those none for IPv4 at all; it
 //! shows an X for a refused non-blocking connect; it misses the A of threads that were waiting in accept() at the start.
@@ -154,6 +155,7 @@ const FIELDS: &[Field] = &[
     Field::NsInum,
     Field::InetSport,
     Field::TcpCopiedSeq,
+    Field::TaskFlags,
     Field::TaskFiles,
     Field::FilesFdt,
     Field::FdtMaxFds,

@@ -1,7 +1,8 @@
 //! tcptracer: active opens that are established (C), accepts (A) and closes (X).
 //!
 //! C: who connects is noted when the socket goes to SYN_SENT, in its own system call, and told when it goes to
-//! ESTABLISHED, in whoever's context. A: as in tcpaccept. X: at the entry of `tcp_close`, unless the socket is known
+//! ESTABLISHED, in whoever's context. Where a thread of the kernel connects a further subflow of an MPTCP connection, it
+//! is who connected or accepted the MPTCP socket. A: as in tcpaccept. X: at the entry of `tcp_close`, unless the socket is known
 //! never to have been connected (both by what was seen of it, and by what it is).
 //!
 //! Without fentry and kprobes, X is where close() changes the state, which shutdown() does as well: what that began is
@@ -13,7 +14,7 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, btf_tracepoint, fentry, kprobe, map};
-use aya_ebpf::maps::HashMap;
+use aya_ebpf::maps::{HashMap, LruHashMap};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::addr::Tuple;
 use netbcc_common::loss::Loss;
@@ -36,6 +37,10 @@ static LIVES: SkStorage<Life> = SkStorage::new();
 /// The same by socket address, for kprobes. Cleared when a socket is destroyed.
 #[map]
 static LIVES_BY_SK: HashMap<u64, Life> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Who connected or accepted MPTCP sockets, by address, if they are asked for. Old ones make room for new ones.
+#[map]
+static OWNERS_BY_MPTCP: LruHashMap<u64, Who> = LruHashMap::with_max_entries(1024, 0);
 
 /// Where what is known of a socket is kept.
 trait Lives: ToTcp {
@@ -78,11 +83,28 @@ fn current(who: &mut Who) {
 /// Whether something that the current task does with the socket is asked for.
 #[inline(always)]
 fn is_kept<A: Access>(sk: Sock<A>) -> bool {
+    is_kept_by_socket(sk) && filter::keeps_task()
+}
+
+/// Whether the filters of sockets keep this one.
+#[inline(always)]
+fn is_kept_by_socket<A: Access>(sk: Sock<A>) -> bool {
     let family = sk.family();
-    is_inet(family)
-        && filter::keeps_family(family)
-        && filter::keeps_task()
-        && filter::keeps_netns(|| sk.netns())
+    is_inet(family) && filter::keeps_family(family) && filter::keeps_netns(|| sk.netns())
+}
+
+/// The current task connects a subflow of the MPTCP socket at `mptcp`, or accepts that.
+#[inline(always)]
+fn own_mptcp(mptcp: u64) {
+    if filter::keeps_task() {
+        let mut who = Who::default();
+        current(&mut who);
+        // There is always room: the oldest entry goes.
+        let _done = OWNERS_BY_MPTCP.insert(mptcp, who, 0);
+    } else {
+        // What may be there is of an older socket at this address.
+        let _gone = OWNERS_BY_MPTCP.remove(mptcp);
+    }
 }
 
 /// Something to tell. What programs see is decided first and told at one place: a copy of that for each case is most of
@@ -146,7 +168,20 @@ fn ends<A: ToTcp>(sk: Sock<A>) -> Option<Tuple> {
 /// The current task connects the socket.
 #[inline(always)]
 fn opens<A: Lives>(sk: Sock<A>) {
-    if !is_kept(sk) {
+    if !is_kept_by_socket(sk) {
+        return;
+    }
+    let mptcp = A::tcp(sk).map_or(0, |tcp| tcp.mptcp());
+    let mut owner = None;
+    if mptcp != 0 {
+        if task::is_kernel::<A>() {
+            // SAFETY: the kernel frees a map's memory after the programs that run.
+            owner = unsafe { OWNERS_BY_MPTCP.get(mptcp) };
+        } else {
+            own_mptcp(mptcp);
+        }
+    }
+    if owner.is_none() && !filter::keeps_task() {
         return;
     }
     let Some(life) = A::make(sk) else {
@@ -155,7 +190,10 @@ fn opens<A: Lives>(sk: Sock<A>) {
     };
     life.stage = OPENING;
     life.tuple.family = 0;
-    current(&mut life.who);
+    match owner {
+        Some(who) => life.who = *who,
+        None => current(&mut life.who),
+    }
 }
 
 /// What began with [`opens`] ended: the socket is connected, or is not.
@@ -182,7 +220,11 @@ fn active_open<'a, A: Lives>(sk: Sock<A>, new: i32) -> Option<News<'a>> {
 /// The current task took `sk` off an accept queue.
 #[inline(always)]
 fn accepted<A: ToTcp>(sk: Sock<A>) {
-    if is_inet(sk.family()) && (sk.is_tcp() || sk.is_mptcp()) {
+    let is_mptcp = sk.is_mptcp();
+    if is_inet(sk.family()) && (is_mptcp || sk.is_tcp()) {
+        if is_mptcp {
+            own_mptcp(sk.id());
+        }
         tell(sk, does(sk, ACCEPT));
     }
 }
