@@ -217,7 +217,7 @@ fn run(name: &str, case: Case, check: Check) -> Result<Completion, Failed> {
         let Err(failed) = &outcome else { return outcome };
         let hidden = hidden().saturating_sub(before);
         let report = failed.message().unwrap_or_default();
-        let skipped = report.contains(": the kernel skipped ");
+        let skipped = report.contains(" the kernel skipped ");
         if nth == RUNS || case.rung != Rung::Kprobe && hidden == 0 && !skipped {
             return outcome;
         }
