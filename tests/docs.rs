@@ -28,7 +28,7 @@ fn sources(folder: &str) -> Vec<(String, String)> {
             let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
             if entry.file_type().expect("a file").is_dir() {
                 folders.push(name);
-            } else if name.ends_with(".rs") {
+            } else if entry.path().extension().is_some_and(|is| is == "rs") {
                 found.push((name.clone(), read(&name)));
             }
         }

@@ -313,7 +313,7 @@ impl Plan {
             cx.debug(format_args!("{}: attached by {}", ladder.name, rung.name));
             match rung.less_exact {
                 Some(what) if cx.verbose => {
-                    cx.debug(format_args!("{}: less exact here: {what}", ladder.name))
+                    cx.debug(format_args!("{}: less exact here: {what}", ladder.name));
                 }
                 Some(what) if self.with_v != Some(what) => {
                     cx.warn(format_args!("less exact here: {}", what.short));
