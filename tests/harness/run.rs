@@ -280,6 +280,14 @@ impl Launch {
 
     /// Starts the tool and waits until its hooks are attached.
     pub fn start(self, net: &Net) -> Run<'_> {
+        self.try_start(net).unwrap_or_else(|ended| ended.fail("the tool ended before it was ready"))
+    }
+
+    /// The same for options that may be refused: then its end.
+    ///
+    /// # Errors
+    /// The tool ended before it was ready.
+    pub fn try_start(self, net: &Net) -> Result<Run<'_>, Ended> {
         let json = self.args.iter().any(|arg| arg == "--json");
         let (rung, mut started) = (self.rung, self.spawn());
         if !started.gets_ready() {
@@ -287,9 +295,9 @@ impl Launch {
             if ended.stderr.contains(REFUSAL) {
                 lacks_rung(rung, ended.stderr.lines().next().unwrap_or_default());
             }
-            ended.fail("the tool ended before it was ready");
+            return Err(ended);
         }
-        Run {
+        Ok(Run {
             started,
             net,
             format: RefCell::new(json.then_some(Format::Json)),
@@ -301,7 +309,7 @@ impl Launch {
             ends: Cell::new(0),
             end_rows: 1,
             watch: None,
-        }
+        })
     }
 
     /// Starts a tool that is nobody's, to run for as long as the calling thread does; nothing if it cannot.

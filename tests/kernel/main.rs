@@ -15,6 +15,7 @@ mod doctor;
 mod engine;
 mod flood;
 mod netqtop;
+mod pairs;
 mod power;
 mod softirqs;
 mod solisten;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
     ]
     .into_iter()
     .chain(engine::tools().map(|tool| trials_of_netbcc(tool, power::CHECKS)))
+    .chain(pairs::tools().map(|tool| trials(tool, &[Rung::Any], pairs::checks())))
     .chain(flood::flooded().map(|tool| trials_of_netbcc(tool, flood::CHECKS)))
     .flatten()
     .collect();
