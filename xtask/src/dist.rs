@@ -78,7 +78,7 @@ pub(crate) struct Made {
 /// Makes all files around this binary. What it says of itself is asked of one of the same source that runs here.
 ///
 /// # Errors
-/// A program of this machine fails, or a crate's licence was never looked at.
+/// A program of this machine fails, a crate's licence was never looked at, or lintian finds something in the package.
 pub(crate) fn make(arch: Arch, binary: &Path, runs_here: &Path) -> Result<Made> {
     let epoch = epoch()?;
     let debian = arch.debian();
@@ -97,6 +97,7 @@ pub(crate) fn make(arch: Arch, binary: &Path, runs_here: &Path) -> Result<Made> 
     tree(&root.join("usr"), tree::Home::Distribution)?;
     let deb = format!("netbcc_{VERSION}_{debian}.deb");
     deb::build(&root, debian, epoch, &dir.join(&deb))?;
+    deb::lint(&dir.join(&deb))?;
 
     let top = format!("netbcc-{VERSION}");
     tree(&stage.join(&top), tree::Home::Local)?;

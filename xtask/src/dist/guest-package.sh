@@ -7,9 +7,11 @@ query() { /usr/sbin/dpkg-query "$@"; }
 mkdir -p /usr/local /var/lib/dpkg/info /var/lib/dpkg/updates /var/lib/dpkg/triggers
 touch /usr/bin/of-somebody-else /var/lib/dpkg/status /var/lib/dpkg/available
 
-# What there is, dpkg's own books left out, in which each call leaves its mark.
+# What there is, dpkg's own books left out, in which each call leaves its mark; and the books of groups, because the
+# package's group stays, as Debian's packages leave theirs: files may belong to it.
 files() {
-    find / -xdev '(' -path /var/lib/dpkg -o -path /tmp ')' -prune -o -exec stat -c '%A %u:%g %s %N' '{}' + | sort
+    find / -xdev '(' -path /var/lib/dpkg -o -path /tmp -o -path '/etc/group*' -o -path '/etc/gshadow*' -o \
+        -path /etc/.pwd.lock ')' -prune -o -exec stat -c '%A %u:%g %s %N' '{}' + | sort
 }
 
 # The shell does not stop at a command that succeeds after an exclamation mark.
@@ -57,19 +59,35 @@ every_file_is_whole() {
     [ "$(netbcc --version)" = "netbcc $VERSION" ]
 }
 
-an_ordinary_user_sees_a_row() {
+only_the_group_runs_it() {
+    [ "$(stat -c '%A %U:%G' /usr/bin/netbcc)" = "-rwxr-x--- root:netbcc" ]
+    never su nobody -s /bin/sh -c "netbcc --version"
+    sed -i 's/^netbcc:.*/&nobody/' /etc/group
+    su nobody -s /bin/sh -c "netbcc --version"
+}
+
+a_member_of_the_group_sees_a_row() {
     row /usr/lib/netbcc/bin/tcpconnect
 }
 
-over_itself_it_keeps_its_power() {
+over_itself_it_keeps_its_power_and_its_group() {
     dpkg -i /package.deb
     row "netbcc tcpconnect"
+    # Who may run it is the administrator's choice, which outlives the package.
+    dpkg-statoverride --update --add root root 0755 /usr/bin/netbcc
+    dpkg -i /package.deb
+    [ "$(stat -c '%A %U:%G' /usr/bin/netbcc)" = "-rwxr-xr-x root:root" ]
+    row "netbcc tcpconnect"
+    dpkg-statoverride --remove /usr/bin/netbcc
+    dpkg -i /package.deb
+    [ "$(stat -c '%A %U:%G' /usr/bin/netbcc)" = "-rwxr-x--- root:netbcc" ]
 }
 
 is_removed_without_a_trace() {
     dpkg -r netbcc
     files >/tmp/after
     diff /tmp/before /tmp/after
+    grep -q '^netbcc:' /etc/group
     never query -W netbcc
     never ls /var/lib/dpkg/info/netbcc.list
     never grep -q netbcc /var/lib/dpkg/status

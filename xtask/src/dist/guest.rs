@@ -14,18 +14,30 @@ use crate::vm::Guest;
 const SCRIPT: &str = include_str!("guest-package.sh");
 
 /// The script's functions, in the order in which they run.
-const CHECKS: [&str; 7] = [
+const CHECKS: [&str; 8] = [
     "installs_in_silence",
     "every_file_is_whole",
-    "an_ordinary_user_sees_a_row",
-    "over_itself_it_keeps_its_power",
+    "only_the_group_runs_it",
+    "a_member_of_the_group_sees_a_row",
+    "over_itself_it_keeps_its_power_and_its_group",
     "is_removed_without_a_trace",
     "without_setcap_it_says_so",
     "the_tarball_works_below_any_prefix",
 ];
 
 /// Programs of this machine that dpkg and the package's script call; the others are busybox's.
-const PROGRAMS: [&str; 7] = ["dpkg", "dpkg-deb", "dpkg-query", "dpkg-split", "dpkg-trigger", "tar", "setcap"];
+const PROGRAMS: [&str; 10] = [
+    "dpkg",
+    "dpkg-deb",
+    "dpkg-query",
+    "dpkg-split",
+    "dpkg-statoverride",
+    "dpkg-trigger",
+    "getent",
+    "groupadd",
+    "setcap",
+    "tar",
+];
 
 /// Whether a filter leaves any of the checks. They build on each other, so one of them means all.
 pub(crate) fn wanted(filter: Option<&str>) -> bool {

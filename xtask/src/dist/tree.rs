@@ -85,7 +85,7 @@ pub(super) fn write(
     for name in DOCUMENTS {
         file(&doc.join(Path::new(name).file_name().unwrap_or_default()), read(name)?.as_bytes())?;
     }
-    zipped(&doc.join("changelog"), &read("CHANGELOG.md")?)?;
+    zipped(&doc.join("CHANGELOG.md"), &read("CHANGELOG.md")?)?;
     file(&doc.join("copyright"), linked.copyright(&read("LICENSE-MIT")?)?.as_bytes())?;
     zipped(&doc.join("third-party-licences"), &linked.notices()?)?;
     zipped(&doc.join("netbcc.spdx.json"), sbom)
@@ -113,7 +113,8 @@ pub(super) fn gzip(path: &Path) -> Result<()> {
     run(Command::new("gzip").args(["-9", "--no-name", "--force"]).arg(path))
 }
 
-fn zipped(path: &Path, text: &str) -> Result<()> {
+/// A file that all may read, compressed.
+pub(super) fn zipped(path: &Path, text: &str) -> Result<()> {
     file(path, text.as_bytes())?;
     gzip(path)
 }
