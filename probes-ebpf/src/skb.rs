@@ -30,13 +30,18 @@ impl<A: Access> Skb<A> {
         self.at as u64
     }
 
-    /// Its network header.
+    /// Its network header. While the kernel has not noted yet where that is, a packet that came in has it where its data
+    /// begins (`eth_type_trans`).
     #[inline(always)]
     pub fn network(self) -> Packet {
         // SAFETY: `at` is an sk_buff.
-        unsafe {
-            let head = field::<A, u64>(self.at, Field::SkbHead);
-            Packet(head.wrapping_add(u64::from(field::<A, u16>(self.at, Field::SkbNetworkHeader))))
+        let (head, header) = unsafe {
+            (field::<A, u64>(self.at, Field::SkbHead), field::<A, u16>(self.at, Field::SkbNetworkHeader))
+        };
+        match header {
+            // A new sk_buff has 0 there, which is where its headroom begins; all bits say "none".
+            0 | u16::MAX => self.data(),
+            _ => Packet(head.wrapping_add(u64::from(header))),
         }
     }
 

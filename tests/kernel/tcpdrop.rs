@@ -482,12 +482,16 @@ fn wrong_options_are_refused(case: &Case) {
     let refused = |options: &str, code: i32, words: &[&str]| {
         case.launch(options).ends().code(code).one_line("tcpdrop", words);
     };
-    refused("--netns-id 1 --pid-netns 1", 1, &["ERROR: --pid_netns and --netns-id not allowed together"]);
+    refused("--netns-id 1 --pid-netns 1", 2, &["ERROR: --pid_netns and --netns-id not allowed together"]);
     refused("--pid-netns 2147483647", 1, &["/proc/2147483647/ns/net", "No such file"]);
     refused("--netns-id x", 2, &["--netns-id", "try 'netbcc tcpdrop --help'"]);
     refused("--pid-netns -1", 2, &[]);
     refused("-4 -6", 2, &["--ipv4", "--ipv6"]);
-    refused("--reason NO_SUCH_REASON", 2, &["'NO_SUCH_REASON' is no reason of this kernel"]);
+    refused(
+        "--reason NO_SUCH_REASON",
+        2,
+        &["'NO_SUCH_REASON' is no reason of this kernel", "NETFILTER_DROP"],
+    );
     refused("--reason 1 --not-reason 2", 2, &["--reason", "--not-reason"]);
 }
 

@@ -44,7 +44,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use netbcc_common::filter::PORT_SET_BYTES;
 use netbcc_common::kernel::{Field, Func};
@@ -90,7 +90,7 @@ pub struct Options {
     /// All reasons but these
     #[arg(long, value_name = "REASONS", value_parser = word_list, help_heading = "Filters")]
     not_reason: Vec<Words>,
-    /// Also packets without a socket (closed ports, routing)
+    /// Every drop: also packets without a socket (closed ports, routing, XDP), and without a reason (NOT_SPECIFIED)
     #[arg(long, help_heading = "Filters")]
     all: bool,
     /// Leave out the stacks
@@ -111,8 +111,13 @@ impl Tool for Tcpdrop {
              below the row the functions through which the packet came. Addresses and ports are the packet's own, so \
              the source is where it came from. The state is that of the socket that receives, else of the one that \
              sends.",
-            "Without --all, packets that belong to no socket are no rows: those for closed ports, for example. A \
-             stack's functions are looked up when it comes for the first time, which delays its row by 0.1 s at most.",
+            "Without --all, two kinds of drops are no rows: packets that belong to no socket, for example those for \
+             closed ports, and those whose reason is NOT_SPECIFIED, for example data for a connection in TIME_WAIT and \
+             what XDP drops on some kernels. --reason NOT_SPECIFIED shows the second kind alone. With --all, some \
+             kernels show QUEUE_PURGE also where a connection ends as it should.",
+            "A stack's functions are looked up when it comes for the first time, which delays its row by 0.1 s at most.",
+            "A SYN that finds the accept queue full is not freed as a drop, so no option shows it. `nstat -az \
+             TcpExtListenDrops` counts such SYNs, and `ss -lnt` shows the queue: Recv-Q above Send-Q.",
         ],
         examples: &[
             ("tcpdrop", "all drops of packets that have a socket"),
@@ -120,7 +125,7 @@ impl Tool for Tcpdrop {
             ("tcpdrop -4", "IPv4 sockets only"),
             ("tcpdrop --netns-id 4026531840", "this network namespace only"),
             ("tcpdrop --pid-netns 181", "the network namespace of process 181 only"),
-            ("tcpdrop --all", "also packets for closed ports, and the like"),
+            ("tcpdrop --all", "every drop: also packets for closed ports, and without a reason"),
             ("tcpdrop --reason NETFILTER_DROP,QDISC_DROP", "these reasons only"),
             ("tcpdrop --not-reason QUEUE_PURGE", "all reasons but this"),
             ("tcpdrop --json", "JSON Lines"),
@@ -308,8 +313,9 @@ impl Reasons {
             bits[byte] = if on { bits[byte] | bit } else { bits[byte] & !bit };
         };
         if all {
-            // Not dropped at all, or nobody says why.
-            for quiet in ["SKB_NOT_DROPPED_YET", "SKB_CONSUMED", "CONSUMED", "NOT_SPECIFIED"] {
+            // Not dropped at all; or nobody says why, which only `--all` shows.
+            let unsaid = (!args.all).then_some("NOT_SPECIFIED");
+            for quiet in ["SKB_NOT_DROPPED_YET", "SKB_CONSUMED", "CONSUMED"].into_iter().chain(unsaid) {
                 for (code, _) in self.names.iter().filter(|(_, name)| &***name == quiet) {
                     set(u16::try_from(*code)?, false);
                 }
@@ -330,7 +336,7 @@ fn namespace(args: &Options) -> Result<u32> {
     let Some(pid) = NonZeroU32::new(args.pid_netns) else { return Ok(args.netns_id) };
     if args.netns_id != 0 {
         // BCC's words.
-        return Err(anyhow!("ERROR: --pid_netns and --netns-id not allowed together"));
+        return Err(usage("ERROR: --pid_netns and --netns-id not allowed together"));
     }
     let path = format!("/proc/{pid}/ns/net");
     let inode = fs::metadata(&path).with_context(|| format!("--pid-netns {pid}: {path}"))?.ino();
@@ -642,7 +648,9 @@ mod tests {
             assert_eq!(reasons.code(typed).unwrap(), code, "{typed}");
         }
         for typed in ["", "NO_SUCH_REASON", "65536", "-1"] {
-            assert_eq!(crate::error::exit_code(&reasons.code(typed).unwrap_err()), 2, "{typed}");
+            let error = reasons.code(typed).unwrap_err();
+            assert_eq!(crate::error::exit_code(&error), 2, "{typed}");
+            assert!(error.to_string().ends_with("NO_SOCKET, NETFILTER_DROP"), "{error}");
         }
         let told = |typed| reasons.code(typed).unwrap_err().to_string();
         assert!(
@@ -651,5 +659,24 @@ mod tests {
             told("filter")
         );
         assert!(told("x").ends_with("NOT_SPECIFIED, NO_SOCKET, NETFILTER_DROP"), "{}", told("x"));
+    }
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn all_is_all_that_is_dropped() {
+        use clap::Parser as _;
+        let kept = |line: &str| {
+            let line = Line::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{error}"));
+            reasons().kept(&line.options).unwrap()[0] & 0b1111
+        };
+        assert_eq!(kept("tcpdrop"), 0b1000);
+        assert_eq!(kept("tcpdrop --all"), 0b1100);
+        assert_eq!(kept("tcpdrop --reason NOT_SPECIFIED"), 0b0100);
+        assert_eq!(kept("tcpdrop --all --not-reason NOT_SPECIFIED"), 0b1000);
     }
 }
