@@ -5,7 +5,9 @@
 //! come by and are compared by those integers. All that is kept is one word per type (its size or what it refers
 //! to) and the few members found. Since 6.17 the file can be mapped; older kernels hand it out in pieces of a page.
 //!
-//! Format: Documentation/bpf/btf.rst. Nothing in it is trusted: every length is checked.
+//! Format: Documentation/bpf/btf.rst. Nothing in it is trusted: every length is checked. A kind of type that is unknown here
+//! is skipped where the BTF says how large it is (its layout section, Linux 7.1); else nobody can tell where the next one
+//! begins, and it is named.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -123,6 +125,7 @@ fn whole(bytes: &[u8], mut pass: Pass, wanted: &Wanted) -> Result<Kernel> {
     see_strings(strings, 0, &mut pass.names);
     pass.names.seal();
     let types = section(header.types_at, header.types_len).context("BTF is cut short")?;
+    pass.layout.see(section(header.layout_at, header.layout_len).context("BTF is cut short")?);
     ensure!(see_types(types, &mut pass)? == types.len(), "BTF types end in the middle of one");
     pass.finish(wanted, |at| {
         let string = strings.get(at as usize..).context("a BTF name lies outside of the strings")?;
@@ -149,9 +152,15 @@ fn string_at_start(bytes: &[u8]) -> String {
 
 /// Over a file, a buffer at a time.
 fn streamed(file: &File, pass: &mut Pass) -> Result<Header> {
-    let mut bytes = [0_u8; HEADER];
-    file.read_exact_at(&mut bytes, 0).context("BTF header")?;
+    let mut bytes = [0_u8; LONG_HEADER];
+    file.read_exact_at(&mut bytes[..HEADER], 0).context("BTF header")?;
+    if u32_at(&bytes, 4) as usize >= LONG_HEADER {
+        file.read_exact_at(&mut bytes[HEADER..], HEADER as u64).context("BTF header")?;
+    }
     let header = Header::parse(&bytes)?;
+    let mut layout = vec![0; usize::try_from(header.layout_len)?];
+    file.read_exact_at(&mut layout, header.layout_at).context("BTF is cut short")?;
+    pass.layout.see(&layout);
     header.stream_strings(file, &mut pass.names)?;
     pass.names.seal();
     header.stream_types(file, pass)?;
@@ -201,9 +210,12 @@ fn see_types(bytes: &[u8], pass: &mut Pass) -> Result<usize> {
     let mut start = 0;
     while let Some(head) = bytes[start..].first_chunk::<RECORD>() {
         let [name_at, info, size_or_type] = words(head);
-        let shape = &SHAPES[(info >> 24 & 0x1f) as usize];
-        ensure!(shape.known, "BTF kind {} is unknown", info >> 24 & 0x1f);
-        let size = RECORD + usize::from(shape.fixed) + usize::from(shape.member) * (info & 0xffff) as usize;
+        let mut shape = &SHAPES[kind_of(info)];
+        if !shape.known {
+            let untold = || format!("BTF kind {} is unknown, and its size is not told", kind_of(info));
+            shape = pass.layout.0.get(&kind_of(info)).with_context(untold)?;
+        }
+        let size = RECORD + usize::from(shape.fixed) + usize::from(shape.member) * members_of(info);
         let Some(record) = bytes.get(start..start + size) else { break };
         let id = pass.types.len();
         pass.types.push(size_or_type & shape.keep | info & shape.keep_info | shape.say);
@@ -216,15 +228,34 @@ fn see_types(bytes: &[u8], pass: &mut Pass) -> Result<usize> {
     Ok(start)
 }
 
-/// The 24 bytes at the start.
+/// The 24 bytes at the start, or 32.
 struct Header {
     types_at: u64,
     types_len: u64,
     strings_at: u64,
     strings_len: u64,
+    layout_at: u64,
+    /// Of the kinds that there can be; 0 if nothing is told of them.
+    layout_len: u64,
 }
 
 const HEADER: usize = 24;
+const LONG_HEADER: usize = 32;
+
+/// How large the types of kinds are that are unknown here, by kind.
+struct Layout(HashMap<usize, Shape>);
+
+impl Layout {
+    /// Bytes per kind: what follows the head of a type, what follows for each of its members, and two without a meaning.
+    const ENTRY: usize = 4;
+
+    fn see(&mut self, section: &[u8]) {
+        for (kind, &[fixed, member, ..]) in section.as_chunks::<{ Self::ENTRY }>().0.iter().enumerate() {
+            // Of its own size, which a field has, nothing is known.
+            self.0.insert(kind, Shape { fixed, member, ..UNKNOWN });
+        }
+    }
+}
 
 /// Bytes read at a time.
 const CHUNK: usize = 64 * 1024;
@@ -236,7 +267,12 @@ impl Header {
         ensure!(bytes[0..2] == 0xeb9f_u16.to_ne_bytes(), "not BTF of this machine's byte order");
         ensure!(bytes[2] == 1, "BTF version {} is unknown", bytes[2]);
         let header_len = word(4);
+        let has_layout = header_len >= LONG_HEADER as u64;
+        ensure!(!has_layout || bytes.len() >= LONG_HEADER, "BTF header");
+        let (layout_at, layout_len) = if has_layout { (word(24), word(28)) } else { (0, 0) };
         Ok(Self {
+            layout_at: header_len + layout_at,
+            layout_len: layout_len.min((KINDS * Layout::ENTRY) as u64),
             types_at: header_len + word(8),
             types_len: word(12),
             strings_at: header_len + word(16),
@@ -290,7 +326,7 @@ impl Header {
     }
 }
 
-/// No type has more bytes.
+/// No type has more bytes, on the kernels whose BTF cannot be mapped.
 const LARGEST: usize = RECORD + 12 * 65535;
 
 /// Reads on into `buffer[kept..]`, at most `left` bytes of a section in all; answers how many bytes are valid.
@@ -328,6 +364,21 @@ mod kind {
     pub(super) const LAST: usize = 19;
 }
 
+/// So many kinds there can be: 7 bits of a type's info, of which kernels before 7.2 leave two unused.
+const KINDS: usize = 128;
+
+/// The kind of a type with this info.
+#[inline]
+fn kind_of(info: u32) -> usize {
+    (info >> 24) as usize % KINDS
+}
+
+/// How many members it has: 24 bits, of which kernels before 7.2 leave eight unused.
+#[inline]
+fn members_of(info: u32) -> usize {
+    (info & 0xff_ffff) as usize
+}
+
 /// Bytes of a type record: 12, then members by kind.
 const RECORD: usize = 12;
 
@@ -346,13 +397,17 @@ struct Shape {
     named: bool,
 }
 
+/// Of a kind that is unknown here.
+const UNKNOWN: Shape =
+    Shape { known: false, fixed: 0, member: 0, keep: 0, keep_info: 0, say: UNSIZED, named: false };
+
 /// By kind. A table, because a branch per type would be guessed wrongly too often.
-const SHAPES: [Shape; 32] = {
-    let none = Shape { known: false, fixed: 0, member: 0, keep: 0, keep_info: 0, say: 0, named: false };
+const SHAPES: [Shape; KINDS] = {
+    let none = Shape { say: 0, ..UNKNOWN };
     let refers = Shape { known: true, keep: VALUE, say: REFERS, ..none };
     let sized = Shape { known: true, keep: VALUE, ..none };
     let unsized_ = Shape { known: true, say: UNSIZED, ..none };
-    let mut shapes = [none; 32];
+    let mut shapes = [UNKNOWN; KINDS];
     let mut kind = 0;
     while kind <= kind::LAST {
         shapes[kind] = refers;
@@ -366,7 +421,7 @@ const SHAPES: [Shape; 32] = {
     shapes[kind::ENUM] = Shape { member: 8, named: true, ..sized };
     shapes[kind::TYPEDEF] = Shape { named: true, ..refers };
     shapes[kind::FUNC] = Shape { named: true, ..refers };
-    shapes[kind::FUNC_PROTO] = Shape { known: true, member: 8, keep_info: 0xffff, ..none };
+    shapes[kind::FUNC_PROTO] = Shape { known: true, member: 8, keep_info: 0xff_ffff, ..none };
     shapes[kind::VAR] = Shape { fixed: 4, ..refers };
     shapes[kind::DATASEC] = Shape { member: 12, ..unsized_ };
     shapes[kind::FLOAT] = sized;
@@ -554,6 +609,7 @@ struct Pass {
     typedefs: Vec<(Name, u32)>,
     /// The first enum of a wanted name: values, and where their names are.
     enums: HashMap<Name, Vec<(u32, u32)>>,
+    layout: Layout,
 }
 
 impl Pass {
@@ -569,13 +625,14 @@ impl Pass {
             funcs: Vec::new(),
             typedefs: Vec::new(),
             enums: HashMap::new(),
+            layout: Layout(HashMap::new()),
         }
     }
 
     /// A type whose name may be a wanted one, or which has none; and its members.
     fn see(&mut self, id: u32, info: u32, name_at: u32, members: &[u8]) {
         let name = self.names.at_offset(name_at);
-        match ((info >> 24 & 0x1f) as usize, name) {
+        match (kind_of(info), name) {
             (kind::STRUCT | kind::UNION, Some(name)) => {
                 self.structs.push((name, id));
                 self.see_members(id, members, info >> 31 != 0);
@@ -749,11 +806,12 @@ mod tests {
     struct Blob {
         strings: Vec<u8>,
         types: Vec<u32>,
+        layout: Vec<u8>,
     }
 
     impl Blob {
         fn new() -> Self {
-            Self { strings: vec![0], types: Vec::new() }
+            Self { strings: vec![0], types: Vec::new(), layout: Vec::new() }
         }
 
         fn name(&mut self, name: &str) -> u32 {
@@ -774,10 +832,15 @@ mod tests {
             let (types, strings) = (types.unwrap(), strings.unwrap());
             let mut bytes = 0xeb9f_u16.to_ne_bytes().to_vec();
             bytes.extend([1, 0]);
-            for word in [24, 0, types, types, strings].iter().chain(&self.types) {
+            let layout = u32::try_from(self.layout.len()).unwrap();
+            let (short, long) = ([24, 0, types, types, strings], [32, 0, types, types, strings]);
+            let header =
+                if layout == 0 { &short[..] } else { &[&long[..], &[types + strings, layout]].concat() };
+            for word in header.iter().chain(&self.types) {
                 bytes.extend(u32::to_ne_bytes(*word));
             }
             bytes.extend(&self.strings);
+            bytes.extend(&self.layout);
             bytes
         }
     }
@@ -871,7 +934,36 @@ mod tests {
         read_whole(&blob.bytes()).unwrap_err();
         let mut blob = Blob::new();
         blob.add("new", info(31, 0), &[8]);
-        read_whole(&blob.bytes()).unwrap_err();
+        let error = read_whole(&blob.bytes()).unwrap_err();
+        assert_eq!(error.to_string(), "BTF kind 31 is unknown, and its size is not told");
+    }
+
+    #[test]
+    fn a_kind_that_is_unknown_is_skipped_by_its_size() {
+        for (kind, fixed, member) in [(20, 0, 0), (20, 8, 0), (31, 4, 12), (77, 0, 255)] {
+            let mut blob = Blob::new();
+            let (family, state) = (blob.name("skc_family"), blob.name("skc_state"));
+            let words = (usize::from(fixed) + 4 * usize::from(member)) / 4;
+            blob.add("unsigned short", info(kind::INT, 0), &[2, 16]); // 1
+            blob.add("new", info(kind, 4), &[&[1][..], &vec![u32::MAX; words]].concat()); // 2
+            blob.add("sock_common", info(kind::STRUCT, 2), &[136, family, 1, 64, state, 2, 128]); // 3
+            blob.layout = vec![0; 4 * (kind + 1)];
+            blob.layout[4 * kind..].copy_from_slice(&[fixed, member, 0, 0]);
+            let bytes = blob.bytes();
+            let path = std::env::temp_dir().join(format!("netbcc-btf-{}", std::process::id()));
+            std::fs::write(&path, &bytes).unwrap();
+            let file = File::open(&path).unwrap();
+            std::fs::remove_file(&path).unwrap();
+            let mut pass = Pass::new(Names::new(&wanted()));
+            let header = streamed(&file, &mut pass).unwrap();
+            let pieces = pass.finish(&wanted(), |at| header.string_of(&file, at)).unwrap();
+            for kernel in [read_whole(&bytes).unwrap(), pieces] {
+                assert_eq!(kernel.offsets()[Field::SkFamily as usize], 8);
+                // A member of that kind has no size that anybody knows.
+                let error = kernel.require(Field::SkState).unwrap_err().to_string();
+                assert!(error.contains("skc_state has unknown bytes"), "{error}");
+            }
+        }
     }
 
     #[test]
