@@ -240,8 +240,11 @@ fn sees_less(diagnosis: &Diagnosis) -> Vec<&'static str> {
 fn why_not(diagnosis: &Diagnosis) -> Option<String> {
     match () {
         () if diagnosis.runs() => None,
-        () if diagnosis.lacks.is_empty() => Some("no way to attach works".to_owned()),
-        () => Some(diagnosis.lacks.join("; ")),
+        () if !diagnosis.lacks.is_empty() => Some(diagnosis.lacks.join("; ")),
+        () => {
+            let stopped = diagnosis.hooks.iter().filter(|hooks| !hooks.optional).find_map(Hooks::stopped);
+            Some(stopped.unwrap_or("no way to attach works").to_owned())
+        }
     }
 }
 
@@ -270,6 +273,7 @@ fn details(facts: &[Fact], found: &[Found], look: Look) -> String {
             for way in &hooks.ways {
                 let here = match (state(hooks, way), &way.verdict) {
                     (_, Verdict::Lacks(why)) => format!("no: {why}"),
+                    (_, Verdict::Stops(why)) => format!("no, and the tool ends: {why}"),
                     (_, Verdict::Unseen) => {
                         "perhaps: the kernel's BTF does not speak against it; to be sure, run this as root"
                             .into()
@@ -305,6 +309,7 @@ fn state(hooks: &Hooks, way: &Way) -> &'static str {
         Verdict::Works if hooks.used().is_some_and(|used| std::ptr::eq(used, way)) => "used",
         Verdict::Works => "works",
         Verdict::Lacks(_) => "lacks",
+        Verdict::Stops(_) => "stops",
         Verdict::Unseen => "unseen",
     }
 }
@@ -334,7 +339,10 @@ fn json(facts: &[Fact], found: &[Found]) -> String {
 
 fn json_hooks(hooks: &Hooks) -> String {
     let ways = hooks.ways.iter().map(|way| {
-        let why = if let Verdict::Lacks(why) = &way.verdict { string(why) } else { "null".to_owned() };
+        let why = match &way.verdict {
+            Verdict::Lacks(why) | Verdict::Stops(why) => string(why),
+            Verdict::Works | Verdict::Unseen => "null".to_owned(),
+        };
         object([
             ("by", string(way.rung.as_str())),
             ("state", string(state(hooks, way))),

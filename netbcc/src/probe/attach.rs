@@ -4,7 +4,6 @@
 //! that the verifier rejects is our bug, and is said with the verifier's last words. The kernel is asked (BTF, the
 //! load, the attach itself), never its version. Programs of rungs that are not reached are never loaded.
 
-use std::fmt;
 use std::io;
 use std::path::Path;
 
@@ -14,7 +13,9 @@ use nix::errno::Errno;
 use super::diagnosis::Verdict;
 use super::hook::{Kind, Ladder, Prog, Rung, RungName};
 use super::object::{Fault, KPROBE, Object};
+use super::verifier::{Tail, is_rejection, lacking, last_words};
 use crate::error::hinted;
+use crate::sys::bpf::ENOTSUPP;
 use crate::sys::btf::Kernel;
 use crate::sys::machine;
 
@@ -35,18 +36,15 @@ pub(super) fn ladder(
 ) -> Result<Chosen> {
     let mut lost = Vec::new();
     for rung in ladder.rungs.iter().filter(|rung| forced.is_none_or(|name| name == rung.name)) {
-        match attach_rung(object, kernel, rung, &needed) {
-            Ok(()) => return Ok(Chosen { ladder, rung, lost }),
-            Err(Refusal::Lacking(why)) => lost.push(format!("not by {}: {why}", rung.name)),
-            Err(Refusal::Denied(Denial { why, hint })) => {
-                return Err(hinted(anyhow!("{}: {why}", ladder.name), hint));
+        let Err(refusal) = attach_rung(object, kernel, rung, &needed) else {
+            return Ok(Chosen { ladder, rung, lost });
+        };
+        match (refusal.verdict(), refusal.hint()) {
+            (Verdict::Stops(why), hint) => {
+                return Err(hinted(anyhow!("{}: {why}", ladder.name), hint.unwrap_or_default()));
             }
-            Err(Refusal::Ours(why)) => {
-                return Err(hinted(
-                    anyhow!("{}: {why}", ladder.name),
-                    "this is a defect of netbcc: please report it with the kernel's release (uname -r)",
-                ));
-            }
+            (Verdict::Lacks(why), _) => lost.push(format!("not by {}: {why}", rung.name)),
+            (Verdict::Works | Verdict::Unseen, _) => {}
         }
     }
     let what = forced.map_or("any hook".to_owned(), |name| format!("hooks of the kind {name}"));
@@ -83,8 +81,7 @@ pub(super) fn examine(
             Verdict::Works
         }
         Ok(()) => Verdict::Unseen,
-        Err(Refusal::Lacking(why) | Refusal::Denied(Denial { why, .. })) => Verdict::Lacks(why),
-        Err(Refusal::Ours(why)) => Verdict::Lacks(format!("{why} (a defect of netbcc: please report it)")),
+        Err(refusal) => refusal.verdict(),
     }
 }
 
@@ -96,6 +93,28 @@ enum Refusal {
     Denied(Denial),
     /// The program is wrong.
     Ours(String),
+}
+
+const REPORT: &str = "please report it with the kernel's release (uname -r)";
+
+impl Refusal {
+    /// Whether the tool then looks at the next rung: what it does, and what doctor says that it does.
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Lacking(why) => Verdict::Lacks(why.clone()),
+            Self::Denied(Denial { why, .. }) => Verdict::Stops(why.clone()),
+            Self::Ours(why) => Verdict::Stops(format!("a defect of netbcc: {why}")),
+        }
+    }
+
+    /// What its user can do where nothing else is to be tried.
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Lacking(_) => None,
+            Self::Denied(Denial { hint, .. }) => Some(hint),
+            Self::Ours(_) => Some(REPORT),
+        }
+    }
 }
 
 /// Why this process gets nothing, and what its user can do.
@@ -217,23 +236,17 @@ fn refusal(prog: &Prog, fault: Fault) -> Refusal {
             Refusal::Ours(format!("the verifier rejects {name}: {error}: {}", Tail(&log)))
         }
         Fault::Load(error, log) => {
-            let said = log.lines().rfind(|line| !line.starts_with("processed ")).unwrap_or_default();
-            let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
+            let said = lacking(&log).unwrap_or_else(|| last_words(&log));
+            let mut said = if said.is_empty() { String::new() } else { format!(" ({said})") };
+            if let (Some(_), Some(mode @ "confidentiality")) = (lacking(&log), machine::lockdown().as_deref())
+            {
+                said.push_str("; the kernel's lockdown is ");
+                said.push_str(mode);
+                said.push_str(", which forbids programs to read its memory");
+            }
             Refusal::Lacking(format!("load {target}: {}{said}", reason(&error)))
         }
     }
-}
-
-/// Whether the verifier looked at the program and found it wrong, as opposed to a kernel that lacks what it uses.
-fn is_rejection(io_error: &io::Error, log: &str) -> bool {
-    let errno = Errno::from_raw(io_error.raw_os_error().unwrap_or_default());
-    let by_verifier =
-        matches!(errno, Errno::EACCES | Errno::EINVAL | Errno::E2BIG | Errno::EFAULT | Errno::EPERM);
-    let lacks_helper = log.contains("unknown func") || log.contains("invalid func");
-    // More to say than fits into the largest log: it got far, and then refused.
-    let at_length = errno == Errno::ENOSPC;
-    // Only a log that reached instructions speaks of the program; a line about the target does not.
-    (at_length || by_verifier && log.contains("processed ")) && !lacks_helper
 }
 
 /// `Operation not permitted (os error 1)` says little where the capabilities are there.
@@ -245,22 +258,9 @@ fn reason(error: &io::Error) -> String {
             }
             _ => "the kernel forbids it (EPERM)".to_owned(),
         },
-        // ENOTSUPP, which has no text in user space.
-        Some(524) => "the kernel does not support it (ENOTSUPP)".to_owned(),
+        // It has no text in user space.
+        Some(ENOTSUPP) => "the kernel does not support it (ENOTSUPP)".to_owned(),
         _ => error.to_string(),
-    }
-}
-
-/// The last lines of a verifier log: where it stopped.
-struct Tail<'a>(&'a str);
-
-impl fmt::Display for Tail<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<&str> = self.0.lines().collect();
-        for line in &lines[lines.len().saturating_sub(20)..] {
-            write!(f, "{line} | ")?;
-        }
-        Ok(())
     }
 }
 

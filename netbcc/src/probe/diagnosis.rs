@@ -46,8 +46,10 @@ pub struct Way {
 pub enum Verdict {
     /// It was.
     Works,
-    /// It cannot, for this reason.
+    /// It cannot, for this reason, and the tool looks for another way.
     Lacks(String),
+    /// It cannot, for this reason, and the tool ends: what keeps it from this way speaks against no other one.
+    Stops(String),
     /// Nothing that can be seen without the power to load speaks against it.
     Unseen,
 }
@@ -55,7 +57,18 @@ pub enum Verdict {
 impl Hooks {
     /// The way that the tool would go.
     pub fn used(&self) -> Option<&Way> {
-        self.ways.iter().find(|way| way.verdict == Verdict::Works)
+        self.decides().filter(|way| way.verdict == Verdict::Works)
+    }
+
+    /// What ends the tool before it finds a way.
+    pub fn stopped(&self) -> Option<&str> {
+        self.decides()
+            .and_then(|way| if let Verdict::Stops(why) = &way.verdict { Some(&**why) } else { None })
+    }
+
+    /// The way at which the tool does not look for another one.
+    fn decides(&self) -> Option<&Way> {
+        self.ways.iter().find(|way| matches!(way.verdict, Verdict::Works | Verdict::Stops(_)))
     }
 }
 
@@ -100,5 +113,16 @@ mod tests {
         assert_eq!(runs.kernel_bytes(), 10);
         assert!(!diagnosis(vec![], vec![bad(false)]).runs());
         assert!(!diagnosis(vec!["permission".into()], vec![]).runs());
+    }
+
+    #[test]
+    fn what_ends_the_tool_ends_the_search() {
+        let hooks = |ways| Hooks { sees: "x", optional: false, ways };
+        let (lacks, works) = (way(Verdict::Lacks("x".into()), 0), way(Verdict::Works, 0));
+        let hooks = hooks(vec![lacks, way(Verdict::Stops("a defect".into()), 0), works]);
+        assert!(hooks.used().is_none());
+        assert_eq!(hooks.stopped(), Some("a defect"));
+        assert!(!Diagnosis { lacks: vec![], hooks: vec![hooks] }.runs());
+        assert_eq!(Hooks { sees: "x", optional: false, ways: vec![way(Verdict::Works, 0)] }.stopped(), None);
     }
 }

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 
 use super::hook::{Kind, Prog};
 use super::object::Fault;
-use crate::sys::bpf;
+use crate::sys::bpf::{self, ENOTSUPP};
 
 /// A program in the kernel.
 pub(super) struct Loaded {
@@ -95,9 +95,10 @@ fn put(instructions: &mut [bpf_insn], casts: &[usize], function: Option<i32>) {
     }
 }
 
-/// Whether the kernel looked at the instructions and did not like them.
+/// Whether the kernel looked at the instructions and did not like them. ENOTSUPP says so of calls of the kernel's own
+/// functions where it has no JIT.
 fn is_about_instructions(error: &io::Error) -> bool {
-    [Errno::EINVAL, Errno::EACCES].iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
+    [Errno::EINVAL as i32, Errno::EACCES as i32, ENOTSUPP].map(Some).contains(&error.raw_os_error())
 }
 
 /// Loads a program that was refused once more, to hear why.
@@ -122,6 +123,13 @@ fn load_and_hear(program: &bpf::Program<'_>) -> Result<OwnedFd, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kernel_that_takes_no_calls_is_asked_without() {
+        for (errno, about) in [(524, true), (22, true), (13, true), (1, false), (12, false), (28, false)] {
+            assert_eq!(is_about_instructions(&io::Error::from_raw_os_error(errno)), about, "{errno}");
+        }
+    }
 
     #[test]
     fn a_cast_becomes_a_call_of_the_kernels_own_or_a_move() {

@@ -18,6 +18,7 @@ mod pid;
 pub mod plan;
 mod sample;
 mod table;
+mod verifier;
 
 pub use attach::has_kprobes;
 pub use diagnosis::{Diagnosis, Hooks, Verdict, Way};

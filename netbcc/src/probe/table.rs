@@ -12,14 +12,12 @@ use aya_obj::generated::bpf_map_type;
 use nix::errno::Errno;
 
 use super::drain::Probe;
-use crate::sys::bpf::{MapHandle, Quiescence, Step};
+use crate::sys::bpf::{ENOTSUPP, MapHandle, Quiescence, Step};
 
 /// Entries per batch, at most, unless the kernel asks for more room.
 const CHUNK: usize = 4096;
 /// Bytes of values per batch, about: of a machine with many CPUs.
 const CHUNK_BYTES: usize = 1 << 20;
-/// The kernel's ENOTSUPP, which has no name in user space.
-const ENOTSUPP: i32 = 524;
 
 /// What a map looks like.
 pub(super) struct Shape {

@@ -29,6 +29,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 /// What the kernel cuts names to, without the final NUL.
 const NAME: usize = 15;
 
+/// The kernel's ENOTSUPP, which has no name in user space.
+pub const ENOTSUPP: i32 = 524;
+
 /// A map to be created.
 #[derive(Clone, Copy, Debug)]
 pub struct Map<'a> {
