@@ -74,8 +74,6 @@ fields! {
     SkNet = "sock_common"."skc_net": 8,
     /// Whether this is a subflow of an MPTCP connection. Absent from kernels without MPTCP.
     TcpIsMptcp = "tcp_sock"."is_mptcp": 1,
-    /// The first subflow of an MPTCP connection. Absent from kernels without MPTCP.
-    MptcpFirst = "mptcp_sock"."first": 8,
     /// What the layer above keeps with a socket: of a subflow, its `mptcp_subflow_context`.
     IcskUlpData = "inet_connection_sock"."icsk_ulp_data": 8,
     /// The MPTCP socket of a subflow. Absent from kernels without MPTCP.

@@ -18,11 +18,25 @@ pub static OFFSETS: [u16; FIELD_COUNT] = [MISSING; FIELD_COUNT];
 #[unsafe(no_mangle)]
 pub static OWNERS: [u32; FIELD_COUNT] = [0; FIELD_COUNT];
 
-/// Where this kernel keeps `field`, in bytes from the start of its struct; `None` if it has no such field.
+/// The same as [`OFFSETS`], for fields that a kernel may be without.
+#[unsafe(no_mangle)]
+pub static OFFSETS_IF_ANY: [u16; FIELD_COUNT] = [MISSING; FIELD_COUNT];
+
+/// Where this kernel keeps `field`, in bytes from the start of its struct. A program that may come here is not loaded where
+/// the kernel has no such field: user space reads that from its instructions. `None`: a field of IPv6, which the kernel has
+/// not got.
 #[inline(always)]
 pub fn offset(field: Field) -> Option<usize> {
     // SAFETY: in bounds (the enum has FIELD_COUNT members). Volatile, because user space replaces the value.
     let offset = unsafe { read_volatile(addr_of!(OFFSETS).cast::<u16>().add(field as usize)) };
+    (offset != MISSING).then_some(offset as usize)
+}
+
+/// The same for a field that a kernel may be without: `None` if this one is.
+#[inline(always)]
+pub fn offset_if_any(field: Field) -> Option<usize> {
+    // SAFETY: as above.
+    let offset = unsafe { read_volatile(addr_of!(OFFSETS_IF_ANY).cast::<u16>().add(field as usize)) };
     (offset != MISSING).then_some(offset as usize)
 }
 
@@ -117,7 +131,7 @@ impl Access for Probed {
     }
 }
 
-/// The `T` in `field` of the struct at `base`; zero if this kernel lacks the field.
+/// The `T` in `field` of the struct at `base`.
 ///
 /// # Safety
 /// As [`Access::load`], and `base` must point to the struct that has `field`.
@@ -130,8 +144,7 @@ pub unsafe fn field<A: Access, T: Copy + Default>(base: *const u8, field: Field)
     }
 }
 
-/// The pointer in `field` of the struct at `base`, to be read through and not to be handed to helpers; null if this
-/// kernel lacks the field.
+/// The pointer in `field` of the struct at `base`, to be read through and not to be handed to helpers.
 ///
 /// # Safety
 /// As [`field`].

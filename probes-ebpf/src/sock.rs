@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
 use netbcc_common::addr::{AF_INET, AF_INET6, Addr, MAPPED_WORD, Tuple};
 use netbcc_common::kernel::Field;
 
-use crate::mem::{Access, Probed, Typed, field, field_in6, field_ptr, offset};
+use crate::mem::{Access, Probed, Typed, field, field_in6, field_ptr, offset, offset_if_any};
 
 /// `IPPROTO_TCP`. An MPTCP socket raises the same events with 262; its subflows raise their own with 6.
 pub const IPPROTO_TCP: u16 = 6;
@@ -344,7 +344,8 @@ impl<A: Access> TcpSock<A> {
     #[inline(always)]
     pub fn is_mptcp(self) -> bool {
         // SAFETY: `at` is a tcp_sock.
-        offset(Field::TcpIsMptcp).is_some() && unsafe { field::<A, u8>(self.at, Field::TcpIsMptcp) != 0 }
+        offset_if_any(Field::TcpIsMptcp).is_some()
+            && unsafe { field::<A, u8>(self.at, Field::TcpIsMptcp) != 0 }
     }
 
     /// Address of the MPTCP socket whose subflow it is; 0: of none.

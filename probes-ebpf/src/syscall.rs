@@ -8,7 +8,7 @@ use netbcc_common::loss::Loss;
 use netbcc_common::sends::SendCalls;
 
 use crate::emit::lost;
-use crate::mem::{Access, Probed, Typed, field, offset};
+use crate::mem::{Access, Probed, Typed, field, offset, offset_if_any};
 use crate::sock::{Sock, is_inet};
 
 /// x86's `TS_COMPAT` (arch/x86/include/asm/thread_info.h).
@@ -39,7 +39,7 @@ impl Regs {
     pub fn call(self) -> u64 {
         // SAFETY: a typed `struct pt_regs *`; only its architecture's field is there.
         unsafe {
-            if offset(Field::RegsOrigAx).is_some() {
+            if offset_if_any(Field::RegsOrigAx).is_some() {
                 field::<Typed, u64>(self.0, Field::RegsOrigAx)
             } else {
                 u64::from(field::<Typed, u32>(self.0, Field::RegsSyscallno))
@@ -54,7 +54,7 @@ impl Regs {
     pub fn args(self) -> (u64, u64) {
         // SAFETY: a typed `struct pt_regs *`; only its architecture's fields are there.
         unsafe {
-            match offset(Field::RegsRegs) {
+            match offset_if_any(Field::RegsRegs) {
                 Some(regs) => (
                     field::<Typed, u64>(self.0, Field::RegsOrigX0),
                     Typed::load::<u64>(self.0.wrapping_add(regs + size_of::<u64>())),
@@ -73,7 +73,7 @@ impl Regs {
     pub fn third(self) -> u64 {
         // SAFETY: a typed `struct pt_regs *`; only its architecture's field is there.
         unsafe {
-            match offset(Field::RegsRegs) {
+            match offset_if_any(Field::RegsRegs) {
                 Some(regs) => Typed::load::<u64>(self.0.wrapping_add(regs + 2 * size_of::<u64>())),
                 None => field::<Typed, u64>(self.0, Field::RegsDx),
             }
@@ -146,7 +146,7 @@ pub fn is_compat() -> bool {
     // SAFETY: thread_info lies within the task_struct; each field is there on its architecture only.
     unsafe {
         let thread = (bpf_get_current_task() as *const u8).wrapping_add(thread);
-        if offset(Field::ThreadStatus).is_some() {
+        if offset_if_any(Field::ThreadStatus).is_some() {
             field::<Probed, u32>(thread, Field::ThreadStatus) & TS_COMPAT != 0
         } else {
             field::<Probed, u64>(thread, Field::ThreadFlags) & TIF_32BIT != 0

@@ -3,13 +3,13 @@
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use netbcc_common::kernel::Field;
 
-use crate::mem::{Probed, Typed, field, offset};
+use crate::mem::{Probed, Typed, field, offset, offset_if_any};
 use crate::sock::Sock;
 
 /// Where the timer lies, from the start of the socket.
 #[inline(always)]
 fn place() -> Option<usize> {
-    offset(Field::IcskRetransmitTimer).or(offset(Field::SkRetransmitTimer))
+    offset_if_any(Field::SkRetransmitTimer).or_else(|| offset(Field::IcskRetransmitTimer))
 }
 
 /// Address of the function that the timer of `sk` calls, the same for all TCP sockets; 0 if it cannot be known.
@@ -56,7 +56,10 @@ pub fn is_loss_probe(sk: Sock<Probed>) -> bool {
         if field::<Probed, u8>(sk.as_ptr(), Field::IcskPending) != LOSS_PROBE {
             return false;
         }
+        if offset_if_any(Field::IcskTimeout).is_none() {
+            return true;
+        }
         let due = field::<Probed, u64>(sk.as_ptr(), Field::IcskTimeout);
-        offset(Field::IcskTimeout).is_none() || bpf_jiffies64().wrapping_sub(due) as i64 >= 0
+        bpf_jiffies64().wrapping_sub(due) as i64 >= 0
     }
 }

@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use nix::errno::Errno;
 
+use super::code::Unclear;
 use super::diagnosis::Verdict;
 use super::hook::{Kind, Ladder, Prog, Rung, RungName};
 use super::object::{Fault, KPROBE, Object};
@@ -71,7 +72,7 @@ pub(super) fn examine(
     let tried = if power {
         attach_rung(object, kernel, rung, &needed)
     } else {
-        offered(kernel, rung, &needed).map(drop)
+        offered(object, kernel, rung, &needed).map(drop)
     };
     match tried {
         Ok(()) if power => {
@@ -152,6 +153,7 @@ impl Denial {
 
 /// The programs of a rung that this kernel needs, if it has everything that they hang on.
 fn offered<'r>(
+    object: &Object,
     kernel: &Kernel,
     rung: &'r Rung,
     needed: &impl Fn(&Prog) -> bool,
@@ -165,6 +167,7 @@ fn offered<'r>(
     }
     for prog in &programs {
         lacks_target(kernel, prog)?;
+        lacks_field(object, kernel, prog)?;
     }
     Ok(programs)
 }
@@ -175,7 +178,7 @@ fn attach_rung(
     rung: &Rung,
     needed: &impl Fn(&Prog) -> bool,
 ) -> Result<(), Refusal> {
-    let programs = offered(kernel, rung, needed)?;
+    let programs = offered(object, kernel, rung, needed)?;
     let mut attached = Vec::new();
     for prog in programs {
         let target = match prog.kind {
@@ -213,6 +216,18 @@ fn lacks_target(kernel: &Kernel, prog: &Prog) -> Result<(), Refusal> {
             lacking("the kernel has no kprobes (CONFIG_KPROBES)")
         }
         _ => Ok(()),
+    }
+}
+
+/// Asked before anything is loaded: what the program reads follows from its instructions.
+fn lacks_field(object: &Object, kernel: &Kernel, prog: &Prog) -> Result<(), Refusal> {
+    match object.lacks(prog) {
+        Ok(None) => Ok(()),
+        Ok(Some(field)) => match kernel.require(field) {
+            Err(error) => Err(Refusal::Lacking(error.to_string())),
+            Ok(()) => Err(Refusal::Ours(format!("{}: it does not know where {field:?} is", prog.name))),
+        },
+        Err(Unclear) => Err(Refusal::Ours(format!("{}: what it reads cannot be told", prog.name))),
     }
 }
 

@@ -1,11 +1,390 @@
-//! What the instructions of programs say about them.
+//! What the instructions of programs say about them: [`needed`], the fields of the kernel that a program reads.
+//!
+//! A program reads a field at the offset that it finds in the global `OFFSETS`. Which of these it reads, its instructions
+//! say; which of them are ever reached, says a walk with the constants that user space has set, as the verifier does it: a
+//! filter that is off reads nothing. So there is no list of fields by hand that could be wrong.
+//!
+//! Lives here: what can be known without the kernel. Must never live here: what becomes of a program.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+
+use aya_obj::generated::{BPF_PSEUDO_CALL, BPF_PSEUDO_MAP_VALUE, bpf_insn};
+
+/// What a program finds in memory that never changes.
+pub(super) struct Constants<'a> {
+    /// The bytes of each map of constants.
+    pub(super) data: HashMap<usize, &'a [u8]>,
+    /// Where the offsets are: in which map, and at which of its bytes.
+    pub(super) table: (usize, Range<usize>),
+}
+
+/// An instruction of a kind that our compiler does not use for the table of offsets: what is read cannot be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unclear;
+
+/// What is known of a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Value {
+    Unknown,
+    Number(u64),
+    /// The address of a byte of a map of constants.
+    Constant(usize, u64),
+    /// It may be an address in the table of offsets, of any of them.
+    Offsets,
+}
+
+use Value::{Constant, Number, Offsets, Unknown};
+
+/// What is known where the program is.
+#[derive(Clone, PartialEq, Eq)]
+struct State {
+    registers: [Value; 11],
+    /// Addresses of constants that lie on the stack. Numbers there are not followed.
+    stack: Vec<(i16, Value)>,
+}
+
+/// The number of the stack's register.
+const STACK: usize = 10;
+
+// Kinds of instructions (Documentation/bpf/standardization/instruction-set.rst).
+const CLASS: u8 = 0x07;
+const LD: u8 = 0x00;
+const LDX: u8 = 0x01;
+const ST: u8 = 0x02;
+const STX: u8 = 0x03;
+const ALU: u8 = 0x04;
+const JMP: u8 = 0x05;
+const JMP32: u8 = 0x06;
+const SIZE: u8 = 0x18;
+const WHOLE: u8 = 0x18;
+const MODE: u8 = 0xe0;
+const MEM: u8 = 0x60;
+const ATOMIC: u8 = 0xc0;
+const OPERATION: u8 = 0xf0;
+const BY_REGISTER: u8 = 0x08;
+const ALWAYS: u8 = 0x00;
+const CALL: u8 = 0x80;
+const EXIT: u8 = 0x90;
+
+/// The indices, in the table of offsets, of those that the program may read.
+pub(super) fn needed(
+    instructions: &[bpf_insn],
+    constants: &Constants<'_>,
+) -> Result<BTreeSet<usize>, Unclear> {
+    let mut walk = Walk {
+        instructions,
+        constants,
+        met: vec![None; instructions.len()],
+        is_met: vec![false; instructions.len()],
+        todo: Vec::new(),
+        found: BTreeSet::new(),
+    };
+    for (at, this) in instructions.iter().enumerate() {
+        if let Some(to) = walk.target(at, *this) {
+            *walk.is_met.get_mut(to).ok_or(Unclear)? = true;
+        }
+    }
+    walk.todo.push((0, State { registers: [Unknown; 11], stack: Vec::new() }));
+    while let Some((at, state)) = walk.todo.pop() {
+        walk.from(at, state)?;
+    }
+    Ok(walk.found)
+}
+
+struct Walk<'a> {
+    instructions: &'a [bpf_insn],
+    constants: &'a Constants<'a>,
+    /// Where ways meet: what is known on all of them so far.
+    met: Vec<Option<Box<State>>>,
+    /// Whether a jump leads there.
+    is_met: Vec<bool>,
+    todo: Vec<(usize, State)>,
+    found: BTreeSet<usize>,
+}
+
+impl Walk<'_> {
+    /// Where the instruction at `at` may jump to, or which function it calls.
+    fn target(&self, at: usize, this: bpf_insn) -> Option<usize> {
+        let class = this.code & CLASS;
+        if class != JMP && class != JMP32 {
+            return None;
+        }
+        let by = match this.code & OPERATION {
+            EXIT => return None,
+            CALL if u32::from(this.src_reg()) != BPF_PSEUDO_CALL => return None,
+            CALL => this.imm,
+            ALWAYS if class == JMP32 => this.imm,
+            _ => this.off.into(),
+        };
+        (at + 1).checked_add_signed(isize::try_from(by).ok()?)
+    }
+
+    /// Goes on from `at` until the program ends, or until nothing new is known.
+    fn from(&mut self, mut at: usize, mut state: State) -> Result<(), Unclear> {
+        loop {
+            let this = *self.instructions.get(at).ok_or(Unclear)?;
+            if self.is_met[at] {
+                match &mut self.met[at] {
+                    Some(known) => {
+                        let both = self.constants.both(known, &state);
+                        if both == **known {
+                            return Ok(());
+                        }
+                        state.clone_from(&both);
+                        **known = both;
+                    }
+                    unknown => *unknown = Some(Box::new(state.clone())),
+                }
+            }
+            let class = this.code & CLASS;
+            if class != JMP && class != JMP32 {
+                at += self.step(at, this, &mut state)?;
+                continue;
+            }
+            match this.code & OPERATION {
+                EXIT => return Ok(()),
+                CALL => {
+                    if let Some(function) = self.target(at, this) {
+                        self.todo.push((function, State { registers: [Unknown; 11], stack: Vec::new() }));
+                    }
+                    state.registers[..6].fill(Unknown);
+                }
+                operation => {
+                    let to = self.target(at, this).ok_or(Unclear)?;
+                    match self.jumps(this, operation, &state) {
+                        Some(true) => {
+                            at = to;
+                            continue;
+                        }
+                        Some(false) => {}
+                        None => self.todo.push((to, state.clone())),
+                    }
+                }
+            }
+            at += 1;
+        }
+    }
+
+    /// Whether a jump is taken, if that is known.
+    fn jumps(&self, this: bpf_insn, operation: u8, state: &State) -> Option<bool> {
+        if operation == ALWAYS {
+            return Some(true);
+        }
+        let (Number(mut a), Number(mut b)) =
+            (state.registers[usize::from(this.dst_reg())], self.source(this, state))
+        else {
+            return None;
+        };
+        if this.code & CLASS == JMP32 {
+            // With their signs, so that all comparisons are those of 64 bits.
+            [a, b] = [a, b].map(|word| i64::from(word as u32 as i32).cast_unsigned());
+        }
+        let (signed_a, signed_b) = (a.cast_signed(), b.cast_signed());
+        Some(match operation {
+            0x10 => a == b,
+            0x20 => a > b,
+            0x30 => a >= b,
+            0x40 => a & b != 0,
+            0x50 => a != b,
+            0x60 => signed_a > signed_b,
+            0x70 => signed_a >= signed_b,
+            0xa0 => a < b,
+            0xb0 => a <= b,
+            0xc0 => signed_a < signed_b,
+            0xd0 => signed_a <= signed_b,
+            _ => return None,
+        })
+    }
+
+    /// The second operand.
+    fn source(&self, this: bpf_insn, state: &State) -> Value {
+        if this.code & BY_REGISTER != 0 {
+            state.registers[usize::from(this.src_reg())]
+        } else {
+            Number(i64::from(this.imm).cast_unsigned())
+        }
+    }
+
+    /// Does an instruction that is no jump; answers how many places it has.
+    fn step(&mut self, at: usize, this: bpf_insn, state: &mut State) -> Result<usize, Unclear> {
+        let (to, from) = (usize::from(this.dst_reg()), usize::from(this.src_reg()));
+        if to > STACK || from > STACK {
+            return Err(Unclear);
+        }
+        let whole = this.code & SIZE == WHOLE;
+        match this.code & CLASS {
+            LD if this.code == WHOLE => {
+                let next = self.instructions.get(at + 1).ok_or(Unclear)?.imm;
+                state.registers[to] = match u32::from(this.src_reg()) {
+                    0 => Number(u64::from(this.imm.cast_unsigned()) | u64::from(next.cast_unsigned()) << 32),
+                    BPF_PSEUDO_MAP_VALUE => Constant(
+                        usize::try_from(this.imm).map_err(|_| Unclear)?,
+                        u64::from(next.cast_unsigned()),
+                    ),
+                    _ => Unknown,
+                };
+                return Ok(2);
+            }
+            LD => state.registers[0] = Unknown,
+            LDX if from == STACK => {
+                let there = state.stack.iter().find(|(place, _)| whole && *place == this.off);
+                state.registers[to] = there.map_or(Unknown, |(_, value)| *value);
+            }
+            LDX => state.registers[to] = self.load(this, state.registers[from])?,
+            ST | STX if to == STACK => {
+                // An entry is eight bytes, and so is what is written at most.
+                state.stack.retain(|(place, _)| place.abs_diff(this.off) >= 8);
+                let value = state.registers[from];
+                let is_plain = this.code & (CLASS | MODE) == STX | MEM;
+                if is_plain && matches!(value, Constant(..) | Offsets) {
+                    if !whole {
+                        return Err(Unclear);
+                    }
+                    state.stack.push((this.off, value));
+                    state.stack.sort_unstable_by_key(|(place, _)| *place);
+                }
+                self.fetch(this, state);
+            }
+            STX => {
+                if self.constants.has(state.registers[from]) {
+                    return Err(Unclear);
+                }
+                self.fetch(this, state);
+            }
+            ST => {}
+            _ => state.registers[to] = self.calculate(this, state),
+        }
+        Ok(1)
+    }
+
+    /// What an atomic instruction leaves in registers.
+    fn fetch(&self, this: bpf_insn, state: &mut State) {
+        if this.code & (CLASS | MODE) == STX | ATOMIC {
+            state.registers[usize::from(this.src_reg())] = Unknown;
+            state.registers[0] = Unknown;
+        }
+    }
+
+    /// What is read through `address`.
+    fn load(&mut self, this: bpf_insn, address: Value) -> Result<Value, Unclear> {
+        let Constant(map, start) = address else {
+            return if address == Offsets { Err(Unclear) } else { Ok(Unknown) };
+        };
+        let start = start.wrapping_add_signed(this.off.into());
+        let start = usize::try_from(start).map_err(|_| Unclear)?;
+        let bytes = match this.code & SIZE {
+            0x00 => 4,
+            0x08 => 2,
+            0x10 => 1,
+            _ => 8,
+        };
+        let (table, places) = &self.constants.table;
+        if map == *table && places.contains(&start) {
+            self.found.insert((start - places.start) / size_of::<u16>());
+        }
+        let read = self.constants.data.get(&map).and_then(|data| data.get(start..start + bytes));
+        Ok(match read {
+            Some(read) if this.code & MODE == MEM => {
+                let mut word = [0; 8];
+                word[..bytes].copy_from_slice(read);
+                Number(u64::from_le_bytes(word))
+            }
+            _ => Unknown,
+        })
+    }
+
+    /// The result of an arithmetic instruction.
+    fn calculate(&self, this: bpf_insn, state: &State) -> Value {
+        let (a, b) = (state.registers[usize::from(this.dst_reg())], self.source(this, state));
+        let operation = this.code & OPERATION;
+        let narrow = this.code & CLASS == ALU;
+        match (a, b) {
+            (_, b) if operation == 0xb0 && this.off == 0 && !narrow => b,
+            (_, Number(b)) if operation == 0xb0 && this.off == 0 => Number(u64::from(b as u32)),
+            (Constant(map, at), Number(by)) if operation == 0x00 && !narrow => {
+                Constant(map, at.wrapping_add(by))
+            }
+            (Number(by), Constant(map, at)) if operation == 0x00 && !narrow => {
+                Constant(map, at.wrapping_add(by))
+            }
+            (Number(a), Number(b)) => number(operation, a, b, narrow).map_or(Unknown, Number),
+            (a, b) if operation != 0xb0 && (self.constants.has(a) || self.constants.has(b)) => Offsets,
+            _ => Unknown,
+        }
+    }
+}
+
+/// `a` and `b` put together; `None` for what is not followed.
+fn number(operation: u8, a: u64, b: u64, narrow: bool) -> Option<u64> {
+    let (a, shift) = if narrow { (u64::from(a as u32), b & 31) } else { (a, b & 63) };
+    let result = match operation {
+        0x00 => a.wrapping_add(b),
+        0x10 => a.wrapping_sub(b),
+        0x20 => a.wrapping_mul(b),
+        0x40 => a | b,
+        0x50 => a & b,
+        0x60 => a << shift,
+        0x70 => a >> shift,
+        0xa0 => a ^ b,
+        _ => return None,
+    };
+    Some(if narrow { u64::from(result as u32) } else { result })
+}
+
+impl Constants<'_> {
+    /// Whether `value` may be an address in the table of offsets.
+    fn has(&self, value: Value) -> bool {
+        match value {
+            Offsets => true,
+            Constant(map, at) => {
+                map == self.table.0 && usize::try_from(at).is_ok_and(|at| self.table.1.contains(&at))
+            }
+            Unknown | Number(_) => false,
+        }
+    }
+
+    /// What is known of a value that is one of these.
+    fn either(&self, a: Value, b: Value) -> Value {
+        if a == b {
+            a
+        } else if self.has(a) || self.has(b) {
+            Offsets
+        } else {
+            Unknown
+        }
+    }
+
+    /// What is known where both ways may have led.
+    fn both(&self, a: &State, b: &State) -> State {
+        let mut both = a.clone();
+        for (value, other) in both.registers.iter_mut().zip(b.registers) {
+            *value = self.either(*value, other);
+        }
+        for (place, value) in &mut both.stack {
+            let other = b.stack.iter().find(|(other, _)| other == place);
+            *value = self.either(*value, other.map_or(Unknown, |(_, value)| *value));
+        }
+        // What lies there on one of the ways only.
+        let others = b.stack.iter().filter(|(place, _)| a.stack.iter().all(|(other, _)| other != place));
+        let others: Vec<_> = others.map(|(place, value)| (*place, self.either(Unknown, *value))).collect();
+        both.stack.extend(others);
+        both.stack.retain(|(_, value)| *value != Unknown);
+        both.stack.sort_unstable_by_key(|(place, _)| *place);
+        both
+    }
+}
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeSet, HashMap};
+    use std::collections::{BTreeMap, BTreeSet, HashMap};
 
     use aya_obj::generated::bpf_insn;
+    use netbcc_common::filter::Filter;
+    use netbcc_common::kernel::{FIELD_COUNT, Field, MISSING};
+    use zerocopy::IntoBytes as _;
 
+    use super::super::hook::Prog;
     use super::super::object::{Means, Object};
     use crate::registry::TOOLS;
 
@@ -37,6 +416,87 @@ mod tests {
             }
         }
         false
+    }
+
+    /// The object of a tool, on a kernel that has all fields but `absent`, with this filter.
+    fn object(tool: &str, absent: &[Field], filter: Filter) -> Object {
+        let mut offsets = [8_u16; FIELD_COUNT];
+        for field in absent {
+            offsets[*field as usize] = MISSING;
+        }
+        let globals = HashMap::from([
+            ("OFFSETS", (offsets.as_bytes(), true)),
+            ("OFFSETS_IF_ANY", (offsets.as_bytes(), false)),
+            ("FILTER", (filter.as_bytes(), true)),
+        ]);
+        let tool = TOOLS.iter().find(|other| other.spec.name == tool).unwrap();
+        let means = Means { ipv6: true, ..Means::default() };
+        Object::parse(tool.spec.object, globals, &[], Vec::new(), means).unwrap()
+    }
+
+    /// The programs of a tool that such a kernel has not got all fields for, and the first of these fields.
+    fn lacking(tool: &str, absent: &[Field], filter: Filter) -> BTreeMap<&'static str, Field> {
+        let object = object(tool, absent, filter);
+        let ladders = TOOLS.iter().find(|other| other.spec.name == tool).unwrap().spec.ladders;
+        let programs = ladders.iter().flat_map(|ladder| ladder.rungs).flat_map(|rung| rung.programs);
+        let lacks = |prog: &Prog| Some((prog.name, object.lacks(prog).expect("it can be told")?));
+        programs.filter_map(lacks).collect()
+    }
+
+    #[test]
+    fn what_every_program_reads_can_be_told() {
+        for tool in TOOLS {
+            assert_eq!(lacking(tool.spec.name, &[], Filter::default()), BTreeMap::new());
+        }
+    }
+
+    #[test]
+    fn a_missing_field_is_missed_by_the_programs_that_read_it_only() {
+        let programs = |tool, field| {
+            let found = lacking(tool, &[field], Filter::default());
+            assert!(found.values().all(|other| *other == field), "{found:?}");
+            found.into_keys().collect::<Vec<_>>()
+        };
+        // Descriptors are looked up where system calls tell what was sent, and nowhere else.
+        for field in [Field::TaskFiles, Field::FdtFd, Field::SocketFile, Field::TaskThreadInfo, Field::RegsDi]
+        {
+            // On arm64 arguments are elsewhere.
+            let absent = [field, Field::RegsRegs];
+            for tool in ["tcptop", "tcpsubnet"] {
+                let found = lacking(tool, &absent, Filter::default());
+                assert_eq!(found, BTreeMap::from([("call_tp", field)]), "{tool}");
+            }
+        }
+        assert_eq!(programs("tcpconnect", Field::TcpSegsOut), ["state_tp"]);
+        // Kprobes ask a helper for a name.
+        let names = programs("tcptop", Field::TaskComm);
+        assert!(names.contains(&"send_fexit") && !names.contains(&"send_kretprobe"), "{names:?}");
+        assert!(programs("softirqs", Field::SkFamily).is_empty());
+    }
+
+    #[test]
+    fn a_field_that_a_kernel_may_be_without_is_not_missed() {
+        let mptcp = [Field::TcpIsMptcp, Field::IcskUlpData, Field::SubflowConn];
+        for tool in TOOLS {
+            let name = tool.spec.name;
+            // Without MPTCP; of the other architecture; where a timer is never early.
+            for absent in [&mptcp[..], &[Field::RegsRegs, Field::RegsOrigX0], &[Field::IcskTimeout]] {
+                assert_eq!(lacking(name, absent, Filter::default()), BTreeMap::new(), "{name}");
+            }
+        }
+        // With MPTCP the other two are needed.
+        let found = lacking("tcplife", &mptcp[2..], Filter::default());
+        assert_eq!(found.get("state_tp"), Some(&Field::SubflowConn));
+    }
+
+    #[test]
+    fn a_field_of_a_filter_is_missed_with_that_filter_only() {
+        let absent = [Field::TaskNsproxy];
+        let on = Filter { by_mntns: 1, ..Filter::default() };
+        for tool in ["tcpconnect", "tcptracer", "tcptop", "tcpaccept"] {
+            assert_eq!(lacking(tool, &absent, Filter::default()), BTreeMap::new(), "{tool}");
+            assert!(!lacking(tool, &absent, on).is_empty(), "{tool}");
+        }
     }
 
     #[test]

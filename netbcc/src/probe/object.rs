@@ -7,21 +7,24 @@
 //! Not here, because our objects have none of it: CO-RE relocations, maps in maps, sleepable programs; nor what would
 //! need the object's own BTF in the kernel: callbacks, and locks or timers in values.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::mem;
+use std::ops::Range;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::maps::{Map, MapData};
 use aya_obj::generated::{
-    BPF_DW, BPF_F_NO_PREALLOC, BPF_IMM, BPF_LD, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_insn,
-    bpf_map_type,
+    BPF_DW, BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG, BPF_IMM, BPF_LD, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE,
+    bpf_insn, bpf_map_type,
 };
 use aya_obj::{Map as Definition, ProgramSection};
+use netbcc_common::kernel::{FIELD_COUNT, FIELDS, Field, MISSING};
 
+use super::code::{self, Constants, Unclear};
 use super::hook::{Kind, Prog};
 use super::load::{self, Loaded};
 use super::plan::root_cause;
@@ -36,6 +39,8 @@ pub(super) struct Object {
     maps: Vec<Entry>,
     programs: HashMap<String, Program>,
     license: CString,
+    /// Where the offsets of fields are: in which map, and at which of its bytes.
+    offsets: Option<(usize, Range<usize>)>,
     /// What this kernel has.
     means: Means,
 }
@@ -49,6 +54,8 @@ pub(super) struct Means {
     /// (since 6.1). Without it a program may be in the middle of the kernel's own allocation; 5.10 warns of each kprobe
     /// program with such a map, which is a panic where `panic_on_warn` is set, and refuses it with `PREEMPT_RT`.
     pub(super) allocates: bool,
+    /// Whether it has IPv6, without which it lacks some fields that are then never read.
+    pub(super) ipv6: bool,
 }
 
 /// A map of the object.
@@ -105,6 +112,7 @@ impl Object {
         means: Means,
     ) -> Result<Self> {
         let mut object = aya_obj::Object::parse(elf).map_err(|error| anyhow!("{}", root_cause(&error)))?;
+        let place = place_of_offsets(&mut object)?;
         object.patch_map_data(globals).map_err(|error| anyhow!("{}", root_cause(&error)))?;
         let definitions = mem::take(&mut object.maps);
         let text: HashSet<usize> = object.functions.keys().map(|&(section, _)| section).collect();
@@ -118,6 +126,10 @@ impl Object {
             Entry { name, definition, flags, state: State::New }
         });
         let mut maps: Vec<Entry> = maps.collect();
+        let offsets = place.and_then(|(name, bytes)| {
+            let map = maps.iter().position(|map| map.name == name)?;
+            Some((map, bytes))
+        });
         if !means.allocates {
             let cpus = aya::util::nr_cpus().map_err(|(what, error)| anyhow!("{what}: {error}"))?;
             for map in &mut maps {
@@ -147,13 +159,13 @@ impl Object {
                 Program { section: program.section, instructions, loaded: None, links: Vec::new() },
             );
         }
-        Ok(Self { maps, programs, license: object.license, means })
+        Ok(Self { maps, programs, license: object.license, offsets, means })
     }
 
     /// Loads and attaches `prog`; `target` is the BTF id of what a typed program hangs on. Answers whether it was
     /// not attached there before.
     pub(super) fn attach(&mut self, prog: &Prog, target: Option<u32>) -> Result<bool, Fault> {
-        let Self { maps, programs, license, means } = self;
+        let Self { maps, programs, license, means, .. } = self;
         let missing = || Fault::Object(format!("the object has no program {} of this kind", prog.name));
         let program = programs
             .get_mut(prog.name)
@@ -182,6 +194,29 @@ impl Object {
         };
         program.links.push((prog.target, link.map_err(Fault::Attach)?));
         Ok(true)
+    }
+
+    /// The first field that `prog` reads, as far as the constants of this run let it come, and that this kernel has not got.
+    pub(super) fn lacks(&self, prog: &Prog) -> Result<Option<Field>, Unclear> {
+        let Some(program) = self.programs.get(prog.name) else { return Ok(None) };
+        let of_ipv6 = |field| matches!(field, Field::SkV6RcvSaddr | Field::SkV6Daddr);
+        let is_there = |field: &Field| {
+            let (map, bytes) = self.offsets.as_ref()?;
+            let at = bytes.start + size_of::<u16>() * *field as usize;
+            let offset = self.maps.get(*map)?.definition.data().get(at..)?.first_chunk()?;
+            Some(u16::from_ne_bytes(*offset) != MISSING)
+        };
+        let needed = self.needed(&program.instructions)?;
+        let mut needed = needed.into_iter().filter_map(|index| Some(FIELDS.get(index)?.0));
+        Ok(needed.find(|field| is_there(field) != Some(true) && (self.means.ipv6 || !of_ipv6(*field))))
+    }
+
+    /// Indices of the fields that these instructions read.
+    fn needed(&self, instructions: &[bpf_insn]) -> Result<BTreeSet<usize>, Unclear> {
+        let Some(table) = self.offsets.clone() else { return Ok(BTreeSet::new()) };
+        let data = self.maps.iter().enumerate().filter(|(_, map)| map.flags & BPF_F_RDONLY_PROG != 0);
+        let data = data.map(|(index, map)| (index, map.definition.data())).collect();
+        code::needed(instructions, &Constants { data, table })
     }
 
     /// Detaches a program. It stays loaded, for another rung may want it.
@@ -313,6 +348,21 @@ impl Entry {
             State::New | State::Absent => Err(io::ErrorKind::NotFound.into()),
         }
     }
+}
+
+/// Where the offsets of fields are among the object's constants: in which map, and at which of its bytes. aya-obj tells no
+/// addresses, so a mark is put there, and looked for.
+fn place_of_offsets(object: &mut aya_obj::Object) -> Result<Option<(String, Range<usize>)>> {
+    let mark: Vec<u8> = (0xa500..).take(FIELD_COUNT).flat_map(u16::to_ne_bytes).collect();
+    let mut put = |bytes: &[u8]| {
+        let done = object.patch_map_data(HashMap::from([("OFFSETS", (bytes, false))]));
+        done.map_err(|error| anyhow!("{}", root_cause(&error)))?;
+        let place = |map: &Definition| map.data().windows(mark.len()).position(|window| window == mark);
+        Ok(object.maps.iter().find_map(|(name, map)| Some((name.clone(), place(map)?))))
+    };
+    let found: Result<Option<(String, usize)>> = put(&mark);
+    let _none: Result<_> = put(&[MISSING; FIELD_COUNT].map(u16::to_ne_bytes).concat());
+    Ok(found?.map(|(name, start)| (name, start..start + mark.len())))
 }
 
 /// A number that the kernel tells of a descriptor.

@@ -9,11 +9,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Error, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use aya::maps::{MapData, MapType};
 use netbcc_common::addr::{AF_INET, AF_INET6};
 use netbcc_common::filter::{Filter, PORT_SET_BYTES};
-use netbcc_common::kernel::Field;
 use zerocopy::{Immutable, IntoBytes};
 
 use super::attach::{self, Chosen};
@@ -65,8 +64,6 @@ pub struct Plan {
     ring_bytes: u32,
     object: &'static [u8],
     ladders: Vec<&'static Ladder>,
-    fields: Vec<Field>,
-    alternatives: Vec<&'static [Field]>,
     asked: Vec<&'static str>,
     with_v: Option<LessExact>,
     rows: Rows,
@@ -88,8 +85,6 @@ impl Plan {
             ring_bytes: cx.ring_bytes.unwrap_or(RING_BYTES),
             object: cx.spec.object,
             ladders: Vec::new(),
-            fields: Vec::new(),
-            alternatives: Vec::new(),
             asked: Vec::new(),
             with_v: None,
             rows: Rows::Both,
@@ -115,18 +110,6 @@ impl Plan {
         self
     }
 
-    /// Refuses to run, by name, on a kernel without these fields.
-    pub fn fields(mut self, fields: &[Field]) -> Self {
-        self.fields.extend_from_slice(fields);
-        self
-    }
-
-    /// Refuses to run, by the name of the last, on a kernel that has none of these fields.
-    pub fn one_of(mut self, fields: &'static [Field]) -> Self {
-        self.alternatives.push(fields);
-        self
-    }
-
     /// Attaches the programs that need this.
     pub fn ask(mut self, need: &'static str) -> Self {
         self.asked.push(need);
@@ -139,7 +122,7 @@ impl Plan {
         self
     }
 
-    /// What the kernel's BTF says of what was asked for so far; ladders and fields that come later are unknown.
+    /// What the kernel's BTF says of what was asked for so far; ladders that come later are unknown.
     ///
     /// # Errors
     /// One sentence that names what this kernel or this user lacks.
@@ -243,7 +226,6 @@ impl Plan {
         if let Some(path) = containers.mntnsmap() {
             self.pin("MNTNSES", path, 4).with_context(|| format!("--mntnsmap {}", path.display()))?;
             self.filter.by_mntns = 1;
-            self.fields.extend([Field::TaskNsproxy, Field::NsproxyMntNs, Field::MntNsCommon, Field::NsInum]);
         }
         Ok(self)
     }
@@ -295,7 +277,6 @@ impl Plan {
             Some(kernel) => kernel,
             None => self.ask_kernel(has_ipv6)?,
         };
-        self.lacking_fields(&kernel).next().map_or(Ok(()), Err)?;
         if self.filter.pid != 0 {
             self.filter.pid = pid::to_compare(self.filter.pid, &kernel, cx)?;
         }
@@ -333,16 +314,6 @@ impl Plan {
         Probe::new(object, &chosen)
     }
 
-    /// What this kernel does not have of the fields that the plan wants.
-    fn lacking_fields(&self, kernel: &Kernel) -> impl Iterator<Item = Error> {
-        let lacks = |field: &Field| kernel.require(*field).err();
-        let alternatives = self.alternatives.iter().filter_map(move |fields| {
-            let (last, others) = fields.split_last()?;
-            if others.iter().all(|field| lacks(field).is_some()) { lacks(last) } else { None }
-        });
-        self.fields.iter().filter_map(lacks).chain(alternatives)
-    }
-
     /// Fills the tables: programs rely on it from their first run on.
     fn fill(&self, object: &mut Object) -> Result<()> {
         let mut tables = HashMap::new();
@@ -375,7 +346,6 @@ impl Plan {
                 return Ok(Diagnosis { lacks, hooks: Vec::new() });
             }
         };
-        lacks.extend(self.lacking_fields(&kernel).map(|error| error.to_string()));
         let mut hooks = Vec::new();
         for (nth, ladder) in self.ladders.iter().enumerate() {
             let mut ways = Vec::new();
@@ -440,12 +410,17 @@ impl Plan {
             own.chain(shared).map(|(name, value)| (name, (value, true))).collect();
         // Not every object has it: only those that load pointers.
         globals.insert("OWNERS", (kernel.owners().as_bytes(), false));
+        globals.insert("OFFSETS_IF_ANY", (kernel.offsets().as_bytes(), false));
         let sizes = [&self.sizes[..], &[("EVENTS", self.ring_bytes)]].concat();
         let pinned = self.pinned.iter().map(|(name, fd)| Ok((*name, Some(fd.try_clone()?))));
         let mut pinned: Vec<_> = pinned.collect::<io::Result<_>>().context("duplicate a map's descriptor")?;
         let absent = OPTIONAL.iter().filter(|&name| self.pinned.iter().all(|(given, _)| given != name));
         pinned.extend(absent.map(|name| (*name, None)));
-        let means = Means { cast: kernel.function(CAST_FUNCTION), allocates: kernel.has_struct(ALLOCATOR) };
+        let means = Means {
+            cast: kernel.function(CAST_FUNCTION),
+            allocates: kernel.has_struct(ALLOCATOR),
+            ipv6: kernel_has_ipv6(),
+        };
         Object::parse(self.object, globals, &sizes, pinned, means).context("its BPF object")
     }
 }

@@ -33,7 +33,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use netbcc_common::kernel::Field;
 use netbcc_common::netqtop::{Config, QUEUE_WORDS, SIZES};
 
 use super::object;
@@ -131,7 +130,6 @@ impl Tool for Netqtop {
             Duration::try_from_secs_f64(args.interval).map_err(|error| usage(error.to_string()))?;
         let mut probe = Plan::new(cx)
             .ladder(&PACKETS)
-            .fields(FIELDS)
             .global("CONFIG", &config(&link)?)
             .size("QUEUES", entries(&link)?)
             .attach(cx)?;
@@ -182,16 +180,6 @@ fn config(link: &Link) -> Result<Config> {
 fn entries(link: &Link) -> Result<u32> {
     Ok((link.tx_queues + 1 + link.rx_queues + 1).try_into()?)
 }
-
-const FIELDS: &[Field] = &[
-    Field::SkbDev,
-    Field::SkbLen,
-    Field::SkbQueueMapping,
-    Field::DevIfindex,
-    Field::DevNet,
-    Field::NetCommon,
-    Field::NsInum,
-];
 
 const PACKETS: Ladder = Ladder {
     name: "packets",

@@ -17,7 +17,6 @@
 use anyhow::Result;
 use clap::Args;
 use netbcc_common::addr::{AF_INET, AF_INET6};
-use netbcc_common::kernel::Field;
 use netbcc_common::solisten::{Config, Event};
 use nix::libc::SYS_listen;
 use zerocopy::FromBytes as _;
@@ -93,7 +92,6 @@ impl Tool for Solisten {
         cx.out.set_format(args.json.format());
         let mut probe = Plan::new(cx)
             .ladder(&LISTENS)
-            .fields(FIELDS)
             .pid(args.pid.pid)
             .netns(args.netns)
             .global("CONFIG", &Config { listen: SYS_listen.cast_unsigned() })
@@ -107,29 +105,6 @@ impl Tool for Solisten {
         })
     }
 }
-
-const FIELDS: &[Field] = &[
-    Field::SkFamily,
-    Field::SkState,
-    Field::SkNum,
-    Field::SkRcvSaddr,
-    Field::SkNet,
-    Field::SkProtocol,
-    Field::SkType,
-    Field::SkMaxAckBacklog,
-    Field::SocketSk,
-    Field::SocketFile,
-    Field::NetCommon,
-    Field::NsInum,
-    Field::NetCore,
-    Field::CoreSomaxconn,
-    Field::TaskFiles,
-    Field::FilesFdt,
-    Field::FdtMaxFds,
-    Field::FdtFd,
-    Field::FilePrivateData,
-    Field::TaskThreadInfo,
-];
 
 const LISTENS: Ladder = Ladder {
     name: "listens",

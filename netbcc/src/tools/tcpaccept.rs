@@ -21,7 +21,6 @@ use std::num::NonZeroU32;
 
 use anyhow::Result;
 use clap::Args;
-use netbcc_common::kernel::Field;
 use netbcc_common::tcpaccept::{Config, Event};
 use nix::libc;
 use zerocopy::FromBytes as _;
@@ -101,7 +100,6 @@ impl Tool for Tcpaccept {
         let accepts = [libc::SYS_accept, libc::SYS_accept4].map(libc::c_long::cast_unsigned);
         let mut probe = Plan::new(cx)
             .ladder(&ACCEPTS)
-            .fields(FIELDS)
             .pid(args.pid.pid.map_or(0, NonZeroU32::get))
             .family(args.family)
             .lports(&args.port)
@@ -117,24 +115,6 @@ impl Tool for Tcpaccept {
         })
     }
 }
-
-const FIELDS: &[Field] = &[
-    Field::SkFamily,
-    Field::SkNum,
-    Field::SkDport,
-    Field::SkRcvSaddr,
-    Field::SkDaddr,
-    Field::SkProtocol,
-    Field::InetSport,
-    Field::TaskFiles,
-    Field::FilesFdt,
-    Field::FdtMaxFds,
-    Field::FdtFd,
-    Field::FilePrivateData,
-    Field::SocketFile,
-    Field::SocketSk,
-    Field::TaskThreadInfo,
-];
 
 const ACCEPTS: Ladder = Ladder {
     name: "accepts",

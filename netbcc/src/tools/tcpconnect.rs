@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use netbcc_common::kernel::{Field, Func};
+use netbcc_common::kernel::Func;
 use netbcc_common::tcpconnect::{
     CONNECTED, Config, DNS_LARGE_ROOM, DNS_SMALL, Dns, Event, FAILED, Flow, OPENED, SYN_LEFT,
 };
@@ -156,7 +156,6 @@ impl Tool for Tcpconnect {
         };
         let mut plan = Plan::new(cx)
             .ladder(&CONNECTS)
-            .fields(FIELDS)
             .pid(args.pid.pid.map_or(0, NonZeroU32::get))
             .uid(args.uid)
             .family(args.family)
@@ -167,37 +166,13 @@ impl Tool for Tcpconnect {
             plan = plan.ask("lport");
         }
         if args.dns {
-            plan = plan.ladder(&ANSWERS).fields(DNS_FIELDS);
+            plan = plan.ladder(&ANSWERS);
         }
         let probe = plan.attach(cx)?;
         cx.out.line("Tracing connect ... Hit Ctrl-C to end");
         if args.count { count(&args, cx, probe) } else { rows(&args, cx, probe) }
     }
 }
-
-const FIELDS: &[Field] = &[
-    Field::SkFamily,
-    Field::SkState,
-    Field::SkNum,
-    Field::SkDport,
-    Field::SkRcvSaddr,
-    Field::SkDaddr,
-    Field::SkProtocol,
-    Field::InetSport,
-    Field::TcpSegsOut,
-    Field::SkbSk,
-];
-
-const DNS_FIELDS: &[Field] = &[
-    Field::SkbHead,
-    Field::SkbData,
-    Field::SkbEnd,
-    Field::SkbLen,
-    Field::SkbDataLen,
-    Field::SkbNext,
-    Field::SkbProtocol,
-    Field::ShinfoFragList,
-];
 
 const CONNECTS: Ladder = Ladder {
     name: "connects",

@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use netbcc_common::kernel::Field;
 use netbcc_common::tcpconnlat::{Config, Event};
 use zerocopy::FromBytes as _;
 
@@ -108,7 +107,6 @@ impl Tool for Tcpconnlat {
         cx.out.set_format(args.json.format());
         let mut probe = Plan::new(cx)
             .ladder(&ANSWERS)
-            .fields(FIELDS)
             .pid(args.pid.pid.map_or(0, NonZeroU32::get))
             .family(args.family)
             .global("CONFIG", &Config { min_ns: args.min_us.saturating_mul(1000) })
@@ -122,17 +120,6 @@ impl Tool for Tcpconnlat {
         })
     }
 }
-
-const FIELDS: &[Field] = &[
-    Field::SkFamily,
-    Field::SkState,
-    Field::SkNum,
-    Field::SkDport,
-    Field::SkRcvSaddr,
-    Field::SkDaddr,
-    Field::SkProtocol,
-    Field::TcpSegsOut,
-];
 
 const ANSWERS: Ladder = Ladder {
     name: "answers",

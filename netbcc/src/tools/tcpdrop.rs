@@ -47,7 +47,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use netbcc_common::filter::PORT_SET_BYTES;
-use netbcc_common::kernel::{Field, Func};
+use netbcc_common::kernel::Func;
 use netbcc_common::tcpdrop::{Config, Event, WithStack};
 use zerocopy::FromBytes as _;
 
@@ -163,8 +163,7 @@ impl Tool for Tcpdrop {
         let netns = namespace(&args)?;
         let table = table(&args);
         cx.out.set_format(args.json.format());
-        let mut plan =
-            Plan::new(cx).ladder(&DROPS).fields(FIELDS).family(args.family).netns(netns).enumeration(REASONS);
+        let mut plan = Plan::new(cx).ladder(&DROPS).family(args.family).netns(netns).enumeration(REASONS);
         let reasons = Reasons::of(plan.known()?)?;
         let kept = reasons.kept(&args)?;
         let config = Config {
@@ -180,23 +179,6 @@ impl Tool for Tcpdrop {
         probe.stream(cx, |cx: &mut Ctx, batch: &Batch| Ok(drops.print(cx, &table, batch)))
     }
 }
-
-const FIELDS: &[Field] = &[
-    Field::SkFamily,
-    Field::SkState,
-    Field::SkNum,
-    Field::SkDport,
-    Field::SkNet,
-    Field::NetCommon,
-    Field::NsInum,
-    Field::SkbSk,
-    Field::SkbDev,
-    Field::SkbHead,
-    Field::SkbData,
-    Field::SkbNetworkHeader,
-    Field::SkbProtocol,
-    Field::DevNet,
-];
 
 const DROPS: Ladder = Ladder {
     name: "drops",

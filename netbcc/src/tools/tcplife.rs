@@ -23,7 +23,7 @@ use std::num::NonZeroU32;
 
 use anyhow::Result;
 use clap::Args;
-use netbcc_common::kernel::{Field, Func};
+use netbcc_common::kernel::Func;
 use netbcc_common::tcplife::Event;
 use zerocopy::FromBytes as _;
 
@@ -101,7 +101,6 @@ impl Tool for Tcplife {
         let table = table(&args);
         let mut probe = Plan::new(cx)
             .ladder(&SOCKETS)
-            .fields(FIELDS)
             .pid(args.pid.pid.map_or(0, NonZeroU32::get))
             .family(args.family)
             .lports(&args.ports.localport)
@@ -116,21 +115,6 @@ impl Tool for Tcplife {
         })
     }
 }
-
-const FIELDS: &[Field] = &[
-    Field::SkFamily,
-    Field::SkState,
-    Field::SkNum,
-    Field::SkFlags,
-    Field::SkDport,
-    Field::SkRcvSaddr,
-    Field::SkDaddr,
-    Field::SkProtocol,
-    Field::InetSport,
-    Field::TcpBytesAcked,
-    Field::TcpBytesReceived,
-    Field::TaskFlags,
-];
 
 const SOCKETS: Ladder = Ladder {
     name: "sockets",

@@ -26,7 +26,7 @@ use std::fmt;
 use anyhow::Result;
 use clap::Args;
 use netbcc_common::addr::Tuple;
-use netbcc_common::kernel::{Field, Func};
+use netbcc_common::kernel::Func;
 use netbcc_common::tcpretrans::{Config, Event, LOSS_PROBE, RETRANSMIT};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
@@ -113,14 +113,10 @@ impl Tool for Tcpretrans {
         let config = Config { count: args.count.into(), failed: args.failed.into() };
         let mut plan = Plan::new(cx)
             .ladder(if args.failed { &ATTEMPTS } else { &RETRANSMITS })
-            .fields(FIELDS)
             .family(args.family)
             .global("CONFIG", &config);
         if args.lossprobe {
-            plan = plan
-                .ladder(&PROBES)
-                .fields(&[Field::IcskPending, Field::TimerFunction])
-                .one_of(&[Field::SkRetransmitTimer, Field::IcskRetransmitTimer]);
+            plan = plan.ladder(&PROBES);
         }
         let probe = plan.attach(cx)?;
         if probe.rung(PROBES.name) == Some(RungName::Tracepoint) {
@@ -132,18 +128,6 @@ impl Tool for Tcpretrans {
         if args.count { count(&args, cx, probe) } else { rows(&args, cx, probe) }
     }
 }
-
-const FIELDS: &[Field] = &[
-    Field::SkFamily,
-    Field::SkState,
-    Field::SkNum,
-    Field::SkDport,
-    Field::SkRcvSaddr,
-    Field::SkDaddr,
-    Field::SkbCb,
-    Field::TcpSkbCbSeq,
-    Field::TcpSkbCbGsoSegs,
-];
 
 /// What `tcp_retransmit_skb` is not called for. The function below it, `__tcp_retransmit_skb`, is, but compilers may
 /// make it a part of its callers, and Debian's 6.1 is such a case.

@@ -27,7 +27,6 @@
 
 use anyhow::Result;
 use clap::Args;
-use netbcc_common::kernel::Field;
 use netbcc_common::tcpstates::Event;
 use nix::unistd::Uid;
 use zerocopy::FromBytes as _;
@@ -112,7 +111,6 @@ impl Tool for Tcpstates {
         let mut journal = if args.journal { Some(Journal::open()?) } else { None };
         let mut probe = Plan::new(cx)
             .ladder(&TRANSITIONS)
-            .fields(FIELDS)
             .family(args.family)
             .lports(&args.ports.localport)
             .rports(&args.ports.remoteport)
@@ -141,17 +139,6 @@ impl Tool for Tcpstates {
         ended
     }
 }
-
-const FIELDS: &[Field] = &[
-    Field::SkFamily,
-    Field::SkState,
-    Field::SkDport,
-    Field::SkRcvSaddr,
-    Field::SkDaddr,
-    Field::SkProtocol,
-    Field::InetSport,
-    Field::InetSaddr,
-];
 
 /// What `tcp_set_state` does not see.
 const NOT_LISTENERS: LessExact = LessExact::new("the changes to LISTEN, and those to SYN_RECV, are not seen").detail(

@@ -41,7 +41,6 @@ use std::num::NonZeroU32;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use netbcc_common::kernel::Field;
 use netbcc_common::tcpsubnet::{Config, Prefix4, Prefix6, SUM_WORDS};
 
 use super::{object as embedded, sends};
@@ -207,15 +206,10 @@ impl Tool for Tcpsubnet {
         let room = u32::try_from(subnets.len().max(1))?;
         let mut plan = Plan::new(cx)
             .ladder(&SENDS)
-            .fields(FIELDS)
             .global("CONFIG", &config)
             .size("SUMS", room)
             .size("SUBNETS_4", room)
             .size("SUBNETS_6", room);
-        // A kernel without IPv6 has no sockets of it that could send to IPv4 addresses.
-        if subnets.iter().any(|subnet| subnet.prefix.v6) {
-            plan = plan.fields(&[Field::SkV6Daddr]);
-        }
         for (prefix, first) in &trie {
             let first = u32::try_from(*first)?;
             plan = if prefix.v6 {
@@ -248,8 +242,6 @@ impl Options {
         if self.object { Format::Json } else { self.json.format() }
     }
 }
-
-const FIELDS: &[Field] = &[Field::SkFamily, Field::SkType, Field::SkDaddr, Field::SkProtocol];
 
 const FEXIT: Prog = fexit("send_fexit", "tcp_sendmsg");
 const KPROBE: [Prog; 2] = [kprobe("send_kprobe", "tcp_sendmsg"), kretprobe("send_kretprobe", "tcp_sendmsg")];

@@ -38,7 +38,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 use netbcc_common::Comm;
 use netbcc_common::addr::AF_INET;
-use netbcc_common::kernel::{Field, Func};
+use netbcc_common::kernel::Func;
 use netbcc_common::tcptop::{self, Config, Key, Sum, Used};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 use zerocopy::{FromBytes as _, IntoBytes as _, transmute};
@@ -176,7 +176,6 @@ impl Tool for Tcptop {
         let mut plan = Plan::new(cx)
             .ladder(&TRANSFERS)
             .told_with_v(FIRST_SPLICE)
-            .fields(FIELDS)
             .pid(args.pid.pid.map_or(0, NonZeroU32::get))
             .family(args.family)
             .containers(&args.containers)?
@@ -197,22 +196,6 @@ impl Tool for Tcptop {
         probe.sample(cx, pace, |cx, _| block(&args, cx, &mut sums))
     }
 }
-
-const FIELDS: &[Field] = &[
-    Field::SkFamily,
-    Field::SkType,
-    Field::SkNum,
-    Field::SkDport,
-    Field::SkRcvSaddr,
-    Field::SkDaddr,
-    Field::SkPortpair,
-    Field::SkAddrpair,
-    Field::TaskComm,
-    Field::SkProtocol,
-    Field::InetSport,
-    Field::TcpCopiedSeq,
-    Field::SocketSk,
-];
 
 const FEXIT_PAGE: Prog = fexit("page_fexit", "tcp_sendpage");
 const FEXIT: [Prog; 4] = [

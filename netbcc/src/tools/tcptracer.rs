@@ -23,7 +23,6 @@
 
 use anyhow::Result;
 use clap::Args;
-use netbcc_common::kernel::Field;
 use netbcc_common::tcptracer::{ACCEPT, CLOSE, CONNECT, Config, Event};
 use nix::libc;
 use zerocopy::FromBytes as _;
@@ -121,7 +120,6 @@ impl Tool for Tcptracer {
         };
         let mut probe = Plan::new(cx)
             .ladder(&CONNECTIONS)
-            .fields(FIELDS)
             .pid(args.pid.pid)
             .uid(args.uid)
             .netns(args.netns)
@@ -139,32 +137,6 @@ impl Tool for Tcptracer {
         })
     }
 }
-
-const FIELDS: &[Field] = &[
-    Field::SkFamily,
-    Field::SkState,
-    Field::SkNum,
-    Field::SkDport,
-    Field::SkRcvSaddr,
-    Field::SkDaddr,
-    Field::SkProtocol,
-    Field::SkShutdown,
-    Field::SkSocket,
-    Field::SkNet,
-    Field::NetCommon,
-    Field::NsInum,
-    Field::InetSport,
-    Field::TcpCopiedSeq,
-    Field::TaskFlags,
-    Field::TaskFiles,
-    Field::FilesFdt,
-    Field::FdtMaxFds,
-    Field::FdtFd,
-    Field::FilePrivateData,
-    Field::SocketFile,
-    Field::SocketSk,
-    Field::TaskThreadInfo,
-];
 
 const CONNECTIONS: Ladder = Ladder {
     name: "connections",
