@@ -10,6 +10,7 @@
 //! A rest is a plain sleep of the one thread there is. A timer of the event loop costs two system calls more, and while
 //! we waited for it there the next event would wake us all the same.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -23,6 +24,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use tokio::io::Interest;
 use tokio::time::Instant;
+use zerocopy::FromBytes;
 
 use super::attach::Chosen;
 use super::hook::RungName;
@@ -65,9 +67,31 @@ pub struct Batch {
     /// Monotonic time at which the batch was taken, ns.
     now_ns: u64,
     last: bool,
+    /// Records of the whole run that nobody understood.
+    unknown: Cell<u64>,
 }
 
 impl Batch {
+    /// The records of a tool that has one kind of them. One of another size is counted.
+    pub fn events<E: FromBytes>(&self) -> impl Iterator<Item = E> {
+        self.records().filter_map(|record| self.decode(record))
+    }
+
+    /// A copy of this record, if it has the size that it should have; else it is counted. A copy, because records have no
+    /// alignment here.
+    pub fn decode<E: FromBytes>(&self, record: &[u8]) -> Option<E> {
+        let event = E::read_from_bytes(record).ok();
+        if event.is_none() {
+            self.unknown();
+        }
+        event
+    }
+
+    /// Counts a record that has no meaning here.
+    pub fn unknown(&self) {
+        self.unknown.set(self.unknown.get() + 1);
+    }
+
     /// The records, each as the kernel wrote it.
     pub fn records(&self) -> impl Iterator<Item = &[u8]> {
         self.index.iter().map(|&(_, start, end)| &self.bytes[start..end])
@@ -89,7 +113,7 @@ impl Batch {
     }
 
     fn push(&mut self, record: &[u8]) {
-        let Some(&ts) = record.first_chunk::<TS_BYTES>() else { return };
+        let Some(&ts) = record.first_chunk::<TS_BYTES>() else { return self.unknown() };
         let start = self.bytes.len();
         self.bytes.extend_from_slice(record);
         self.index.push((u64::from_ne_bytes(ts), start, self.bytes.len()));
@@ -217,7 +241,8 @@ impl Probe {
                 break;
             }
         }
-        if let Some(sentence) = self.ledger.read(&self.object)?.sentence() {
+        let losses = Losses { unknown: self.batch.unknown.get(), ..self.ledger.read(&self.object)? };
+        if let Some(sentence) = losses.sentence() {
             cx.warn(sentence);
         }
         ended
@@ -282,4 +307,28 @@ fn ready() -> Result<Option<File>> {
 fn descriptor(number: i32) -> std::io::Result<OwnedFd> {
     let ourselves = pidfd_open(getpid(), PidfdFlags::empty())?;
     Ok(pidfd_getfd(ourselves, number, PidfdGetfdFlags::empty())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use netbcc_common::solisten::Event;
+    use zerocopy::{FromZeros as _, IntoBytes as _};
+
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_wherever_it_lies_and_one_of_another_size_is_counted() {
+        let mut batch = Batch::default();
+        let event = |ts_ns| Event { ts_ns, ..Event::new_zeroed() };
+        // Of no known size, and too short for a time; what lies behind the first is aligned to nothing.
+        batch.push(&[7; 9]);
+        batch.push(&[7; 3]);
+        batch.push(event(2).as_bytes());
+        batch.push(event(1).as_bytes());
+        batch.sort();
+        assert_eq!(batch.events::<Event>().map(|event| event.ts_ns).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(batch.unknown.get(), 2);
+        batch.clear();
+        assert_eq!((batch.events::<Event>().count(), batch.unknown.get()), (0, 2), "of the whole run");
+    }
 }

@@ -16,6 +16,8 @@ pub struct Losses {
     pub map_full: u64,
     /// Runs of a program that the kernel skipped, because the program was already running on that CPU.
     pub missed: u64,
+    /// Records that this program did not understand.
+    pub unknown: u64,
 }
 
 impl Losses {
@@ -25,6 +27,7 @@ impl Losses {
             ring_full: self.ring_full - earlier.ring_full,
             map_full: self.map_full - earlier.map_full,
             missed: 0,
+            unknown: 0,
         }
     }
 
@@ -47,6 +50,11 @@ impl Losses {
                 "the kernel skipped {} probe runs (interrupted while the probe was running): rows may be missing",
                 self.missed
             ));
+        }
+        if self.unknown > 0 {
+            let records = self.unknown;
+            sentences
+                .push(format!("not understood: {records} records (a defect of netbcc: please report it)"));
         }
         (!sentences.is_empty()).then(|| sentences.join("; "))
     }
@@ -71,6 +79,7 @@ impl Ledger {
             ring_full: count(Loss::RingFull)?,
             map_full: count(Loss::MapFull)?,
             missed: object.missed().saturating_sub(count(Loss::MadeUp)?),
+            unknown: 0,
         })
     }
 }
@@ -86,11 +95,12 @@ mod tests {
 
     #[test]
     fn every_cause_is_named_with_its_count() {
-        let losses = Losses { ring_full: 5, map_full: 2, missed: 3 };
+        let losses = Losses { ring_full: 5, map_full: 2, missed: 3, unknown: 4 };
         assert_eq!(
             losses.sentence().expect("something was lost"),
             "lost 7 events: 5 because the ring buffer was full, 2 because a table was full; the kernel skipped 3 probe \
-             runs (interrupted while the probe was running): rows may be missing"
+             runs (interrupted while the probe was running): rows may be missing; not understood: 4 records (a defect of \
+             netbcc: please report it)"
         );
     }
 }

@@ -19,7 +19,6 @@ use clap::Args;
 use netbcc_common::addr::{AF_INET, AF_INET6};
 use netbcc_common::solisten::{Config, Event};
 use nix::libc::SYS_listen;
-use zerocopy::FromBytes as _;
 
 use super::{conn, object};
 use crate::cli::{Json, PidOrAll, Verbose, netns};
@@ -98,8 +97,8 @@ impl Tool for Solisten {
             .attach(cx)?;
         cx.out.header(&table);
         probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
-            for event in batch.records().filter_map(|record| Event::ref_from_bytes(record).ok()) {
-                cx.out.row(&table, event.ts_ns, event);
+            for event in batch.events::<Event>() {
+                cx.out.row(&table, event.ts_ns, &event);
             }
             Ok(None)
         })

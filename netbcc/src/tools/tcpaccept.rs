@@ -23,7 +23,6 @@ use anyhow::Result;
 use clap::Args;
 use netbcc_common::tcpaccept::{Config, Event};
 use nix::libc;
-use zerocopy::FromBytes as _;
 
 use super::{conn, object};
 use crate::cli::{Containers, Family, Json, Pid, Ports, Timestamp, Verbose, WallClock, ports};
@@ -108,8 +107,8 @@ impl Tool for Tcpaccept {
             .attach(cx)?;
         cx.out.header(&table);
         probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
-            for event in batch.records().filter_map(|record| Event::ref_from_bytes(record).ok()) {
-                cx.out.row(&table, event.ts_ns, event);
+            for event in batch.events::<Event>() {
+                cx.out.row(&table, event.ts_ns, &event);
             }
             Ok(None)
         })

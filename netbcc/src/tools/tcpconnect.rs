@@ -307,7 +307,7 @@ fn rows(args: &Options, cx: &mut Ctx, mut probe: Probe) -> Result<()> {
         let mut print = |row: &Row| cx.out.row(&table, row.event.ts_ns, row);
         for record in batch.records() {
             let Ok(event) = Event::read_from_bytes(record) else {
-                learn(names.as_mut(), record);
+                learn(names.as_mut(), batch, record);
                 continue;
             };
             match event.kind {
@@ -320,7 +320,7 @@ fn rows(args: &Options, cx: &mut Ctx, mut probe: Probe) -> Result<()> {
                     }
                 }
                 FAILED => drop(waiting.remove(event.sk)),
-                _ => {}
+                _ => batch.unknown(),
             }
         }
         let until_ns = match (batch.is_last(), wants_lport) {
@@ -347,17 +347,17 @@ fn named(names: Option<&dns::Cache>, event: Event) -> Row {
     Row { event, query }
 }
 
-/// Takes a DNS record in. Anything else is of a newer kernel side than this program, which cannot be.
-fn learn(names: Option<&mut dns::Cache>, record: &[u8]) {
-    let (seen_ns, payload) = if let Ok(small) = Dns::<DNS_SMALL>::ref_from_bytes(record) {
-        (small.ts_ns, small.payload.get(..small.len as usize))
-    } else if let Ok(large) = Dns::<DNS_LARGE_ROOM>::ref_from_bytes(record) {
-        (large.ts_ns, large.payload.get(..large.len as usize))
-    } else {
-        return;
+/// Takes a DNS record in. There is no other one besides events.
+fn learn(names: Option<&mut dns::Cache>, batch: &Batch, record: &[u8]) {
+    let insert = |seen_ns, payload: Option<&[u8]>| {
+        if let (Some(names), Some(answer)) = (names, payload.and_then(dns::parse)) {
+            names.insert(&answer, seen_ns);
+        }
     };
-    if let (Some(names), Some(answer)) = (names, payload.and_then(dns::parse)) {
-        names.insert(&answer, seen_ns);
+    if let Ok(small) = Dns::<DNS_SMALL>::read_from_bytes(record) {
+        insert(small.ts_ns, small.payload.get(..small.len as usize));
+    } else if let Some(large) = batch.decode::<Dns<DNS_LARGE_ROOM>>(record) {
+        insert(large.ts_ns, large.payload.get(..large.len as usize));
     }
 }
 

@@ -22,7 +22,6 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 use netbcc_common::tcpconnlat::{Config, Event};
-use zerocopy::FromBytes as _;
 
 use super::{conn, object};
 use crate::cli::{Family, Json, Pid, Timestamp, Verbose};
@@ -113,8 +112,8 @@ impl Tool for Tcpconnlat {
             .attach(cx)?;
         cx.out.header(&table);
         probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
-            for event in batch.records().filter_map(|record| Event::ref_from_bytes(record).ok()) {
-                cx.out.row(&table, event.ts_ns, event);
+            for event in batch.events::<Event>() {
+                cx.out.row(&table, event.ts_ns, &event);
             }
             Ok(None)
         })

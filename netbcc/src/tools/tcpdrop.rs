@@ -430,9 +430,9 @@ impl Drops {
     /// Prints what can be printed of the batch and of earlier ones, in order.
     fn print(&mut self, cx: &mut Ctx, table: &Table<Row>, batch: &Batch) -> Option<Duration> {
         for record in batch.records() {
-            if let Ok(event) = Event::ref_from_bytes(record) {
-                self.waiting.push_back(*event);
-            } else if let Ok(new) = WithStack::ref_from_bytes(record) {
+            if let Ok(event) = Event::read_from_bytes(record) {
+                self.waiting.push_back(event);
+            } else if let Some(new) = batch.decode::<WithStack>(record) {
                 let depth = (new.event.depth as usize).min(new.frames.len());
                 let frames = new.frames[..depth].to_vec();
                 self.names.ask(&frames);

@@ -25,7 +25,6 @@ use anyhow::Result;
 use clap::Args;
 use netbcc_common::kernel::Func;
 use netbcc_common::tcplife::Event;
-use zerocopy::FromBytes as _;
 
 use super::{conn, object};
 use crate::cli::{Family, FlowPorts, Json, Pid, Timestamp, Verbose, WallClock, WideCsv};
@@ -108,8 +107,8 @@ impl Tool for Tcplife {
             .attach(cx)?;
         cx.out.header(&table);
         probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
-            for event in batch.records().filter_map(|record| Event::ref_from_bytes(record).ok()) {
-                cx.out.row(&table, event.ts_ns, event);
+            for event in batch.events::<Event>() {
+                cx.out.row(&table, event.ts_ns, &event);
             }
             Ok(None)
         })

@@ -304,7 +304,7 @@ fn rows(args: &Options, cx: &mut Ctx, mut probe: Probe) -> Result<()> {
     let table = table(args);
     cx.out.header(&table);
     probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
-        for event in batch.records().filter_map(|record| Event::read_from_bytes(record).ok()) {
+        for event in batch.events::<Event>() {
             cx.out.row(&table, event.ts_ns, &event.into());
         }
         Ok(None)

@@ -29,7 +29,6 @@ use anyhow::Result;
 use clap::Args;
 use netbcc_common::tcpstates::Event;
 use nix::unistd::Uid;
-use zerocopy::FromBytes as _;
 
 use super::{conn, object};
 use crate::cli::{Family, FlowPorts, Json, Timestamp, Verbose, WallClock, WideCsv};
@@ -118,17 +117,13 @@ impl Tool for Tcpstates {
         let addresses = Addresses::decide();
         cx.out.header(&table);
         let ended = probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
-            for event in batch.records().filter_map(|record| Event::ref_from_bytes(record).ok()) {
-                let hidden;
-                let event = if addresses.are_hidden() {
-                    hidden = Event { sk: addresses.shown(event.sk), ..*event };
-                    &hidden
-                } else {
-                    event
-                };
-                cx.out.row(&table, event.ts_ns, event);
+            for mut event in batch.events::<Event>() {
+                if addresses.are_hidden() {
+                    event.sk = addresses.shown(event.sk);
+                }
+                cx.out.row(&table, event.ts_ns, &event);
                 if let Some(journal) = &mut journal {
-                    enter(journal, event);
+                    enter(journal, &event);
                 }
             }
             Ok(None)

@@ -25,7 +25,6 @@ use anyhow::Result;
 use clap::Args;
 use netbcc_common::tcptracer::{ACCEPT, CLOSE, CONNECT, Config, Event};
 use nix::libc;
-use zerocopy::FromBytes as _;
 
 use super::{conn, object};
 use crate::cli::{Containers, Family, Json, PidOrAll, Timestamp, netns, uid};
@@ -130,8 +129,8 @@ impl Tool for Tcptracer {
         cx.out.line("Tracing TCP established connections. Ctrl-C to end.");
         cx.out.header(&table);
         probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
-            for event in batch.records().filter_map(|record| Event::ref_from_bytes(record).ok()) {
-                cx.out.row(&table, event.ts_ns, event);
+            for event in batch.events::<Event>() {
+                cx.out.row(&table, event.ts_ns, &event);
             }
             Ok(None)
         })
