@@ -29,8 +29,6 @@ const OVERRIDES: &str = "# The binary is static, and position-independent all th
 netbcc: shared-library-lacks-prerequisites [usr/bin/netbcc]
 # The section says which compilers made the binary.
 netbcc: binary-has-unneeded-section .comment [usr/bin/netbcc]
-# What looks like a word stands in tables of numbers.
-netbcc: spelling-error-in-binary * [usr/bin/netbcc]
 ";
 
 /// Debian's form of a changelog, which it insists on. What changed stands in our own.
@@ -86,7 +84,9 @@ pub(super) fn lint(deb: &Path) -> Result<()> {
         return Ok(());
     }
     let mut cmd = Command::new("lintian");
-    cmd.args(["--allow-root", "--display-info", "--fail-on", "error,warning,info"]).arg(deb);
+    // What looks like a word there stands in tables of numbers, in one build and not in the next.
+    cmd.args(["--allow-root", "--display-info", "--suppress-tags", "spelling-error-in-binary"]);
+    cmd.args(["--fail-on", "error,warning,info"]).arg(deb);
     run(&mut cmd).context("lintian finds what it says above")
 }
 
