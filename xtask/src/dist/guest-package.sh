@@ -5,7 +5,17 @@ passed=0 failed=0 said=
 dpkg() { /usr/sbin/dpkg "$@"; }
 query() { /usr/sbin/dpkg-query "$@"; }
 mkdir -p /usr/local /var/lib/dpkg/info /var/lib/dpkg/updates /var/lib/dpkg/triggers
-touch /usr/bin/of-somebody-else /var/lib/dpkg/status /var/lib/dpkg/available
+touch /usr/bin/of-somebody-else /var/lib/dpkg/available /var/lib/dpkg/info/passwd.list
+# dpkg believes that the package of groupadd is there, as on each Debian.
+cat >/var/lib/dpkg/status <<END
+Package: passwd
+Status: install ok installed
+Version: 1
+Architecture: all
+Maintainer: Nobody <nobody@localhost>
+Description: groupadd
+
+END
 
 # What there is, dpkg's own books left out, in which each call leaves its mark; and the books of groups, because the
 # package's group stays, as Debian's packages leave theirs: files may belong to it.
