@@ -102,7 +102,7 @@ const ENDS: &str = "It runs until Ctrl-C, unless the command line says otherwise
                     cause and said on standard error at the end.";
 
 const EXITS: &[(&str, &str)] = &[
-    ("0", "A normal end, Ctrl-C, SIGTERM, or a reader that went away."),
+    ("0", "A normal end, Ctrl-C, SIGTERM, SIGHUP, or a reader that went away."),
     ("1", "It could not be done; one line on standard error says what failed and why."),
     ("2", "The command line makes no sense; one line on standard error says why."),
 ];

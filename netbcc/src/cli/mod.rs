@@ -132,7 +132,7 @@ fn wants_debug() -> Result<bool> {
     match std::env::var_os("NETBCC_LOG").filter(|level| !level.is_empty()) {
         None => Ok(false),
         Some(level) if level == "debug" => Ok(true),
-        Some(level) => Err(usage(format!("NETBCC_LOG={}: debug is meant", level.to_string_lossy()))),
+        Some(level) => Err(usage(format!("NETBCC_LOG={}: it must be debug", level.to_string_lossy()))),
     }
 }
 

@@ -228,7 +228,8 @@ fn names_and_meanings(tools: &[Entry]) -> String {
 }
 
 /// How a link becomes a tool.
-pub(super) const NAMES: &str = "A link to this binary, named after a tool, is that tool: see install-links.";
+pub(super) const NAMES: &str =
+    "A link to this binary that is named after a tool runs that tool: see install-links.";
 
 /// What netbcc says about itself.
 pub(super) fn help(tools: &[Entry]) -> String {

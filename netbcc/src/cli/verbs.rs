@@ -51,14 +51,14 @@ fn help(tools: &[Entry]) -> Command {
             .value_name("TOOL|COMMAND")
             .value_parser(PossibleValuesParser::new(names))
             .hide_possible_values(true)
-            .help("Which; none is netbcc itself"),
+            .help("The tool; without one, netbcc itself"),
     )
 }
 
 /// `netbcc man`.
 pub(super) fn man(tools: &[Entry]) -> Command {
     verb("man", "netbcc man", "Print a manual page: netbcc man TOOL | man -l -")
-        .arg(tool_arg(tools).help("Which; none is netbcc itself"))
+        .arg(tool_arg(tools).help("The tool; without one, netbcc itself"))
 }
 
 /// `netbcc completions`.
@@ -66,11 +66,11 @@ pub(super) fn completions(tools: &[Entry]) -> Command {
     let shells = PossibleValuesParser::new(["bash", "zsh", "fish"]);
     verb("completions", "netbcc completions", "Print completions for a shell")
         .arg(Arg::new("shell").value_name("SHELL").required(true).value_parser(shells).help("Which shell"))
-        .arg(tool_arg(tools).help("For a link of this name; none is netbcc itself"))
+        .arg(tool_arg(tools).help("For a link named after this tool; without one, for netbcc"))
 }
 
 /// `netbcc schema`.
 pub(super) fn schema(tools: &[Entry]) -> Command {
     verb("schema", "netbcc schema", "Print the JSON Schema of a tool's --json rows")
-        .arg(tool_arg(tools).required(true).help("Which"))
+        .arg(tool_arg(tools).required(true).help("The tool"))
 }

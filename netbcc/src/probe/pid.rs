@@ -34,7 +34,9 @@ pub(super) const ITERATOR: &str = "bpf_iter_task";
 pub(super) fn to_compare(pid: u32, kernel: &Kernel, cx: &Ctx) -> Result<u32> {
     let there = look(pid);
     if let Found::ThreadOf(process) = there {
-        cx.warn(format_args!("-p {pid} is a thread of process {process}: no row is a thread's, -p {process} shows its process's"));
+        cx.warn(format_args!(
+            "-p {pid} is a thread of process {process}, and rows are of processes: -p {process} shows them"
+        ));
     }
     if !machine::is_elsewhere(Space::Pid) {
         if matches!(there, Found::Nothing) {

@@ -438,7 +438,7 @@ fn forced_rung() -> Result<Option<RungName>> {
     let value = value.to_string_lossy();
     match RungName::parse(&value) {
         Some(rung) => Ok(Some(rung)),
-        None => Err(usage(format!("NETBCC_ATTACH={value}: fexit, kprobe, tracepoint or raw_tp is meant"))),
+        None => Err(usage(format!("NETBCC_ATTACH={value}: it must be fexit, kprobe, tracepoint or raw_tp"))),
     }
 }
 
