@@ -6,6 +6,8 @@ dpkg() { /usr/sbin/dpkg "$@"; }
 query() { /usr/sbin/dpkg-query "$@"; }
 mkdir -p /usr/local /var/lib/dpkg/info /var/lib/dpkg/updates /var/lib/dpkg/triggers
 touch /usr/bin/of-somebody-else /var/lib/dpkg/available /var/lib/dpkg/info/passwd.list
+# What groupadd leaves, so that /etc is as long before as after.
+touch /etc/group- /etc/.pwd.lock
 # dpkg believes that the package of groupadd is there, as on each Debian.
 cat >/var/lib/dpkg/status <<END
 Package: passwd
