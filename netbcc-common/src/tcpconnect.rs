@@ -7,12 +7,10 @@ use crate::addr::{Addr, Tuple};
 
 /// What a connect [`Event`] tells. Only the tracepoint rung sends more than [`CONNECTED`].
 pub const CONNECTED: u32 = 0;
-/// Entered SYN_SENT; whether the SYN leaves, and from which port, is not known yet.
+/// Entered SYN_SENT; whether a SYN is sent is not known yet.
 pub const OPENED: u32 = 1;
-/// The SYN of an [`OPENED`] socket is on its way (or was, when the socket left SYN_SENT): the port is known.
-pub const SYN_LEFT: u32 = 2;
 /// The connect failed on this host after [`OPENED`]: no SYN was sent.
-pub const FAILED: u32 = 3;
+pub const FAILED: u32 = 2;
 
 /// A connect.
 #[repr(C)]
@@ -30,7 +28,7 @@ pub struct Event {
     pub uid: u32,
     /// Name of the calling thread.
     pub comm: Comm,
-    /// [`CONNECTED`], [`OPENED`], [`SYN_LEFT`] or [`FAILED`].
+    /// [`CONNECTED`], [`OPENED`] or [`FAILED`].
     pub kind: u32,
     /// Always zero.
     pub zero: u32,
@@ -84,7 +82,7 @@ pub struct Config {
     pub count: u8,
     /// The count key holds the local port.
     pub count_lport: u8,
-    /// Rows want the local port: the tracepoint rung must wait for the SYN.
+    /// The local port is wanted: the tracepoint rung must wait until there is one.
     pub lport: u8,
     /// Always zero.
     pub zero: u8,

@@ -67,7 +67,7 @@ impl Case {
 }
 
 impl Case {
-    /// The ways in which rows come about on this rung: with the local port, the tracepoint rung waits for the SYN.
+    /// The ways in which rows come about on this rung: with the local port, the tracepoint rung waits for the SYN's timer.
     pub fn variants(&self) -> &'static [&'static str] {
         if self.rung == Rung::Tracepoint { &["", "-L"] } else { &[""] }
     }

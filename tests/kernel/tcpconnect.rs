@@ -29,6 +29,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_refused_connect_is_a_row_with_its_local_port,
     a_nonblocking_connect_into_silence_is_a_row_at_once,
     a_nonblocking_connect_into_silence_has_its_local_port,
+    a_syn_that_a_firewall_drops_is_a_row_with_its_local_port,
     an_unroutable_connect_is_no_row,
     a_connect_without_a_free_local_address_is_no_row,
     a_connect_without_a_free_local_port_is_no_row,
@@ -52,6 +53,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_udp_connect_is_no_row,
     json_rows_carry_every_value,
     the_count_table_is_sorted_and_ends_with_exit_0,
+    the_count_table_tells_local_ports_apart,
     cgroup_map_keeps_only_its_members,
     mount_namespace_map_keeps_only_its_members,
     a_prime_number_of_connects_is_that_number_of_rows: alone,
@@ -220,6 +222,24 @@ fn a_nonblocking_connect_into_silence_has_its_local_port(case: &Case) {
     let port = closed.local().port();
     closed.close();
     run.rows(2)[1].is("DADDR", to.ip()).is("LPORT", port);
+    run.finish();
+}
+
+fn a_syn_that_a_firewall_drops_is_a_row_with_its_local_port(case: &Case) {
+    let net = Net::new();
+    net.near().nft(
+        "add chain inet probe out { type filter hook output priority 0; }\n\
+         add rule inet probe out tcp dport 80 drop\n",
+    );
+    let client = net.peer("client");
+    let run = case.launch("-Lt").start(&net);
+    // Still open: its SYN is repeated, and dropped each time.
+    let open = client.connect_as(net.v4(80), &How::plain().nonblocking());
+    run.rows(1)[0].is("DPORT", 80).is("LPORT", open.local().port());
+    client.refused(net.v4(81));
+    let rows = run.rows(2);
+    rows.are("DPORT", &[80, 81]);
+    rows[1].must(rows[1].number("TIME(s)") >= rows[0].number("TIME(s)"), "rows are in the order of time");
     run.finish();
 }
 
@@ -614,6 +634,32 @@ fn table(ended: &Ended, net: &Net) -> Vec<String> {
         net.owns([from, to].into_iter(), [port].into_iter())
     };
     lines[3..].iter().filter(mine).map(ToString::to_string).collect()
+}
+
+fn the_count_table_tells_local_ports_apart(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v4(80));
+    // One port only, so that the next two opens fail: where the kernel chooses at bind(), and at connect().
+    net.near().sysctl("ipv4/ip_local_port_range", "40000 40000");
+    net.near().sysctl("ipv4/ip_autobind_reuse", "1");
+    let run = case.launch("-cs").start(&net);
+    let _held: Vec<_> = [40_000, 7001, 7001, 7002]
+        .into_iter()
+        .zip([80, 80, 81, 80])
+        .filter_map(|(from, to)| client.try_connect(net.v4(to), &How::plain().bound(net.v4(from))).ok())
+        .collect();
+    client.fails(web.address(), &How::plain().bound(net.v4(0)), "EADDRNOTAVAIL");
+    client.fails(web.address(), &How::plain(), "EADDRNOTAVAIL");
+    client.fails(web.address(), &How::plain().bound(net.v4(7002)), "EADDRNOTAVAIL");
+    client.fails(net.unroutable(80), &How::plain(), "ENETUNREACH");
+    let ended = run.stop();
+    let address = net.v4(0).ip().to_string();
+    let line = |from: u16, to: u16| format!("{address:<25} {address:<25} {from:<20} {to:<20} 1         ");
+    let expected = [line(7001, 80), line(7002, 80), line(40_000, 80), line(7001, 81)];
+    let mine = |text: &&String| text.starts_with(&address);
+    let table: Vec<_> = ended.code(0).quiet().stdout.iter().filter(mine).collect();
+    assert_eq!(table, expected.iter().collect::<Vec<_>>(), "{:#?}", ended.stdout);
 }
 
 fn flow(from: SocketAddr, to: SocketAddr, count: usize) -> String {

@@ -3,7 +3,7 @@
 //!
 //! Events: `probes-ebpf/src/bin/tcpconnect.rs`, from `tcp_v4_connect` and `tcp_v6_connect`, or from
 //! `sock:inet_sock_set_state`. On the tracepoint rung a row waits [`HOLD_NS`] for news that the open failed on this
-//! host (then it is none), and with `-L` for its SYN, which tells the local port.
+//! host (then it is none), but not with `-L`: its local port is known once it can no longer fail.
 //!
 //! A connect to a v4-mapped address is an IPv4 row, with `-6` an IPv6 row, as BCC.
 //!
@@ -29,7 +29,7 @@ use anyhow::Result;
 use clap::Args;
 use netbcc_common::kernel::Func;
 use netbcc_common::tcpconnect::{
-    CONNECTED, Config, DNS_LARGE_ROOM, DNS_SMALL, Dns, Event, FAILED, Flow, OPENED, SYN_LEFT,
+    CONNECTED, Config, DNS_LARGE_ROOM, DNS_SMALL, Dns, Event, FAILED, Flow, OPENED,
 };
 use zerocopy::FromBytes as _;
 
@@ -86,8 +86,14 @@ pub struct Options {
 }
 
 impl Options {
+    /// Whether rows have the local port.
     fn shows_lport(&self) -> bool {
         self.lport || self.source_port
+    }
+
+    /// Whether the local port must be known, for a row or for the key of a count.
+    fn wants_lport(&self) -> bool {
+        self.source_port || self.lport && !self.count
     }
 }
 
@@ -123,7 +129,8 @@ impl Tool for Tcpconnect {
             ("tcpconnect --cgroupmap /sys/fs/bpf/m", "only cgroups in this map"),
         ],
         overhead: "Runs a short program per connect and none per packet; -d adds one per UDP packet that arrives. \
-                   Where the kernel has neither fentry nor kprobes, -L and -d add one per packet.",
+                   Where the kernel has neither fentry nor kprobes, -d adds one per packet instead, and -L (with -c: \
+                   -s) one of a few instructions per timer that the kernel starts.",
         differences: &[
             "-c with -d is refused on stderr with exit code 2.",
             "-d also sees unconnected and recv() resolvers and answers up to 4 KiB; its delta does not wrap after a \
@@ -151,7 +158,7 @@ impl Tool for Tcpconnect {
         let config = Config {
             count: args.count.into(),
             count_lport: args.source_port.into(),
-            lport: args.shows_lport().into(),
+            lport: args.wants_lport().into(),
             zero: 0,
         };
         let mut plan = Plan::new(cx)
@@ -162,7 +169,7 @@ impl Tool for Tcpconnect {
             .rports(&args.port)
             .containers(&args.containers)?
             .global("CONFIG", &config);
-        if args.shows_lport() && !args.count {
+        if args.wants_lport() {
             plan = plan.ask("lport");
         }
         if args.dns {
@@ -195,12 +202,12 @@ const CONNECTS: Ladder = Ladder {
             ],
             less_exact: None,
         },
-        // The same rows. With -L a row waits for its SYN to leave the host.
+        // The same rows.
         Rung {
             name: RungName::Tracepoint,
             programs: &[
                 tp_btf("state_tp", "inet_sock_set_state"),
-                tp_btf("syn_tp", "net_dev_queue").when(Need::Asked("lport")),
+                tp_btf("timer_tp", "timer_start").when(Need::Asked("lport")),
             ],
             less_exact: None,
         },
@@ -271,7 +278,7 @@ pub fn table(args: &Options) -> Table<Row> {
 /// call, microseconds later; the rest is for a thread that loses its CPU in between.
 const HOLD_NS: u64 = 20_000_000;
 
-/// More opens than this do not wait for their SYN: the oldest goes out without its port.
+/// More opens than this do not wait: the oldest goes out.
 const MAX_WAITING: usize = 10_240;
 
 /// Opens that wait, in the order in which they came.
@@ -302,7 +309,6 @@ fn rows(args: &Options, cx: &mut Ctx, mut probe: Probe) -> Result<()> {
     cx.out.header(&table);
     let mut waiting = Waiting::default();
     let mut names = args.dns.then(dns::Cache::new);
-    let wants_lport = args.shows_lport();
     probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
         let mut print = |row: &Row| cx.out.row(&table, row.event.ts_ns, row);
         for record in batch.records() {
@@ -313,26 +319,15 @@ fn rows(args: &Options, cx: &mut Ctx, mut probe: Probe) -> Result<()> {
             match event.kind {
                 CONNECTED => print(&named(names.as_ref(), event)),
                 OPENED => waiting.0.push_back(named(names.as_ref(), event)),
-                SYN_LEFT => {
-                    if let Some(mut row) = waiting.remove(event.sk) {
-                        row.event.tuple.lport = event.tuple.lport;
-                        print(&row);
-                    }
-                }
                 FAILED => drop(waiting.remove(event.sk)),
                 _ => batch.unknown(),
             }
         }
-        let until_ns = match (batch.is_last(), wants_lport) {
-            (true, _) => u64::MAX,
-            (false, true) => 0,
-            (false, false) => batch.now_ns().saturating_sub(HOLD_NS),
-        };
+        let until_ns = if batch.is_last() { u64::MAX } else { batch.now_ns().saturating_sub(HOLD_NS) };
         while let Some(row) = waiting.oldest(until_ns) {
             print(&row);
         }
-        let due = waiting.since_ns().filter(|_| !wants_lport);
-        Ok(due.map(|since| {
+        Ok(waiting.since_ns().map(|since| {
             Duration::from_nanos((since + HOLD_NS).saturating_sub(batch.now_ns()).max(1_000_000))
         }))
     })

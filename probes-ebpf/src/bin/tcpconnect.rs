@@ -5,7 +5,8 @@
 //!
 //! Without either, `sock:inet_sock_set_state` sees CLOSE to SYN_SENT inside both functions, in the caller's
 //! context: OPENED. A connect that then fails on this host goes back to CLOSE without having sent a segment:
-//! FAILED. The local port is not yet chosen at OPENED: where it is wanted, `net:net_dev_queue` sees the SYN leave.
+//! FAILED. The local port is not yet chosen at OPENED: where it is wanted, `timer:timer_start` sees the timer that
+//! repeats the SYN, which the same call starts once it has handed the SYN to IP, whatever becomes of that there.
 //!
 //! DNS: whoever asked and however it reads, an answer is a UDP packet from port 53 that arrives.
 #![no_std]
@@ -13,18 +14,19 @@
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, map};
-use aya_ebpf::maps::{HashMap, PerCpuHashMap};
+use aya_ebpf::maps::{Array, HashMap, PerCpuHashMap};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext};
 use netbcc_common::addr::{AF_INET, AF_INET6, Tuple};
 use netbcc_common::loss::Loss;
 use netbcc_common::tcpconnect::{
-    CONNECTED, Config, DNS_LARGE, DNS_LARGE_ROOM, DNS_SMALL, Dns, Event, FAILED, Flow, OPENED, SYN_LEFT,
+    CONNECTED, Config, DNS_LARGE, DNS_LARGE_ROOM, DNS_SMALL, Dns, Event, FAILED, Flow, OPENED,
 };
 use probes_ebpf::emit::{lost, reserve};
 use probes_ebpf::filter::{self, PortSet};
 use probes_ebpf::mem::{Access, Probed, Typed};
 use probes_ebpf::skb::{Packet, Skb};
 use probes_ebpf::sock::{Sock, ToTcp, state};
+use probes_ebpf::timer::{self, Timer};
 use probes_ebpf::{setting, storage, task};
 
 #[unsafe(no_mangle)]
@@ -40,6 +42,15 @@ static FLOWS: PerCpuHashMap<Flow, u64> = PerCpuHashMap::with_max_entries(10_240,
 /// Sockets of threads that are inside a connect, by thread, for kprobes.
 #[map]
 static CALLS: HashMap<u32, u64> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Sockets in SYN_SENT whose local port is not known yet, by address: their events, without it. For tracepoints, where
+/// the port is wanted.
+#[map]
+static OPENING: HashMap<u64, Event> = HashMap::with_max_entries(10_240, BPF_F_NO_PREALLOC);
+
+/// Address of the function that TCP's timers call, once a connect was seen.
+#[map]
+static WRITE_TIMER: Array<u64> = Array::with_max_entries(1, 0);
 
 /// The family that a row of `sk` shows, if `-4` and `-6` let it pass.
 #[inline(always)]
@@ -65,16 +76,64 @@ fn connected<A: Access>(sk: Sock<A>, family: u16, kind: u32) {
         return;
     }
     let Some(mut event) = reserve::<Event>() else { return };
+    describe(sk, family, kind, &mut event);
+}
+
+/// Fills in the connect of `sk` by the current task.
+#[inline(always)]
+fn describe<A: Access>(sk: Sock<A>, family: u16, kind: u32, event: &mut Event) {
     event.ts_ns = task::now_ns();
     event.sk = sk.id();
     sk.addrs(family, &mut event.tuple);
     event.tuple.lport = sk.num();
-    event.tuple.rport = rport;
+    event.tuple.rport = sk.rport();
     event.pid = task::pid();
     event.uid = task::uid();
     task::comm(&mut event.comm);
     event.kind = kind;
     event.zero = 0;
+}
+
+/// `sk` is in SYN_SENT, by a task that passed its filters; its local port is wanted and comes soon.
+#[inline(always)]
+fn opening(sk: Sock<Typed>, family: u16) {
+    if !filter::keeps_rport(&RPORTS, sk.rport()) {
+        return;
+    }
+    if WRITE_TIMER.get(0).is_some_and(|known| *known == 0)
+        && let Some(sk) = Sock::<Probed>::new(sk.as_ptr())
+    {
+        let _array_entries_are_there = WRITE_TIMER.set(0, timer::function_of(sk), 0);
+    }
+    let mut event = Event {
+        ts_ns: 0,
+        sk: 0,
+        tuple: Tuple { laddr: [0; 4], raddr: [0; 4], lport: 0, rport: 0, family: 0, zero: 0 },
+        pid: 0,
+        uid: 0,
+        comm: [0; 16],
+        kind: 0,
+        zero: 0,
+    };
+    describe(sk, family, CONNECTED, &mut event);
+    if OPENING.insert(sk.id(), event, 0).is_err() {
+        lost(Loss::MapFull);
+    }
+}
+
+/// The socket at `sk` opens from `lport`, if it is one that waits for this.
+#[inline(always)]
+fn opens_from(sk: u64, lport: u16) {
+    let Some(opening) = storage::entry(&OPENING, sk) else { return };
+    if setting!(CONFIG.count) != 0 {
+        count(&opening.tuple, lport, 1);
+    } else if let Some(mut event) = reserve::<Event>() {
+        *event = *opening;
+        // Rows are in the order in which they are told.
+        event.ts_ns = task::now_ns();
+        event.tuple.lport = lport;
+    }
+    let _gone_already = OPENING.remove(sk);
 }
 
 /// Adds `delta` (modulo 2^64) to a flow.
@@ -178,7 +237,11 @@ fn state_tp(ctx: BtfTracePointContext) -> i32 {
             && filter::keeps_task()
             && let Some(family) = shown_family(sk)
         {
-            connected(sk, family, OPENED);
+            if setting!(CONFIG.lport) != 0 {
+                opening(sk, family);
+            } else {
+                connected(sk, family, OPENED);
+            }
         }
     } else if old == state::SYN_SENT {
         left_syn_sent(sk, new);
@@ -191,44 +254,32 @@ fn state_tp(ctx: BtfTracePointContext) -> i32 {
 fn left_syn_sent(sk: Sock<Typed>, new: i32) {
     let Some(tcp) = Typed::tcp(sk) else { return };
     let failed = new == state::CLOSE && tcp.segs_out() == 0;
-    if failed {
-        // Still inside connect(): the task is the one that OPENED.
-        if filter::keeps_task()
-            && let Some(family) = shown_family(sk)
-        {
-            connected(sk, family, FAILED);
+    if setting!(CONFIG.lport) != 0 {
+        if failed {
+            let _was_not_wanted = OPENING.remove(sk.id());
+        } else {
+            // No timer was seen: a socket under repair sends no SYN.
+            opens_from(sk.id(), tcp.sport());
         }
-    } else if setting!(CONFIG.lport) != 0 && setting!(CONFIG.count) == 0 {
-        syn_left(sk, tcp.sport());
-    }
-}
-
-/// The SYN of `sk` left from `lport`. Whether its OPENED passed the filters of the task is known to user space.
-#[inline(always)]
-fn syn_left<A: Access>(sk: Sock<A>, lport: u16) {
-    if !filter::keeps_rport(&RPORTS, sk.rport()) {
-        return;
-    }
-    let Some(mut event) = reserve::<Event>() else { return };
-    event.ts_ns = task::now_ns();
-    event.sk = sk.id();
-    event.tuple = Tuple { laddr: [0; 4], raddr: [0; 4], lport, rport: 0, family: 0, zero: 0 };
-    event.pid = 0;
-    event.uid = 0;
-    event.comm = [0; 16];
-    event.kind = SYN_LEFT;
-    event.zero = 0;
-}
-
-// match-proto: void net_dev_queue(struct sk_buff *skb)
-#[btf_tracepoint(function = "net_dev_queue")]
-fn syn_tp(ctx: BtfTracePointContext) -> i32 {
-    // Every packet on its way out comes by: look at as little as possible.
-    if let Some(sk) = Skb::<Typed>::new(ctx.arg(0)).and_then(Skb::sk)
-        && sk.state() == state::SYN_SENT
-        && sk.is_tcp()
+    } else if failed
+        // Still inside connect(): the task is the one that OPENED.
+        && filter::keeps_task()
+        && let Some(family) = shown_family(sk)
     {
-        syn_left(sk, sk.num());
+        connected(sk, family, FAILED);
+    }
+}
+
+// match-proto: void timer_start(struct timer_list *timer, unsigned long bucket_expiry) (6.12: no further argument)
+#[btf_tracepoint(function = "timer_start")]
+fn timer_tp(ctx: BtfTracePointContext) -> i32 {
+    // Every timer of the kernel comes by: look at as little as possible.
+    if let Some(timer) = Timer::new(ctx.arg(0))
+        && WRITE_TIMER.get(0).is_some_and(|known| *known == timer.function())
+        && let Some(sk) = timer.socket()
+        && sk.state() == state::SYN_SENT
+    {
+        opens_from(sk.id(), sk.num());
     }
     0
 }
