@@ -19,7 +19,7 @@ use nix::fcntl::{OFlag, open};
 use nix::libc;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigHandler, Signal};
 use nix::sys::stat::Mode;
 use nix::unistd::{SysconfVar, sysconf, write};
 
@@ -240,6 +240,17 @@ pub(crate) fn end_with_this_thread(command: &mut Command) {
 pub(crate) fn limit(command: &mut Command, resource: Resource, most: u64) {
     // SAFETY: what runs between fork and exec is one system call, which touches no memory but its own stack.
     unsafe { command.pre_exec(move || Ok(setrlimit(resource, most, most)?)) };
+}
+
+/// Has the process that this starts ignore a signal from the beginning, as `nohup` does.
+pub(crate) fn ignore(command: &mut Command, signal: Signal) {
+    let action = move || {
+        // SAFETY: no handler is installed, the signal is ignored.
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }?;
+        Ok(())
+    };
+    // SAFETY: what runs between fork and exec is one system call, which touches no memory but its own stack.
+    unsafe { command.pre_exec(action) };
 }
 
 /// Has the process that this starts in a time namespace of its own, whose monotonic clock is so many seconds ahead

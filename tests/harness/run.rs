@@ -28,7 +28,7 @@ use crate::hidden::Watch;
 use crate::kernel::{Rung, also_said, has_failed, lacks_rung, skip};
 use crate::lines::Lines;
 use crate::net::{END_PORT, Net};
-use crate::raw::{clock_ahead, end_with_this_thread, limit};
+use crate::raw::{clock_ahead, end_with_this_thread, ignore, limit};
 use crate::rows::{Cells, Format, Row, Rows, fenced};
 use crate::schema::Schema;
 
@@ -153,6 +153,7 @@ pub struct Launch {
     env: Vec<(&'static str, String)>,
     limit: Option<(Resource, u64)>,
     ahead: Option<i64>,
+    ignored: Vec<Signal>,
     /// Whether it is killed when the thread ends that starts it.
     tied: bool,
 }
@@ -171,6 +172,7 @@ impl Launch {
             env: Vec::new(),
             limit: None,
             ahead: None,
+            ignored: Vec::new(),
             tied: false,
         }
     }
@@ -202,6 +204,12 @@ impl Launch {
     /// Limits a resource of the process.
     pub fn limit(mut self, resource: Resource, most: u64) -> Self {
         self.limit = Some((resource, most));
+        self
+    }
+
+    /// Has it ignore these signals from the beginning, as `nohup` and a shell's background do.
+    pub fn ignoring(mut self, signals: &[Signal]) -> Self {
+        self.ignored = signals.to_vec();
         self
     }
 
@@ -256,6 +264,9 @@ impl Launch {
         }
         if let Some(seconds) = self.ahead {
             clock_ahead(&mut command, seconds);
+        }
+        for signal in self.ignored {
+            ignore(&mut command, signal);
         }
         if let Some(uid) = self.user {
             command.uid(uid).gid(uid);

@@ -9,10 +9,10 @@ use netbcc_tests::kernel::{Case, Check, Rung};
 use netbcc_tests::net::{END_PORT, Net};
 use netbcc_tests::raw::program_exists;
 use netbcc_tests::run::{Copy, Launch, PATIENCE, programs_of, with_own_pids};
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::resource::Resource;
-use nix::sys::signal::Signal;
-use nix::unistd::{gettid, pipe2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, gettid, pipe2, write};
 
 pub(crate) const CHECKS: &[Check] = checks![
     copies_run_side_by_side,
@@ -30,6 +30,10 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_time_zone_is_a_regular_file,
     a_descriptor_for_reading_is_not_written_to,
     a_stall_is_one_long_interval_and_nothing_catches_up,
+    a_signal_that_was_ignored_stays_ignored,
+    a_hang_up_prints_the_table_of_a_count,
+    a_reader_that_goes_away_is_not_the_end_of_the_ledger,
+    a_sampler_whose_reader_takes_nothing_ends_when_told,
 ];
 
 /// The tools that there are.
@@ -103,6 +107,65 @@ fn a_reader_that_goes_away_is_a_normal_end(_: &Case) {
         drop(reader);
         client.refused(net.v4(81));
         assert_eq!(run.ends().code(0).said(), notes, "{tool} {options}");
+    }
+}
+
+fn a_signal_that_was_ignored_stays_ignored(_: &Case) {
+    for (ignored, end) in [(Signal::SIGHUP, Signal::SIGINT), (Signal::SIGINT, Signal::SIGHUP)] {
+        let net = Net::new();
+        let client = net.peer("client");
+        let run = Launch::new("tcpconnect", "").ignoring(&[ignored]).start(&net);
+        kill(Pid::from_raw(run.pid().cast_signed()), ignored).expect("it runs");
+        client.refused(net.v4(80));
+        run.arrival(1);
+        run.signal(end).code(0).quiet();
+    }
+}
+
+fn a_hang_up_prints_the_table_of_a_count(_: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let run = Launch::new("tcpconnect", "-c").start(&net);
+    for _ in 0..3 {
+        client.refused(net.v4(80));
+    }
+    let ended = run.signal(Signal::SIGHUP);
+    ended.code(0);
+    let to = net.v4(80).ip().to_string();
+    let ours: Vec<&String> = ended.stdout.iter().filter(|line| line.contains(&to)).collect();
+    assert!(matches!(ours[..], [row] if row.trim_end().ends_with(" 3")), "{:#?}", ended.stdout);
+}
+
+fn a_reader_that_goes_away_is_not_the_end_of_the_ledger(_: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+    let run = Launch::new("tcpconnect", "--x-ring-bytes 4096").stdout(writer).start(&net);
+    run.suspend();
+    // More than the ring holds.
+    assert_eq!(client.churn(net.v4(80), 503, 1), (0, 503));
+    drop(reader);
+    run.resume();
+    let ended = run.ends();
+    ended.code(0);
+    assert!(ended.lost() > 0, "{}", ended.stderr);
+}
+
+fn a_sampler_whose_reader_takes_nothing_ends_when_told(_: &Case) {
+    for (tool, options) in
+        [("netqtop", "-n lo -i 1"), ("softirqs", "1"), ("tcpsubnet", "-i 1"), ("tcptop", "-C 1")]
+    {
+        let net = Net::new();
+        let (_reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+        fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).expect("it holds a page");
+        write(&writer, &[b'\n'; 4096]).expect("it has room for a page");
+        let run = Launch::new(tool, options).stdout(writer).start(&net);
+        // Its first block is due after a second.
+        std::thread::sleep(Duration::from_millis(1300));
+        let told = Instant::now();
+        run.signal(Signal::SIGTERM).code(0);
+        // It may take 1 s on a machine that is not busy.
+        assert!(told.elapsed() < PATIENCE / 12, "{tool}: it took {:?} to end", told.elapsed());
     }
 }
 
