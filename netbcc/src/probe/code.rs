@@ -66,6 +66,8 @@ const BY_REGISTER: u8 = 0x08;
 const ALWAYS: u8 = 0x00;
 const CALL: u8 = 0x80;
 const EXIT: u8 = 0x90;
+/// The half of a register that 32-bit instructions know.
+const LOWER: u64 = 0xffff_ffff;
 
 /// The indices, in the table of offsets, of those that the program may read.
 pub(super) fn needed(
@@ -81,7 +83,7 @@ pub(super) fn needed(
         found: BTreeSet::new(),
     };
     for (at, this) in instructions.iter().enumerate() {
-        if let Some(to) = walk.target(at, *this) {
+        if let Some(to) = Walk::target(at, *this) {
             *walk.is_met.get_mut(to).ok_or(Unclear)? = true;
         }
     }
@@ -105,7 +107,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// Where the instruction at `at` may jump to, or which function it calls.
-    fn target(&self, at: usize, this: bpf_insn) -> Option<usize> {
+    fn target(at: usize, this: bpf_insn) -> Option<usize> {
         let class = this.code & CLASS;
         if class != JMP && class != JMP32 {
             return None;
@@ -145,14 +147,14 @@ impl Walk<'_> {
             match this.code & OPERATION {
                 EXIT => return Ok(()),
                 CALL => {
-                    if let Some(function) = self.target(at, this) {
+                    if let Some(function) = Self::target(at, this) {
                         self.todo.push((function, State { registers: [Unknown; 11], stack: Vec::new() }));
                     }
                     state.registers[..6].fill(Unknown);
                 }
                 operation => {
-                    let to = self.target(at, this).ok_or(Unclear)?;
-                    match self.jumps(this, operation, &state) {
+                    let to = Self::target(at, this).ok_or(Unclear)?;
+                    match Self::jumps(this, operation, &state) {
                         Some(true) => {
                             at = to;
                             continue;
@@ -167,18 +169,18 @@ impl Walk<'_> {
     }
 
     /// Whether a jump is taken, if that is known.
-    fn jumps(&self, this: bpf_insn, operation: u8, state: &State) -> Option<bool> {
+    fn jumps(this: bpf_insn, operation: u8, state: &State) -> Option<bool> {
         if operation == ALWAYS {
             return Some(true);
         }
         let (Number(mut a), Number(mut b)) =
-            (state.registers[usize::from(this.dst_reg())], self.source(this, state))
+            (state.registers[usize::from(this.dst_reg())], Self::source(this, state))
         else {
             return None;
         };
         if this.code & CLASS == JMP32 {
             // With their signs, so that all comparisons are those of 64 bits.
-            [a, b] = [a, b].map(|word| i64::from(word as u32 as i32).cast_unsigned());
+            [a, b] = [a, b].map(|word| ((word << 32).cast_signed() >> 32).cast_unsigned());
         }
         let (signed_a, signed_b) = (a.cast_signed(), b.cast_signed());
         Some(match operation {
@@ -198,7 +200,7 @@ impl Walk<'_> {
     }
 
     /// The second operand.
-    fn source(&self, this: bpf_insn, state: &State) -> Value {
+    fn source(this: bpf_insn, state: &State) -> Value {
         if this.code & BY_REGISTER != 0 {
             state.registers[usize::from(this.src_reg())]
         } else {
@@ -244,13 +246,13 @@ impl Walk<'_> {
                     state.stack.push((this.off, value));
                     state.stack.sort_unstable_by_key(|(place, _)| *place);
                 }
-                self.fetch(this, state);
+                Self::fetch(this, state);
             }
             STX => {
                 if self.constants.has(state.registers[from]) {
                     return Err(Unclear);
                 }
-                self.fetch(this, state);
+                Self::fetch(this, state);
             }
             ST => {}
             _ => state.registers[to] = self.calculate(this, state),
@@ -259,7 +261,7 @@ impl Walk<'_> {
     }
 
     /// What an atomic instruction leaves in registers.
-    fn fetch(&self, this: bpf_insn, state: &mut State) {
+    fn fetch(this: bpf_insn, state: &mut State) {
         if this.code & (CLASS | MODE) == STX | ATOMIC {
             state.registers[usize::from(this.src_reg())] = Unknown;
             state.registers[0] = Unknown;
@@ -296,12 +298,12 @@ impl Walk<'_> {
 
     /// The result of an arithmetic instruction.
     fn calculate(&self, this: bpf_insn, state: &State) -> Value {
-        let (a, b) = (state.registers[usize::from(this.dst_reg())], self.source(this, state));
+        let (a, b) = (state.registers[usize::from(this.dst_reg())], Self::source(this, state));
         let operation = this.code & OPERATION;
         let narrow = this.code & CLASS == ALU;
         match (a, b) {
             (_, b) if operation == 0xb0 && this.off == 0 && !narrow => b,
-            (_, Number(b)) if operation == 0xb0 && this.off == 0 => Number(u64::from(b as u32)),
+            (_, Number(b)) if operation == 0xb0 && this.off == 0 => Number(b & LOWER),
             (Constant(map, at), Number(by)) if operation == 0x00 && !narrow => {
                 Constant(map, at.wrapping_add(by))
             }
@@ -317,7 +319,7 @@ impl Walk<'_> {
 
 /// `a` and `b` put together; `None` for what is not followed.
 fn number(operation: u8, a: u64, b: u64, narrow: bool) -> Option<u64> {
-    let (a, shift) = if narrow { (u64::from(a as u32), b & 31) } else { (a, b & 63) };
+    let (a, shift) = if narrow { (a & LOWER, b & 31) } else { (a, b & 63) };
     let result = match operation {
         0x00 => a.wrapping_add(b),
         0x10 => a.wrapping_sub(b),
@@ -329,7 +331,7 @@ fn number(operation: u8, a: u64, b: u64, narrow: bool) -> Option<u64> {
         0xa0 => a ^ b,
         _ => return None,
     };
-    Some(if narrow { u64::from(result as u32) } else { result })
+    Some(if narrow { result & LOWER } else { result })
 }
 
 impl Constants<'_> {
