@@ -484,7 +484,7 @@ fn drop_block(args: &str) -> String {
             state: [0, 1, 12, 6, 13, 10, 65_535][nth],
             flags: [2, 18, 0, 255, 4, 17, 16][nth],
             depth: 2,
-            zero: 0,
+            kept: 1,
         };
         let stack = ["kfree_skb_reason+0x94".to_owned(), "[unknown]".to_owned()];
         tcpdrop::Row::new(event, reasons[nth].into(), Rc::new(tcpdrop::Functions::new(stack.into())))

@@ -4,8 +4,15 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::addr::Tuple;
 
-/// Frames of a stack, at most (the kernel's own limit is `sysctl kernel.perf_event_max_stack`, 127).
-pub const FRAMES: usize = 127;
+/// Frames of a stack, at most. The kernel's own limit is `sysctl kernel.perf_event_max_stack`, 127; this is a multiple of
+/// [`NAMES`].
+pub const FRAMES: usize = 130;
+
+/// How many frames the kernel names at a time.
+pub const NAMES: usize = 10;
+
+/// Bytes for so many names; a name that does not fit is none.
+pub const NAMES_BYTES: usize = 512;
 
 /// A packet that was dropped.
 #[repr(C)]
@@ -29,8 +36,8 @@ pub struct Event {
     pub flags: u16,
     /// How many frames follow, if any do.
     pub depth: u32,
-    /// Always zero.
-    pub zero: u32,
+    /// 1: later events name this stack by its number alone. 0: it comes again with the next one.
+    pub kept: u32,
 }
 
 /// A packet that was dropped by a stack not seen before.
@@ -41,6 +48,19 @@ pub struct WithStack {
     pub event: Event,
     /// Addresses in the kernel, innermost first; `event.depth` of them.
     pub frames: [u64; FRAMES],
+    /// Their names as the kernel writes them, [`NAMES`] at a time: each a line, after the last one a zero. What follows
+    /// that, and what belongs to no frame, may be anything.
+    pub names: [[u8; NAMES_BYTES]; FRAMES / NAMES],
+}
+
+/// Addresses through which interrupts come into the kernel.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Entries {
+    /// The lowest one.
+    pub first: u64,
+    /// How many bytes there are up to the highest one, that byte included. 0: none is known.
+    pub bytes: u64,
 }
 
 /// What a row tells of the socket.

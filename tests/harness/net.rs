@@ -71,9 +71,13 @@ impl Space {
     /// With `NETBCC_SCATTER`, packets are received on whichever processor their addresses say, in whatever context is
     /// there (receive packet steering), rather than in the sender's own.
     fn scatter(&self) {
-        if std::env::var_os("NETBCC_SCATTER").is_none() {
-            return;
+        if std::env::var_os("NETBCC_SCATTER").is_some() {
+            self.steer();
         }
+    }
+
+    /// Packets are received on whichever processor their addresses say (receive packet steering).
+    pub fn steer(&self) {
         let processors = thread::available_parallelism().map_or(1, |count| count.get().min(32));
         let mask = format!("{:x}", (1_u64 << processors) - 1);
         // The settings are files, and whoever mounts them sees those of its own namespace.

@@ -3,6 +3,7 @@
 //! A check is a sentence of the list that the tool was accepted by. Faults come from nftables, a queueing discipline, socket
 //! filters and the sockets themselves; reasons and their numbers are compared with the running kernel's BTF.
 
+use std::collections::HashSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
@@ -35,6 +36,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     namespaces_are_kept_by_number_and_by_process,
     reasons_are_kept_by_name_and_by_number,
     wrong_options_are_refused,
+    a_stack_ends_where_an_interrupt_came_in,
     json_rows_carry_every_value,
     every_row_of_a_flood_has_its_stack: alone,
 ];
@@ -493,6 +495,34 @@ fn wrong_options_are_refused(case: &Case) {
         &["'NO_SUCH_REASON' is no reason of this kernel", "NETFILTER_DROP"],
     );
     refused("--reason 1 --not-reason 2", 2, &["--reason", "--not-reason"]);
+}
+
+fn a_stack_ends_where_an_interrupt_came_in(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    net.near().steer();
+    let run = start(case, "--all --reason NO_SOCKET,NETFILTER_DROP", &net, &client).watched();
+    let made = 300;
+    // Each from another port, so that they meet on different processors.
+    for _ in 0..made {
+        client.refused(net.v4_of(2, 81));
+    }
+    let all = made + net.retransmissions();
+    run.settle();
+    let seen = run.rows_at_last(all).len();
+    let lines = run.lines();
+    for pair in lines.windows(2) {
+        if pair[0].starts_with("\tasm_") || pair[0].starts_with("\tel1h_64_irq+") {
+            assert!(pair[1].is_empty(), "{pair:#?}");
+        }
+    }
+    // Stacks are told apart by what is in them: bounded by the ways through the kernel, not by what was interrupted.
+    let stacks: HashSet<&[String]> = lines
+        .split(String::is_empty)
+        .filter_map(|block| block.iter().position(|line| line.starts_with('\t')).map(|at| &block[at..]))
+        .collect();
+    assert!(!stacks.is_empty() && stacks.len() < 60, "{} stacks", stacks.len());
+    run.stop().code(0).accounts_for(seen, all);
 }
 
 fn json_rows_carry_every_value(case: &Case) {

@@ -5,8 +5,8 @@
 //! and numbers of reasons are those of the running kernel. PID is the task on the CPU, which on the way in has nothing
 //! to do with the packet.
 //!
-//! A stack's functions are looked up when it comes for the first time, which delays its row (and those after it) by
-//! 0.1 s at most; after that nothing is looked up.
+//! A stack comes once, with the names of its functions as the kernel writes them. It ends where an interrupt came into the
+//! kernel: what was interrupted has nothing to do with the packet.
 //!
 //! BCC: since 5.19 it sees packets only that hold their sender, misses what TCP drops on the way in, takes UDP for TCP,
 //! swaps IPv6 addresses on the way out, and names reasons by the table of Linux 6.14. It prints functions as Python
@@ -36,29 +36,27 @@
 //!     entry_SYSCALL_64_after_hwframe+0x76
 //! ```
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt::{self, Display, Write as _};
 use std::fs;
 use std::num::NonZeroU32;
 use std::os::unix::fs::MetadataExt as _;
 use std::rc::Rc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use netbcc_common::filter::PORT_SET_BYTES;
 use netbcc_common::kernel::Func;
-use netbcc_common::tcpdrop::{Config, Event, WithStack};
-use zerocopy::FromBytes as _;
+use netbcc_common::tcpdrop::{Config, Entries, Event, NAMES, WithStack};
+use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::{conn, object};
 use crate::cli::{Family, Json, Verbose, Words, pid_or_all, word_list};
 use crate::error::usage;
 use crate::out::{About, Cell, Format, Kind, Rows, Table, data, escaped, left, wall};
 use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
-use crate::probe::{Batch, Plan};
+use crate::probe::{self, Batch, Plan, Probe};
 use crate::sys::btf::Kernel;
-use crate::sys::kallsyms::Names;
 use crate::tool::{Ctx, Spec, Tool};
 
 /// The tool.
@@ -115,7 +113,8 @@ impl Tool for Tcpdrop {
              closed ports, and those whose reason is NOT_SPECIFIED, for example data for a connection in TIME_WAIT and \
              what XDP drops on some kernels. --reason NOT_SPECIFIED shows the second kind alone. With --all, some \
              kernels show QUEUE_PURGE also where a connection ends as it should.",
-            "A stack's functions are looked up when it comes for the first time, which delays its row by 0.1 s at most.",
+            "A stack begins where the packet is freed. It ends where an interrupt came into the kernel: what that \
+             interrupted has nothing to do with the packet.",
             "A SYN that finds the accept queue full is not freed as a drop, so no option shows it. `nstat -az \
              TcpExtListenDrops` counts such SYNs, and `ss -lnt` shows the queue: Recv-Q above Send-Q.",
         ],
@@ -137,7 +136,8 @@ impl Tool for Tcpdrop {
             "Packets that TCP itself drops are seen, and UDP packets are not.",
             "Source and destination are the packet's, in IPv6 as well.",
             "Reasons have the names and numbers of the running kernel.",
-            "Functions are written as name+0x1, not b'name+0x1', and begin where the packet is freed.",
+            "Functions are written as name+0x1, not b'name+0x1'; they begin where the packet is freed, and end where an \
+             interrupt came into the kernel.",
             "No warning that tcp_drop() is not there: it is not needed.",
             "--all, --reason, --not-reason and --no-stack are additions.",
         ],
@@ -174,9 +174,8 @@ impl Tool for Tcpdrop {
         };
         let mut probe = plan.global("CONFIG", &config).global("REASONS", &*kept).attach(cx)?;
         cx.out.header(&table);
-        let mut drops =
-            Drops { reasons, stacks: HashMap::new(), names: Names::open(), waiting: VecDeque::new() };
-        probe.stream(cx, |cx: &mut Ctx, batch: &Batch| Ok(drops.print(cx, &table, batch)))
+        let mut drops = Drops { reasons, stacks: Stacks::of(&mut probe)? };
+        probe.stream(cx, |cx: &mut Ctx, batch: &Batch| drops.print(cx, &table, batch).map(|()| None))
     }
 }
 
@@ -408,68 +407,127 @@ impl Display for ReasonCode {
 /// Drops on their way from the ring to the output.
 struct Drops {
     reasons: Reasons,
-    /// By the number that the kernel side gave them.
-    stacks: HashMap<u64, Stack>,
-    names: Names,
-    /// Those whose stacks have no names yet, and those behind them.
-    waiting: VecDeque<Event>,
+    stacks: Stacks,
 }
-
-enum Stack {
-    Addresses(Vec<u64>),
-    Functions(Rc<Functions>),
-}
-
-/// How often names are looked for while somebody waits for them.
-const PATIENCE: Duration = Duration::from_millis(5);
-
-/// More rows than this do not wait in memory: then we wait for the names.
-const WAITING: usize = 65_536;
 
 impl Drops {
-    /// Prints what can be printed of the batch and of earlier ones, in order.
-    fn print(&mut self, cx: &mut Ctx, table: &Table<Row>, batch: &Batch) -> Option<Duration> {
+    fn print(&mut self, cx: &mut Ctx, table: &Table<Row>, batch: &Batch) -> Result<()> {
         for record in batch.records() {
-            if let Ok(event) = Event::read_from_bytes(record) {
-                self.waiting.push_back(event);
+            let (event, stack) = if let Ok(event) = Event::read_from_bytes(record) {
+                (event, self.stacks.known.get(event.stack))
             } else if let Some(new) = batch.decode::<WithStack>(record) {
-                let depth = (new.event.depth as usize).min(new.frames.len());
-                let frames = new.frames[..depth].to_vec();
-                self.names.ask(&frames);
-                self.stacks.insert(new.event.stack, Stack::Addresses(frames));
-                self.waiting.push_back(new.event);
-            }
-        }
-        self.names.take(batch.is_last() || self.waiting.len() > WAITING);
-        if let Some(why) = self.names.trouble() {
-            cx.warn(format_args!("no names of functions: {why}"));
-        }
-        while let Some(&event) = self.waiting.front() {
-            let Some(stack) = self.stack_of(event.stack) else { return Some(PATIENCE) };
-            self.waiting.pop_front();
+                (new.event, self.stacks.take(&new)?)
+            } else {
+                continue;
+            };
             let row = Row::new(event, self.reasons.name(event.reason), stack);
             print_row(cx, table, &row);
         }
-        None
-    }
-
-    /// The functions of a stack; `None`: not yet known.
-    fn stack_of(&mut self, number: u64) -> Option<Rc<Functions>> {
-        match self.stacks.get(&number) {
-            Some(Stack::Functions(functions)) => Some(Rc::clone(functions)),
-            Some(Stack::Addresses(frames)) => {
-                let names: Option<Vec<Option<&str>>> =
-                    frames.iter().map(|&frame| self.names.of(frame)).collect();
-                let functions = Rc::new(Functions::new(functions(&names?)));
-                self.stacks.insert(number, Stack::Functions(Rc::clone(&functions)));
-                Some(functions)
-            }
-            None => Some(Rc::new(Functions::new(Vec::new()))),
-        }
+        self.stacks.make_room()
     }
 }
 
-/// The functions of a stack without those that trace it.
+/// Stacks by the numbers that the kernel side gave them, and what that side knows of them.
+struct Stacks {
+    known: Known,
+    /// Which numbers are not sent with their stack any more.
+    sent: probe::Table,
+    /// Where stacks are cut.
+    cut: probe::Table,
+    entries: Entries,
+}
+
+impl Stacks {
+    fn of(probe: &mut Probe) -> Result<Self> {
+        Ok(Self {
+            known: Known::default(),
+            sent: probe.table("SENT")?,
+            cut: probe.table("ENTRIES")?,
+            entries: Entries::default(),
+        })
+    }
+
+    /// A stack with its names. If an interrupt brought it, the next ones that come through that entry end there.
+    fn take(&mut self, new: &WithStack) -> Result<Rc<Functions>> {
+        let depth = (new.event.depth as usize).min(new.frames.len());
+        let names: Vec<Option<&str>> = (0..depth).map(|nth| name(new, nth)).collect();
+        if let Some(at) = names.iter().position(|name| name.is_some_and(is_entry)) {
+            let entries = with(self.entries, new.frames[at]);
+            if entries != self.entries {
+                self.entries = entries;
+                self.cut.set(0_u32.as_bytes(), entries.as_bytes())?;
+            }
+        }
+        let functions = Rc::new(Functions::new(functions(&names)));
+        if new.event.kept != 0 {
+            self.known.new.insert(new.event.stack, Rc::clone(&functions));
+        }
+        Ok(functions)
+    }
+
+    /// Forgets what is old before the kernel's table is full. Stacks that still occur are sent once more.
+    fn make_room(&mut self) -> Result<()> {
+        if self.known.new.len() >= STACKS {
+            self.sent.drain(|_, _| ())?;
+            self.known.turn();
+        }
+        Ok(())
+    }
+}
+
+/// So many stacks are kept before we begin anew: fewer than the kernel's table holds, by what may come in one batch.
+const STACKS: usize = 768;
+
+/// Stacks that were sent since the kernel's table was emptied, and those of the time before: an event that names one of
+/// these may have been on its way.
+#[derive(Default)]
+struct Known {
+    new: HashMap<u64, Rc<Functions>>,
+    old: HashMap<u64, Rc<Functions>>,
+}
+
+impl Known {
+    /// The functions of a stack that came earlier.
+    fn get(&self, number: u64) -> Rc<Functions> {
+        let known = self.new.get(&number).or_else(|| self.old.get(&number));
+        known.map_or_else(|| Rc::new(Functions::new(Vec::new())), Rc::clone)
+    }
+
+    fn turn(&mut self) {
+        self.old = std::mem::take(&mut self.new);
+    }
+}
+
+/// `entries`, stretched to this address.
+fn with(entries: Entries, address: u64) -> Entries {
+    if entries.bytes == 0 {
+        return Entries { first: address, bytes: 1 };
+    }
+    let first = entries.first.min(address);
+    let last = (entries.first + (entries.bytes - 1)).max(address);
+    Entries { first, bytes: last - first + 1 }
+}
+
+/// Whether interrupts come into the kernel through this function: x86's are all named so and lie together, arm64 has
+/// one per kind.
+fn is_entry(name: &str) -> bool {
+    ["asm_", "xen_asm_", "el1h_64_irq+", "el1h_64_fiq+"].iter().any(|begin| name.starts_with(begin))
+}
+
+/// `name+0x1` of a frame, as the kernel wrote it: `name+0x1/0x20 [module]`. `None`: it has no name, or too long a one.
+fn name(of: &WithStack, frame: usize) -> Option<&str> {
+    let text = of.names.get(frame / NAMES)?;
+    let text = &text[..text.iter().position(|&byte| byte == 0)?];
+    // Behind each whole line there is another one, which may be empty.
+    let mut lines = text.split(|&byte| byte == b'\n').skip(frame % NAMES);
+    let (line, _rest) = (lines.next()?, lines.next()?);
+    let line = str::from_utf8(line).ok()?;
+    // What has no name is a bare address.
+    let name = line.split_once('/').map_or(line, |(name, _size)| name);
+    (!name.starts_with("0x")).then_some(name)
+}
+
+/// The functions of a stack without those that trace it, up to the one through which an interrupt came.
 fn functions(names: &[Option<&str>]) -> Vec<String> {
     let is = |name: Option<&str>, what: &str| name.is_some_and(|name| name.starts_with(what));
     // Where the kernel calls its tracepoints; on some kernels there are two such frames.
@@ -479,7 +537,9 @@ fn functions(names: &[Option<&str>]) -> Vec<String> {
         // A kernel that calls ours without a function of its own in between.
         None => names.iter().take_while(|name| is(**name, "bpf_") || is(**name, "__bpf_")).count(),
     };
-    names[own..].iter().map(|name| name.unwrap_or("[unknown]").to_owned()).collect()
+    let entry = names.iter().position(|name| name.is_some_and(is_entry));
+    let end = entry.map_or(names.len(), |at| at + 1).max(own);
+    names[own..end].iter().map(|name| name.unwrap_or("[unknown]").to_owned()).collect()
 }
 
 /// The row, and below it the stack and an empty line.
@@ -572,6 +632,7 @@ pub fn table(args: &Options) -> Table<Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use zerocopy::FromZeros as _;
 
     fn trimmed(names: &[Option<&str>]) -> Vec<String> {
         functions(names)
@@ -591,6 +652,55 @@ mod tests {
             let names: Vec<Option<&str>> = head.iter().copied().map(Some).chain(tail.clone()).collect();
             assert_eq!(trimmed(&names), expected, "{head:?}");
         }
+    }
+
+    #[test]
+    fn stacks_end_where_an_interrupt_came_in() {
+        for entry in ["asm_sysvec_apic_timer_interrupt+0x16", "el1h_64_irq+0x6c"] {
+            let names = ["tcp_v4_rcv+0x1", entry, "default_idle+0x9", "el1h_64_irq+0x6c"].map(Some);
+            assert_eq!(trimmed(&names), ["tcp_v4_rcv+0x1", entry]);
+        }
+        let entries = [50, 40, 45, 60].into_iter().fold(Entries::default(), with);
+        assert_eq!(entries, Entries { first: 40, bytes: 21 });
+    }
+
+    /// A stack as the kernel sends it.
+    fn new_stack(names: &[&[u8]]) -> WithStack {
+        let mut new = WithStack::new_zeroed();
+        for (to, from) in new.names.iter_mut().zip(names) {
+            // What an older event left there.
+            to.fill(b'x');
+            to[..from.len()].copy_from_slice(from);
+            to[from.len()] = 0;
+        }
+        new
+    }
+
+    #[test]
+    fn names_are_what_the_kernel_writes() {
+        let ten =
+            b"a+0x1/0x2\nb+0x10/0x20 [nf_tables]\n0xffffffff81000000\n\nc+0x1/0x2\n0\n0\n0\n0\nd+0x1/0x2\n";
+        let new = new_stack(&[ten, b"e+0x1/0x2\ncut+0x"]);
+        let named: Vec<Option<&str>> = (0..13).map(|nth| name(&new, nth)).collect();
+        let some = |nth: usize| named[nth];
+        assert_eq!(
+            [some(0), some(1), some(2), some(4)],
+            [Some("a+0x1"), Some("b+0x10"), None, Some("c+0x1")]
+        );
+        assert_eq!([some(9), some(10), some(11), some(12)], [Some("d+0x1"), Some("e+0x1"), None, None]);
+        assert_eq!(name(&new, 9999), None);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut known = Known::default();
+        let named = |name: &str| Rc::new(Functions::new(vec![name.to_owned()]));
+        known.new.insert(1, named("a"));
+        known.turn();
+        known.new.insert(2, named("b"));
+        assert_eq!([1, 2, 3].map(|number| known.get(number).names.concat()), ["a", "b", ""]);
+        known.turn();
+        assert_eq!([1, 2].map(|number| known.get(number).names.concat()), ["", "b"]);
     }
 
     #[test]

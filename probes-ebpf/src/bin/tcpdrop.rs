@@ -7,15 +7,17 @@
 //! early. Before 6.11 that is not enough for what TCP drops: there `tcp_v4_do_rcv` and `tcp_v6_do_rcv` tell, per packet
 //! that arrives, which socket is about to look at it.
 //!
-//! A stack is named by a hash of its addresses and sent once.
+//! A stack has a hash of its addresses as its number, and is sent once, with the names that the kernel itself gives to the
+//! addresses (`%pS`). It ends where an interrupt came into the kernel: what was interrupted has nothing to do with the
+//! packet, and there is no end of different ones.
 #![no_std]
 #![no_main]
 
 use aya_ebpf::macros::{btf_tracepoint, fentry, kprobe, map};
-use aya_ebpf::maps::{LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::addr::{AF_INET, AF_INET6, MAPPED_WORD, Tuple};
-use netbcc_common::tcpdrop::{Config, Event, FRAMES, Holder, WithStack};
+use netbcc_common::tcpdrop::{Config, Entries, Event, FRAMES, Holder, NAMES, NAMES_BYTES, WithStack};
 use probes_ebpf::emit::reserve;
 use probes_ebpf::filter::{self, PortSet};
 use probes_ebpf::mem::{Access, Probed, Typed};
@@ -34,9 +36,17 @@ static REASONS: PortSet = PortSet::new();
 #[map]
 static ROOM: PerCpuArray<[u64; FRAMES]> = PerCpuArray::with_max_entries(1, 0);
 
-/// Names of the stacks that were sent. What falls out of it is sent again.
+/// Numbers of the stacks that were sent. User space keeps these stacks, and empties the table before it is full.
 #[map]
-static SENT: LruHashMap<u64, u8> = LruHashMap::with_max_entries(2048, 0);
+static SENT: HashMap<u64, u8> = HashMap::with_max_entries(1024, 0);
+
+/// Through which addresses interrupts come, as far as user space saw it in the names of earlier stacks.
+#[map]
+static ENTRIES: Array<Entries> = Array::with_max_entries(1, 0);
+
+/// A line per address.
+#[unsafe(no_mangle)]
+static FORMAT: [u8; 4 * NAMES + 1] = *b"%pS\n%pS\n%pS\n%pS\n%pS\n%pS\n%pS\n%pS\n%pS\n%pS\n\0";
 
 /// The packets that sockets look at or looked at last on this CPU, for kernels before 6.11. Several, as one may
 /// interrupt another.
@@ -183,26 +193,35 @@ fn dropped(ctx: &BtfTracePointContext, skb: Skb<Typed>, mut holder: Holder, reas
         event.state = holder.state;
         event.flags = u16::from(flags);
         event.depth = depth;
-        event.zero = 0;
+        event.kept = 0;
     };
-    let (mut name, mut depth) = (0, 0);
+    let (mut number, mut depth) = (0, 0);
     if setting!(CONFIG.stacks) != 0
         && let Some(frames) = storage::slot(&ROOM, 0)
     {
         depth = stack::take(ctx, frames);
         if depth != 0 {
-            name = stack::name(frames, depth);
-            if SENT.get_ptr(name).is_none() {
+            let Entries { first, bytes } = ENTRIES.get(0).copied().unwrap_or_default();
+            (number, depth) = stack::number(frames, depth, first, bytes);
+            if SENT.get_ptr(number).is_none() {
                 let Some(mut event) = reserve::<WithStack>() else { return };
-                fill(&mut event.event, name, depth);
+                fill(&mut event.event, number, depth);
                 stack::copy(frames, &mut event.frames);
-                let _another_cpu_was_faster = SENT.insert(name, 1, 0);
+                let event = &mut *event;
+                let named = stack::write_names::<FRAMES, NAMES, NAMES_BYTES, { FRAMES / NAMES }, _>(
+                    frames,
+                    depth,
+                    &FORMAT,
+                    &mut event.names,
+                );
+                // Before the event leaves: who finds the number there sends behind it.
+                event.event.kept = u32::from(named && SENT.insert(number, 1, 0).is_ok());
                 return;
             }
         }
     }
     let Some(mut event) = reserve::<Event>() else { return };
-    fill(&mut event, name, depth);
+    fill(&mut event, number, depth);
 }
 
 // match-proto: void kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason, struct sock *rx_sk) (since 6.11)
