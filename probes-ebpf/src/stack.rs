@@ -92,6 +92,13 @@ pub fn write_names<const N: usize, const A: usize, const B: usize, const S: usiz
     true
 }
 
+/// What was just written there.
+#[inline(always)]
+pub fn unknown(number: &u32) -> u32 {
+    // SAFETY: a reference. Volatile, because the compiler knows what it is.
+    unsafe { read_volatile(number) }
+}
+
 /// This very bit. The compiler must not see that it is 0 or 1: it would branch on it.
 #[inline(always)]
 fn unbranched(bit: u64) -> u64 {

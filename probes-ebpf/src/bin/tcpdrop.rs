@@ -34,7 +34,14 @@ static REASONS: PortSet = PortSet::new();
 
 /// Where a stack is taken.
 #[map]
-static ROOM: PerCpuArray<[u64; FRAMES]> = PerCpuArray::with_max_entries(1, 0);
+static ROOM: PerCpuArray<Room> = PerCpuArray::with_max_entries(1, 0);
+
+/// A stack, and how many of its frames count. The verifier knows nothing of a number that it finds in memory: else it
+/// would follow the rest of the program once for each way out of the loop that counted them.
+struct Room {
+    frames: [u64; FRAMES],
+    depth: u32,
+}
 
 /// Numbers of the stacks that were sent. User space keeps these stacks, and empties the table before it is full.
 #[map]
@@ -197,12 +204,13 @@ fn dropped(ctx: &BtfTracePointContext, skb: Skb<Typed>, mut holder: Holder, reas
     };
     let (mut number, mut depth) = (0, 0);
     if setting!(CONFIG.stacks) != 0
-        && let Some(frames) = storage::slot(&ROOM, 0)
+        && let Some(Room { frames, depth: counted }) = storage::slot(&ROOM, 0)
     {
         depth = stack::take(ctx, frames);
         if depth != 0 {
             let Entries { first, bytes } = ENTRIES.get(0).copied().unwrap_or_default();
-            (number, depth) = stack::number(frames, depth, first, bytes);
+            (number, *counted) = stack::number(frames, depth, first, bytes);
+            depth = stack::unknown(counted);
             if SENT.get_ptr(number).is_none() {
                 let Some(mut event) = reserve::<WithStack>() else { return };
                 fill(&mut event.event, number, depth);
