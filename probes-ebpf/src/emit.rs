@@ -38,11 +38,17 @@ pub struct Reserved<T: 'static>(ManuallyDrop<RingBufEntry<T>>);
 /// The kernel wakes the reader only if it had read everything before this event, so once per batch.
 #[inline(always)]
 pub fn reserve<T: FromBytes + 'static>() -> Option<Reserved<T>> {
-    let entry = EVENTS.reserve::<T>(0);
+    let entry = reserve_if_room();
     if entry.is_none() {
         lost(Loss::RingFull);
     }
-    Some(Reserved(ManuallyDrop::new(entry?)))
+    entry
+}
+
+/// As [`reserve`], but nothing is counted if there is no room: for an event that then leaves in a smaller form.
+#[inline(always)]
+pub fn reserve_if_room<T: FromBytes + 'static>() -> Option<Reserved<T>> {
+    Some(Reserved(ManuallyDrop::new(EVENTS.reserve::<T>(0)?)))
 }
 
 impl<T> Deref for Reserved<T> {

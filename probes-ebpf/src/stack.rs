@@ -75,6 +75,7 @@ pub fn write_names<const N: usize, const A: usize, const B: usize, const S: usiz
     to: &mut [[u8; B]; S],
 ) -> bool {
     const { assert!(N == A * S) }
+    let mut all = true;
     for (nth, to) in to.iter_mut().enumerate() {
         if (nth * A) as u32 >= depth {
             break;
@@ -86,10 +87,12 @@ pub fn write_names<const N: usize, const A: usize, const B: usize, const S: usiz
         };
         // The kernel has room for a few at a time per CPU, and whom we interrupted may have it all.
         if written < 0 {
-            return false;
+            // No names, rather than those of an older event.
+            to[0] = 0;
+            all = false;
         }
     }
-    true
+    all
 }
 
 /// What was just written there.

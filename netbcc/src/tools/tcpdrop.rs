@@ -489,8 +489,13 @@ struct Known {
 impl Known {
     /// The functions of a stack that came earlier.
     fn get(&self, number: u64) -> Rc<Functions> {
+        if number == 0 {
+            // No stack was asked for, or the kernel could not tell it.
+            return Rc::new(Functions::new(Vec::new()));
+        }
         let known = self.new.get(&number).or_else(|| self.old.get(&number));
-        known.map_or_else(|| Rc::new(Functions::new(Vec::new())), Rc::clone)
+        // The ring buffer had room for the row, and none for its stack.
+        known.map_or_else(|| Rc::new(Functions::new(vec!["[no room for the stack]".to_owned()])), Rc::clone)
     }
 
     fn turn(&mut self) {
@@ -698,9 +703,13 @@ mod tests {
         known.new.insert(1, named("a"));
         known.turn();
         known.new.insert(2, named("b"));
-        assert_eq!([1, 2, 3].map(|number| known.get(number).names.concat()), ["a", "b", ""]);
+        assert_eq!(
+            [1, 2, 3].map(|number| known.get(number).names.concat()),
+            ["a", "b", "[no room for the stack]"]
+        );
+        assert!(known.get(0).names.is_empty());
         known.turn();
-        assert_eq!([1, 2].map(|number| known.get(number).names.concat()), ["", "b"]);
+        assert_eq!([1, 2].map(|number| known.get(number).names.concat()), ["[no room for the stack]", "b"]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::addr::{AF_INET, AF_INET6, MAPPED_WORD, Tuple};
 use netbcc_common::tcpdrop::{Config, Entries, Event, FRAMES, Holder, NAMES, NAMES_BYTES, WithStack};
-use probes_ebpf::emit::reserve;
+use probes_ebpf::emit::{reserve, reserve_if_room};
 use probes_ebpf::filter::{self, PortSet};
 use probes_ebpf::mem::{Access, Probed, Typed};
 use probes_ebpf::skb::{Packet, Skb};
@@ -211,8 +211,10 @@ fn dropped(ctx: &BtfTracePointContext, skb: Skb<Typed>, mut holder: Holder, reas
             let Entries { first, bytes } = ENTRIES.get(0).copied().unwrap_or_default();
             (number, *counted) = stack::number(frames, depth, first, bytes);
             depth = stack::unknown(counted);
-            if SENT.get_ptr(number).is_none() {
-                let Some(mut event) = reserve::<WithStack>() else { return };
+            // Where a stack has no room, its row still may.
+            if SENT.get_ptr(number).is_none()
+                && let Some(mut event) = reserve_if_room::<WithStack>()
+            {
                 fill(&mut event.event, number, depth);
                 stack::copy(frames, &mut event.frames);
                 let event = &mut *event;
