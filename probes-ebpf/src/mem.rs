@@ -18,7 +18,7 @@ pub static OFFSETS: [u16; FIELD_COUNT] = [MISSING; FIELD_COUNT];
 #[unsafe(no_mangle)]
 pub static OWNERS: [u32; FIELD_COUNT] = [0; FIELD_COUNT];
 
-/// The same as [`OFFSETS`], for fields that a kernel may be without.
+/// Offsets of fields that a kernel may be without. Set by user space before loading; constants to the verifier.
 #[unsafe(no_mangle)]
 pub static OFFSETS_IF_ANY: [u16; FIELD_COUNT] = [MISSING; FIELD_COUNT];
 
@@ -32,7 +32,8 @@ pub fn offset(field: Field) -> Option<usize> {
     (offset != MISSING).then_some(offset as usize)
 }
 
-/// The same for a field that a kernel may be without: `None` if this one is.
+/// Where this kernel keeps `field`, in bytes from the start of its struct; `None`: it has no such field, and the program
+/// does without.
 #[inline(always)]
 pub fn offset_if_any(field: Field) -> Option<usize> {
     // SAFETY: as above.

@@ -43,6 +43,7 @@ struct Scene {
 const SCENES: &[Scene] = &[
     Scene { tool: "solisten", rows: 3, traffic: connections, process: Stage::server, chance: &[] },
     Scene { tool: "tcpaccept", rows: 4, traffic: connections, process: Stage::server, chance: &[] },
+    Scene { tool: "tcpconnect", rows: 4, traffic: connections, process: Stage::client, chance: &[] },
     Scene { tool: "tcpconnlat", rows: 4, traffic: connections, process: Stage::client, chance: &[] },
     Scene { tool: "tcpdrop", rows: 4, traffic: drops, process: Stage::client, chance: &["pid"] },
     // Whether the last acknowledgement of a FIN came before the row is of chance, too.

@@ -249,7 +249,7 @@ fn accepts_by_io_uring_are_seen_or_said_not_to_be(case: &Case) {
     if case.rung == Rung::Tracepoint {
         run.rows(0);
         let said = run.finish().stderr;
-        assert!(said.contains("accepts: connections that io_uring"), "{said}");
+        assert!(said.contains("accepts by io_uring"), "{said}");
     } else {
         run.rows(1)[0].is("PID", server.pid()).is("COMM", "server").is("RPORT", near.local().port());
         run.finish();

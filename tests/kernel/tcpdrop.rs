@@ -92,7 +92,7 @@ fn ends_in(row: &Row, state_flags: &str, reason: &str) {
 
 /// Whether the kernel's tracepoint tells which socket receives a packet (since 6.11): else the tool says so.
 fn tells_receivers(run: &Run<'_>) -> bool {
-    !run.said().contains("this kernel does not tell which socket receives")
+    !run.said().contains("are rows with --all only")
 }
 
 /// The first row, of several that retransmissions make.

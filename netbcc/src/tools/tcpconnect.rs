@@ -113,8 +113,10 @@ impl Tool for Tcpconnect {
             "Prints a row for each TCP connection that a process on this host opens, when its first packet is on its \
              way, whether or not anybody answers. Opens that fail on this host, for want of a route for example, are \
              no rows. -c counts them per flow instead, and prints the table at the end.",
-            "-d adds the DNS name that led to the address. It is taken from the answers that arrive, whoever asked \
-             for them; names from before the start are not known.",
+            "-d adds the DNS name that led to the address. It is taken from the answers over UDP that arrive, whoever \
+             asked for them, so take it for a hint. Of two names with one address the newest is shown. Answers over \
+             TCP (after one that was cut, for example), TLS or HTTPS are not read; names from before the start are not \
+             known.",
         ],
         examples: &[
             ("tcpconnect", "all connects"),

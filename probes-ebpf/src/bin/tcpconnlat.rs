@@ -36,7 +36,7 @@ static CONFIG: Config = Config { min_ns: 0 };
 #[btf_map]
 static OPENS: SkStorage<Open> = SkStorage::new();
 
-/// The same by socket address, for kprobes.
+/// Opens that wait for their answer by the socket's address, for kprobes.
 #[map]
 static OPENS_BY_SK: HashMap<u64, Open> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 

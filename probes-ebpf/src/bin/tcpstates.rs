@@ -31,7 +31,7 @@ static RPORTS: PortSet = PortSet::new();
 #[btf_map]
 static SINCE: SkStorage<u64> = SkStorage::new();
 
-/// The same by socket address, for kprobes. Every way to CLOSE deletes the entry.
+/// When the last transition was by the socket's address, for kprobes. Every way to CLOSE deletes the entry.
 #[map]
 static SINCE_BY_SK: HashMap<u64, u64> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 

@@ -77,7 +77,7 @@ fn slot(by: By, addr: &Addr) -> u32 {
     (by as u32) << SLOT_BITS | mixed >> (32 - SLOT_BITS)
 }
 
-/// The same as [`find`], which is asked if another address was last in the slot.
+/// The subnet of an address, or [`NO_SUBNET`]: from its slot, or from [`find`] if another address was last in that slot.
 #[inline(always)]
 fn find_again(by: By, family: u16, addr: &Addr) -> u32 {
     let Some(found) = storage::slot(&FOUND, slot(by, addr)) else { return find(family, addr) };

@@ -34,7 +34,7 @@ static CONFIG: Config = Config { accepts: [u64::MAX; 2], shutdown: u64::MAX };
 #[btf_map]
 static LIVES: SkStorage<Life> = SkStorage::new();
 
-/// The same by socket address, for kprobes. Cleared when a socket is destroyed.
+/// What is known of sockets by their addresses, for kprobes. An entry goes when its socket is destroyed.
 #[map]
 static LIVES_BY_SK: HashMap<u64, Life> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
@@ -46,7 +46,7 @@ static OWNERS_BY_MPTCP: LruHashMap<u64, Who> = LruHashMap::with_max_entries(1024
 trait Lives: ToTcp {
     /// What is known of `sk`, if anything.
     fn get(sk: Sock<Self>) -> Option<&'static mut Life>;
-    /// The same, made if there was nothing. `None`: there is no room.
+    /// What is known of `sk`, made if there was nothing. `None`: there is no room.
     fn make(sk: Sock<Self>) -> Option<&'static mut Life>;
 }
 
