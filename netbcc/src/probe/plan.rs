@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use aya::maps::{MapData, MapType};
 use netbcc_common::addr::{AF_INET, AF_INET6};
 use netbcc_common::filter::{Filter, PORT_SET_BYTES};
+use netbcc_common::kernel::{FIELD_COUNT, Field, MISSING};
 use zerocopy::{Immutable, IntoBytes};
 
 use super::attach::{self, Chosen};
@@ -410,7 +411,8 @@ impl Plan {
             own.chain(shared).map(|(name, value)| (name, (value, true))).collect();
         // Not every object has it: only those that load pointers.
         globals.insert("OWNERS", (kernel.owners().as_bytes(), false));
-        globals.insert("OFFSETS_IF_ANY", (kernel.offsets().as_bytes(), false));
+        let if_any = if_any(kernel, machine::lockdown().as_deref());
+        globals.insert("OFFSETS_IF_ANY", (if_any.as_bytes(), false));
         let sizes = [&self.sizes[..], &[("EVENTS", self.ring_bytes)]].concat();
         let pinned = self.pinned.iter().map(|(name, fd)| Ok((*name, Some(fd.try_clone()?))));
         let mut pinned: Vec<_> = pinned.collect::<io::Result<_>>().context("duplicate a map's descriptor")?;
@@ -449,4 +451,14 @@ pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
         cause = deeper;
     }
     cause.to_string()
+}
+
+/// The offsets of fields that a program can do without. The structs of MPTCP can be read by a helper only that the kernel's
+/// lockdown forbids when it is to keep secrets: there a subflow is a socket like any other.
+fn if_any(kernel: &Kernel, lockdown: Option<&str>) -> [u16; FIELD_COUNT] {
+    let mut offsets = *kernel.offsets();
+    if lockdown == Some("confidentiality") {
+        offsets[Field::TcpIsMptcp as usize] = MISSING;
+    }
+    offsets
 }

@@ -82,7 +82,8 @@ impl Tool for Tcplife {
         differences: &[
             "The owner of a server's socket is the process that accepted or closed it, not the task on the CPU.",
             "-p and -L test the finished row.",
-            "A subflow belongs to the process that owns the MPTCP socket, not to the kernel's thread that closes it.",
+            "A subflow belongs to the process that owns the MPTCP socket, not to the kernel's thread that closes it; that \
+             cannot be told where the kernel's lockdown is 'confidentiality'.",
             "A second socket that the kernel makes for one connection, when its packets meet on two CPUs, and closes at \
              once is no row.",
         ],

@@ -77,7 +77,8 @@ impl Tool for Tcptracer {
              comes when the handshake is complete and names who called connect(); A when accept() takes the \
              connection; X when the last descriptor of the socket is closed. shutdown() alone is no row.",
             "What was never established has no C and no X. Connections that were open before the start have an X \
-             only. Closing sockets of MPTCP is no row.",
+             only. Closing sockets of MPTCP is no row; who owns one cannot be told where the kernel's lockdown is \
+             'confidentiality'.",
         ],
         examples: &[
             ("tcptracer", "all established connections, accepts and closes"),
