@@ -34,6 +34,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_hang_up_prints_the_table_of_a_count,
     a_reader_that_goes_away_is_not_the_end_of_the_ledger,
     a_sampler_whose_reader_takes_nothing_ends_when_told,
+    standard_error_that_nobody_reads_keeps_no_tool,
 ];
 
 /// The tools that there are.
@@ -167,6 +168,20 @@ fn a_sampler_whose_reader_takes_nothing_ends_when_told(_: &Case) {
         // It may take 1 s on a machine that is not busy.
         assert!(told.elapsed() < PATIENCE / 12, "{tool}: it took {:?} to end", told.elapsed());
     }
+}
+
+fn standard_error_that_nobody_reads_keeps_no_tool(_: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let (_reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+    fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).expect("it holds a page");
+    write(&writer, &[b'\n'; 4096]).expect("it has room for a page");
+    let both = writer.try_clone().expect("room for one more");
+    let run = Launch::new("tcpconnect", "").stdout(writer).stderr(both).start(&net);
+    client.refused(net.v4(80));
+    let told = Instant::now();
+    run.signal(Signal::SIGTERM).code(0);
+    assert!(told.elapsed() < PATIENCE / 12, "it took {:?} to end", told.elapsed());
 }
 
 fn a_full_disk_is_one_clear_line(_: &Case) {

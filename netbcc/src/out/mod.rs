@@ -26,8 +26,11 @@ mod tests;
 mod text;
 
 use std::fmt::{self, Write as _};
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -100,6 +103,7 @@ pub struct Out {
 impl Out {
     /// The process's standard output.
     pub fn stdout() -> Result<Self> {
+        stderr();
         Ok(Out { sink: Some(Sink::stdout()?), ..Out::memory(Format::Text, Clock::start()) })
     }
 
@@ -284,6 +288,11 @@ impl Out {
 
     fn write_out(&mut self) {
         let Some(sink) = &self.sink else { return };
+        if self.closed {
+            // What belongs to a row that was given up.
+            self.buf.clear();
+            return;
+        }
         if self.failed.is_some() || self.buf.is_empty() {
             return;
         }
@@ -344,13 +353,47 @@ impl Moment<'_> {
 pub fn warn(who: &str, what: impl fmt::Display) {
     let mut line = Vec::new();
     push_line(&mut line, format_args!("{who}: {what}"));
-    // Nobody is left to tell when standard error is closed.
-    let _ = io::stderr().write_all(&line);
+    tell(&line);
+}
+
+/// How long standard error may keep us waiting, all its lines together.
+const STDERR_WAIT: Duration = Duration::from_millis(300);
+
+/// Standard error, kept from making us wait; none where it is closed. A tool asks for it before it gives up all power.
+fn stderr() -> Option<&'static Sink> {
+    static STDERR: OnceLock<Option<Sink>> = OnceLock::new();
+    let open = || Some(Sink::new(File::from(io::stderr().as_fd().try_clone_to_owned().ok()?)));
+    STDERR.get_or_init(open).as_ref()
+}
+
+/// Writes to standard error, for as long as its reader may take. Nobody is left to tell when that is over.
+fn tell(text: &[u8]) {
+    static WAITED_MS: AtomicU64 = AtomicU64::new(0);
+    let Some(sink) = stderr() else {
+        // It is closed, or no descriptor is free.
+        let _ = io::stderr().write_all(text);
+        return;
+    };
+    let mut rest = text;
+    loop {
+        let (written, result) = sink.write(rest, &[0]);
+        rest = &rest[written..];
+        let waited = Duration::from_millis(WAITED_MS.load(Ordering::Relaxed));
+        let left = STDERR_WAIT.saturating_sub(waited);
+        if rest.is_empty() || result.is_err() || left.is_zero() {
+            return;
+        }
+        let since = Instant::now();
+        sink.wait(left);
+        let waited_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        // One more, so that waits of no time come to an end.
+        WAITED_MS.fetch_add(waited_ms + 1, Ordering::Relaxed);
+    }
 }
 
 /// The error that ends a run: its causes and its hint on one line.
 pub fn error(who: &str, err: &anyhow::Error) {
-    let _ = io::stderr().write_all(&error_text(who, err));
+    tell(&error_text(who, err));
 }
 
 /// Only a hint of several lines, such as a verifier's log, gets lines of its own.

@@ -7,7 +7,6 @@
     reason = "the loader calls a function before the runtime starts; nothing is dereferenced"
 )]
 
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{FcntlArg, fcntl};
@@ -17,14 +16,14 @@ static CLOSED: AtomicBool = AtomicBool::new(false);
 /// Runs before Rust's runtime, as every function whose address is in this section.
 ///
 /// SAFETY: the C runtime calls each address in `.init_array` as a C function, and passes arguments that may be ignored
-/// (System V ABI, "Initialization and Termination Functions"). The function only makes a system call and stores a flag:
-/// it needs nothing of the runtime.
+/// (System V ABI, "Initialization and Termination Functions"). The function makes one system call about the number 1 and
+/// stores a flag: it needs nothing of the runtime, and no handle of the standard library.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static ASK: extern "C" fn() = ask;
 
 extern "C" fn ask() {
-    let closed = fcntl(io::stdout(), FcntlArg::F_GETFD).is_err();
+    let closed = fcntl(rustix::stdio::stdout(), FcntlArg::F_GETFD).is_err();
     CLOSED.store(closed, Ordering::Relaxed);
 }
 
