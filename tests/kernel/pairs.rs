@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
+use std::time::{Duration, Instant};
 
 use netbcc::registry::TOOLS;
 use netbcc_tests::checks;
@@ -189,8 +190,17 @@ fn opens<'s>(stage: &'s Stage, hook: &str, at_once: bool) -> Rest<'s> {
         (two, None, net.v4_of(2, 80)),
         (two, None, net.v6_of(2, 80)),
     ] {
+        let start = Instant::now();
         let conn = stage.connect(client, from, to, How::plain().nonblocking());
-        if at_once { conn.close() } else { opened.push(conn) }
+        if !at_once {
+            opened.push(conn);
+            continue;
+        }
+        conn.close();
+        // Its SYN is sent again, and dropped again, after a second.
+        if start.elapsed() > Duration::from_millis(800) {
+            skip("this machine was too busy to end an open within a second");
+        }
     }
     Box::new(|| opened.into_iter().for_each(Conn::close))
 }
