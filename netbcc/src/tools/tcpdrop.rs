@@ -274,11 +274,14 @@ impl Reasons {
         })
     }
 
-    /// The names that have `part` in them, or all where none has; in the order of their numbers.
+    /// The names that have `part` in them, or all where none has; in the order of their numbers. Those of the enum that no
+    /// drop has are left out.
     fn like(&self, part: &str) -> Vec<&str> {
         let mut all: Vec<(u32, &str)> = self.names.iter().map(|(code, name)| (*code, &**name)).collect();
         all.sort_unstable();
-        let all: Vec<&str> = all.into_iter().map(|(_, name)| name).collect();
+        let is_reason =
+            |name: &&str| !["SKB_NOT_DROPPED_YET", "SKB_CONSUMED", "MAX", "SUBSYS_MASK"].contains(name);
+        let all: Vec<&str> = all.into_iter().map(|(_, name)| name).filter(is_reason).collect();
         let part = part.to_ascii_uppercase();
         let some: Vec<&str> = all.iter().copied().filter(|name| name.contains(&part)).collect();
         if part.is_empty() || some.is_empty() { all } else { some }
