@@ -33,14 +33,13 @@ pub(super) const ITERATOR: &str = "bpf_iter_task";
 /// that it is a thread.
 pub(super) fn to_compare(pid: u32, kernel: &Kernel, cx: &Ctx) -> Result<u32> {
     let there = look(pid);
-    if let Found::ThreadOf(process) = there {
-        cx.warn(format_args!(
-            "-p {pid} is a thread of process {process}, and rows are of processes: -p {process} shows them"
-        ));
-    }
     if !machine::is_elsewhere(Space::Pid) {
-        if matches!(there, Found::Nothing) {
-            cx.warn(format_args!("-p {pid}: there is no such process now"));
+        match there {
+            Found::ThreadOf(process) => cx.warn(format_args!(
+                "-p {pid} is a thread of process {process}, and rows are of processes: -p {process} shows them"
+            )),
+            Found::Nothing => cx.warn(format_args!("-p {pid}: there is no such process now")),
+            Found::Process | Found::Hidden => {}
         }
         return Ok(pid);
     }
@@ -58,8 +57,10 @@ pub(super) fn to_compare(pid: u32, kernel: &Kernel, cx: &Ctx) -> Result<u32> {
             "run it in the host's PID namespace (nsenter -t 1 -p, docker run --pid=host)",
         )
     })?;
+    // The kernel tells a thread's process.
+    let is = if matches!(there, Found::ThreadOf(_)) { "is a thread of" } else { "is" };
     cx.warn(format_args!(
-        "-p {pid} of this PID namespace is process {told} of the host, whose numbers the PID column has"
+        "-p {pid} of this PID namespace {is} process {told} of the host, whose numbers the PID column has"
     ));
     Ok(told)
 }
