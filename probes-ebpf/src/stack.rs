@@ -21,10 +21,10 @@ pub fn take<const N: usize>(ctx: &impl EbpfContext, room: &mut [u64; N]) -> u32 
 /// it looks at eight at a time, as the verifier counts each turn.
 #[inline(always)]
 pub fn number<const N: usize>(frames: &[u64; N], depth: u32, first: u64, bytes: u64) -> (u64, u32) {
-    let mut sum = Sum { hash: 0, mask: u64::MAX, counted: 0, first, bytes };
+    let mut sum = Sum { hash: 0, counts: unbranched(1), counted: 0, first, bytes };
     let (blocks, rest) = frames.as_chunks::<8>();
     for (nth, block) in blocks.iter().enumerate() {
-        if 8 * nth as u32 >= depth || sum.mask == 0 {
+        if 8 * nth as u32 >= depth || sum.counts == 0 {
             return sum.end(depth);
         }
         for frame in block {
@@ -39,8 +39,9 @@ pub fn number<const N: usize>(frames: &[u64; N], depth: u32, first: u64, bytes: 
 
 struct Sum {
     hash: u64,
-    /// All bits until an interrupt's entry was seen, then none. Bits rather than branches: the verifier would follow each.
-    mask: u64,
+    /// 1 until an interrupt's entry was seen, then 0. A factor rather than a branch, or a mask of all bits or none: the
+    /// verifier would follow each way out of a branch, and since 6.12 both values of such a mask.
+    counts: u64,
     counted: u32,
     first: u64,
     bytes: u64,
@@ -51,12 +52,12 @@ impl Sum {
     fn add(&mut self, frame: &u64) {
         // SAFETY: a reference. Volatile, because the verifier must see single loads at known places.
         let frame = unsafe { read_volatile(frame) };
-        self.hash = mixed(self.hash, frame & self.mask);
-        self.counted = self.counted.wrapping_sub(self.mask as u32);
+        self.hash = mixed(self.hash, frame.wrapping_mul(self.counts));
+        self.counted = self.counted.wrapping_add(self.counts as u32);
         // The sign: of `from` if it lies before the entries, of the difference if it does not lie behind them.
         let from = frame.wrapping_sub(self.first);
         let inside = unbranched((!from & from.wrapping_sub(self.bytes)) >> 63);
-        self.mask &= inside.wrapping_sub(1);
+        self.counts &= inside ^ 1;
     }
 
     #[inline(always)]
