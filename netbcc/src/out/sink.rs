@@ -2,8 +2,8 @@
 //! (ARCHITECTURE.md, D19).
 //!
 //! Standard output is shared with whoever gave it to us, so it must not be made non-blocking. Pipes and terminals are
-//! opened once more, non-blocking, by their name in /proc; sockets have a flag for that; what can be opened in neither
-//! way is asked before each write whether it takes one. Files are written as they are: they do not wait for a reader.
+//! opened once more, non-blocking, by their name in /proc, or /dev/tty where the terminal is another user's; sockets have a
+//! flag for that; what can be opened in no way is asked before each write whether it takes one. Files are written as they are: they do not wait for a reader.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -16,7 +16,10 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc::PIPE_BUF;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
+use nix::sys::stat::makedev;
 use nix::unistd::ftruncate;
+use rustix::process::getsid;
+use rustix::termios::tcgetsid;
 
 use crate::sys::stdio;
 
@@ -63,16 +66,21 @@ impl Sink {
     pub(super) fn new(file: File) -> Self {
         let terminal = file.is_terminal();
         let kind = file.metadata().map(|metadata| metadata.file_type());
-        let again = |file: &File| {
+        let open = |path: &str| {
             let mut options = File::options();
             options.write(true).custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits());
-            options.open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+            options.open(path)
+        };
+        // A terminal may belong to another user, as after su(1): everyone may open the one that controls his session.
+        let again = |file: &File| {
+            open(&format!("/proc/self/fd/{}", file.as_raw_fd()))
+                .or_else(|error| if controls_us(file) { open("/dev/tty") } else { Err(error) })
         };
         let (file, manner) = match kind {
             Ok(kind) if kind.is_socket() => (file, Manner::Socket),
             Ok(kind) if kind.is_fifo() || terminal => match again(&file) {
                 Ok(own) => (own, Manner::Own),
-                // Another user's, or there is no /proc.
+                // Another user's, or there is no /proc. A terminal that takes a little may then keep us for the rest.
                 Err(_) => (file, Manner::Asked),
             },
             Ok(kind) if kind.is_char_device() && !is_memory(&file) => (file, Manner::Asked),
@@ -190,6 +198,15 @@ impl AsFd for Sink {
         self.file.as_fd()
     }
 }
+
+/// Whether this is the terminal that controls our session, and not the other end of it.
+fn controls_us(file: &File) -> bool {
+    let same = matches!((tcgetsid(file), getsid(None)), (Ok(its), Ok(ours)) if its == ours);
+    same && file.metadata().is_ok_and(|metadata| metadata.rdev() != PTMX)
+}
+
+/// /dev/ptmx, by which the other end of a terminal is opened.
+const PTMX: u64 = makedev(5, 2);
 
 /// Where the next write ends: as many whole records as fit, or a piece of one that is larger.
 fn chunk_end(len: usize, starts: &[usize], start: usize) -> usize {

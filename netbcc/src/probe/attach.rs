@@ -238,6 +238,13 @@ pub fn has_kprobes() -> bool {
 
 fn refusal(prog: &Prog, fault: Fault) -> Refusal {
     let Prog { name, target, .. } = prog;
+    if let Fault::Attach(error) = &fault
+        && only_of_kprobes(prog.kind, error)
+    {
+        return Refusal::Lacking(format!(
+            "attach {target}: perf_event_open is not there or filtered, as by seccomp (ENOSYS)"
+        ));
+    }
     if let Fault::Map(_, error) | Fault::Load(error, _) | Fault::Attach(error) = &fault
         && let Some(denial) = Denial::of(error)
     {
@@ -264,6 +271,11 @@ fn refusal(prog: &Prog, fault: Fault) -> Refusal {
     }
 }
 
+/// Whether another rung can do without what is not there: only kprobes are attached by a perf event.
+fn only_of_kprobes(kind: Kind, error: &io::Error) -> bool {
+    matches!(kind, Kind::Kprobe | Kind::Kretprobe) && error.raw_os_error() == Some(Errno::ENOSYS as i32)
+}
+
 /// `Operation not permitted (os error 1)` says little where the capabilities are there.
 fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
@@ -282,6 +294,7 @@ fn reason(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probe::hook::{fexit, kprobe};
 
     #[test]
     fn what_a_process_does_not_get_is_no_lack_of_the_kernels() {
@@ -293,5 +306,14 @@ mod tests {
         }
         assert_eq!(Denial::of(&Errno::ENOENT.into()), None);
         assert_eq!(Denial::of(&Errno::EPERM.into()), None);
+    }
+
+    #[test]
+    fn a_filtered_perf_event_is_a_lack_of_kprobes_alone() {
+        let missing = || Fault::Attach(Errno::ENOSYS.into());
+        assert!(
+            matches!(refusal(&kprobe("p", "f"), missing()), Refusal::Lacking(why) if why.contains("perf_event_open"))
+        );
+        assert!(matches!(refusal(&fexit("p", "f"), missing()), Refusal::Denied(_)));
     }
 }
