@@ -309,7 +309,7 @@ impl Plan {
         }
         if object.misses_untold() {
             cx.warn(format_args!(
-                "this kernel does not count the kprobe runs it skips: a row that is missing for that is not told"
+                "this kernel skips a kprobe that interrupts another, and does not count that: rows may be missing untold"
             ));
         }
         Probe::new(object, &chosen)

@@ -76,7 +76,7 @@ pub struct Options {
     /// Add the DNS name that led to the address
     #[arg(short = 'd', long, help_heading = "Output")]
     dns: bool,
-    /// Tell local ports apart: a column of the table with -c, as -L otherwise
+    /// Show the local port: as -L in rows, as a column of its own with -c
     #[arg(short = 's', long, help_heading = "Output")]
     source_port: bool,
     #[command(flatten)]

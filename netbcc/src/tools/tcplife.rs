@@ -84,8 +84,8 @@ impl Tool for Tcplife {
             "-p and -L test the finished row.",
             "A subflow belongs to the process that owns the MPTCP socket, not to the kernel's thread that closes it; that \
              cannot be told where the kernel's lockdown is 'confidentiality'.",
-            "A second socket that the kernel makes for one connection, when its packets meet on two CPUs, and closes at \
-             once is no row.",
+            "The kernel may make two sockets for one connection, when its packets meet on two CPUs. The one that it closes \
+             at once is no row.",
         ],
         object: object!("tcplife"),
         ladders: &[SOCKETS],

@@ -66,7 +66,7 @@ pub struct Options {
     /// One JSON object per interval, as BCC prints it
     #[arg(short = 'J', conflicts_with = "json", help_heading = OUTPUT)]
     object: bool,
-    /// What to count in: bits or bytes, with k and m (K and M) in 1024s
+    /// Unit: bits (b, k, m) or bytes (B, K, M); k and K are 1024, m and M 1024 * 1024
     #[arg(short = 'f', long, value_enum, value_name = "UNIT", default_value_t = Unit::Bytes, help_heading = OUTPUT)]
     format: Unit,
     /// Seconds between outputs
