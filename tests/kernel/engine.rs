@@ -194,8 +194,16 @@ fn a_full_disk_is_one_clear_line(_: &Case) {
 }
 
 fn rows_leave_through_a_pipe_at_once(_: &Case) {
-    for (tool, options) in [("tcpconnect", ""), ("tcplife", ""), ("tcplife", "-s"), ("tcpconnect", "--json")]
-    {
+    // To each, the refusal of an open is a row.
+    let tools = [
+        ("tcpconnect", ""),
+        ("tcpconnect", "--json"),
+        ("tcpconnlat", ""),
+        ("tcpdrop", "--all"),
+        ("tcplife", ""),
+        ("tcplife", "-s"),
+    ];
+    for (tool, options) in tools {
         let net = Net::new();
         let client = net.peer("client");
         let run = Launch::new(tool, options).start(&net);
