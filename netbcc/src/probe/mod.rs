@@ -24,5 +24,5 @@ pub use attach::has_kprobes;
 pub use diagnosis::{Diagnosis, Hooks, Verdict, Way};
 pub use drain::{Batch, Probe};
 pub use plan::{Plan, Rows};
-pub use sample::{Pace, Watched};
+pub use sample::{Pace, Turn, Watched};
 pub use table::{Counters, Generations, Table};

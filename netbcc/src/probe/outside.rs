@@ -4,6 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
@@ -37,6 +38,12 @@ impl Outside {
     pub(super) async fn told(&self) {
         // The signal is left where it is: who asks again hears it again.
         let _ready = self.signals.readable().await;
+    }
+
+    /// The same question, asked by who cannot wait.
+    pub(super) fn was_told(&self) -> bool {
+        let mut asked = [PollFd::new(self.signals.get_ref().as_fd(), PollFlags::POLLIN)];
+        poll(&mut asked, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     /// The reader of a pipe went away: nobody is left to trace for, even before the next row.

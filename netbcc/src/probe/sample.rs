@@ -33,6 +33,20 @@ pub struct Watched {
     pub look: Box<dyn FnMut() -> Result<()>>,
 }
 
+/// What a block is told.
+pub struct Turn<'o> {
+    /// The time that the block covers, as it was measured.
+    pub span: Duration,
+    outside: &'o Outside,
+}
+
+impl Turn<'_> {
+    /// Whether the run was told to end, also while the block is made.
+    pub fn ends(&self) -> bool {
+        self.outside.was_told()
+    }
+}
+
 impl From<Every> for Pace {
     fn from(every: Every) -> Self {
         Self {
@@ -51,7 +65,7 @@ impl Probe {
     /// for the interval under way), or the end of our output's reader. What the tool printed so far (its banner) goes out
     /// first: by then everything is attached.
     ///
-    /// `block` is told what time it covers, as it was measured. That is an interval only where nobody held us up: a
+    /// `block` is told what time it covers. That is an interval only where nobody held us up: a
     /// machine that is busy, a stopped process, a reader that is slow. What was missed is in the next block, and there is
     /// one for it, however long it was.
     ///
@@ -61,7 +75,7 @@ impl Probe {
         &mut self,
         cx: &mut Ctx,
         pace: Pace,
-        mut block: impl FnMut(&mut Ctx, Duration) -> Result<()>,
+        mut block: impl FnMut(&mut Ctx, &Turn<'_>) -> Result<()>,
     ) -> Result<()> {
         event_loop()?.block_on(self.blocks(cx, pace, None, &mut block))
     }
@@ -75,7 +89,7 @@ impl Probe {
         cx: &mut Ctx,
         pace: Pace,
         watched: Watched,
-        mut block: impl FnMut(&mut Ctx, Duration) -> Result<()>,
+        mut block: impl FnMut(&mut Ctx, &Turn<'_>) -> Result<()>,
     ) -> Result<()> {
         event_loop()?.block_on(self.blocks(cx, pace, Some(watched), &mut block))
     }
@@ -85,7 +99,7 @@ impl Probe {
         cx: &mut Ctx,
         pace: Pace,
         watched: Option<Watched>,
-        block: &mut impl FnMut(&mut Ctx, Duration) -> Result<()>,
+        block: &mut impl FnMut(&mut Ctx, &Turn<'_>) -> Result<()>,
     ) -> Result<()> {
         let outside = Outside::watch(&cx.out)?;
         let mut watched = watched.map(Eye::open).transpose()?;
@@ -107,7 +121,7 @@ impl Probe {
         pace: Pace,
         outside: &Outside,
         watched: &mut Option<Eye>,
-        block: &mut impl FnMut(&mut Ctx, Duration) -> Result<()>,
+        block: &mut impl FnMut(&mut Ctx, &Turn<'_>) -> Result<()>,
     ) -> Result<()> {
         let mut told = Losses::default();
         let mut printed = 0;
@@ -141,7 +155,7 @@ impl Probe {
             let span = now - from;
             from = now;
             cx.out.set_interval(span);
-            block(cx, span)?;
+            block(cx, &Turn { span, outside })?;
             cx.out.flush()?;
             printed += 1;
             last |= pace.count == Some(printed);

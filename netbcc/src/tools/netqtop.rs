@@ -145,9 +145,9 @@ impl Tool for Netqtop {
         };
         // BCC prints nothing at Ctrl-C.
         let pace = Pace { interval: Some(interval), count: None, whole_only: true };
-        probe.sample_watching(cx, pace, watched, |cx, span| {
+        probe.sample_watching(cx, pace, watched, |cx, turn| {
             let now_ns = cx.out.clock().monotonic_ns();
-            print(&args, cx, &queues(&link, &counters.increments()?, span), now_ns);
+            print(&args, cx, &queues(&link, &counters.increments()?, turn.span), now_ns);
             Ok(())
         })
     }

@@ -471,7 +471,7 @@ impl Stacks {
     /// Forgets what is old before the kernel's table is full. Stacks that still occur are sent once more.
     fn make_room(&mut self) -> Result<()> {
         if self.known.new.len() >= STACKS {
-            self.sent.drain(|_, _| ())?;
+            self.sent.drain(|| false, |_, _| ())?;
             self.known.turn();
         }
         Ok(())

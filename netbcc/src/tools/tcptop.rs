@@ -47,7 +47,7 @@ use super::{conn, object, sends};
 use crate::cli::{Containers, Every, Family, Json, Pid, Verbose, given, path};
 use crate::out::{About, Cell, Format, Rows, Table, data, interval, left, right};
 use crate::probe::hook::{Ladder, LessExact, Prog, Rung, RungName, fexit, kprobe, kretprobe, tp_btf};
-use crate::probe::{Generations, Pace, Plan, Probe, Table as Map};
+use crate::probe::{Generations, Pace, Plan, Probe, Table as Map, Turn};
 use crate::tool::{Ctx, Spec, Tool};
 
 /// The tool.
@@ -193,7 +193,7 @@ impl Tool for Tcptop {
         let seconds = args.every.interval.unwrap_or(NonZeroU32::MIN);
         cx.out.line(format_args!("Tracing... Output every {seconds} secs. Hit Ctrl-C to end"));
         let pace = Pace::from(Every { interval: Some(seconds), ..args.every });
-        probe.sample(cx, pace, |cx, _| block(&args, cx, &mut sums))
+        probe.sample(cx, pace, |cx, turn| block(&args, cx, &mut sums, turn))
     }
 }
 
@@ -333,9 +333,9 @@ fn can_clear() -> bool {
 }
 
 /// One block.
-fn block(args: &Options, cx: &mut Ctx, sums: &mut Sums) -> Result<()> {
+fn block(args: &Options, cx: &mut Ctx, sums: &mut Sums, turn: &Turn<'_>) -> Result<()> {
     let now_ns = cx.out.clock().monotonic_ns();
-    let mut rows = sums.taken()?;
+    let mut rows = sums.taken(turn)?;
     if args.noclear || args.json.json || !can_clear() || !cx.out.clear_screen() {
         cx.out.line("");
     }
@@ -375,7 +375,7 @@ impl Sums {
     }
 
     /// What the kernel summed since the last time.
-    fn taken(&mut self) -> Result<Vec<Row>> {
+    fn taken(&mut self, turn: &Turn<'_>) -> Result<Vec<Row>> {
         let Self { generations, used, rows, tables } = self;
         let full = generations.turn()?;
         let at = u32::try_from(full)?.to_ne_bytes();
@@ -399,13 +399,14 @@ impl Sums {
             }
         })?;
         if filled.table != 0 {
-            tables[full].drain(|key, cpus| {
+            let see = |key: &[u8], cpus: &[u8]| {
                 let Ok(key) = Key::read_from_bytes(key) else { return };
                 for cpu in cpus.chunks_exact(size_of::<Sum>()) {
                     let Ok(sum) = Sum::read_from_bytes(cpu) else { continue };
                     add(key, sum);
                 }
-            })?;
+            };
+            tables[full].drain(|| turn.ends(), see)?;
         }
         used.set(&at, Used::default().as_bytes())?;
         Ok(sums.into_iter().map(|(key, sum)| Row { key, sum }).collect())
