@@ -62,6 +62,16 @@ fields! {
     TcpBytesReceived = "tcp_sock"."bytes_received": 8,
     /// Sequence number of the first byte that no reader took yet.
     TcpCopiedSeq = "tcp_sock"."copied_seq": 4,
+    /// Sequence number of the first byte that no sender wrote yet.
+    TcpWriteSeq = "tcp_sock"."write_seq": 4,
+    /// Sequence number of the first byte that did not come yet.
+    TcpRcvNxt = "tcp_sock"."rcv_nxt": 4,
+    /// How many threads wait for room to send.
+    SkWritePending = "sock"."sk_write_pending": 4,
+    /// Where the memory of a message is.
+    MsgIter = "msghdr"."msg_iter": 0,
+    /// How many bytes of it are left.
+    IterCount = "iov_iter"."count": 8,
     /// Segments handed to IP by this socket since it was last disconnected.
     TcpSegsOut = "tcp_sock"."segs_out": 4,
     /// `SHUTDOWN_MASK`: which directions were shut down.

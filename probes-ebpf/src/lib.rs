@@ -9,6 +9,7 @@
 
 pub mod answer;
 pub mod atomic;
+pub mod calls;
 pub mod dev;
 pub mod emit;
 pub mod filter;

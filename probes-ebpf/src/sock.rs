@@ -126,6 +126,22 @@ impl<A: Access> Sock<A> {
         unsafe { field::<A, u64>(self.at, Field::SkFlags) & DEAD != 0 }
     }
 
+    /// Whether the other end closed its direction: a FIN came.
+    #[inline(always)]
+    fn is_done(self) -> bool {
+        /// `SOCK_DONE` (include/net/sock.h).
+        const DONE: u64 = 1 << 1;
+        // SAFETY: as above.
+        unsafe { field::<A, u64>(self.at, Field::SkFlags) & DONE != 0 }
+    }
+
+    /// How many threads wait for room to send, or for the connection to be there so that they can.
+    #[inline(always)]
+    pub fn write_pending(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { field::<A, u32>(self.at, Field::SkWritePending) }
+    }
+
     /// Whether it is a byte stream: a raw socket may have TCP's protocol number, too.
     #[inline(always)]
     pub fn is_stream(self) -> bool {
@@ -338,6 +354,21 @@ impl<A: Access> TcpSock<A> {
     pub fn copied_seq(self) -> u32 {
         // SAFETY: `at` is a tcp_sock.
         unsafe { field::<A, u32>(self.at, Field::TcpCopiedSeq) }
+    }
+
+    /// Whether the FIN was taken out of the queue: it has a sequence number of its own.
+    #[inline(always)]
+    pub fn is_read_to_the_fin(self) -> bool {
+        // SAFETY: `at` is a tcp_sock, which begins with its sock.
+        Sock::<A> { at: self.at, how: PhantomData }.is_done()
+            && unsafe { field::<A, u32>(self.at, Field::TcpRcvNxt) } == self.copied_seq()
+    }
+
+    /// Sequence number of the first byte that no sender wrote yet.
+    #[inline(always)]
+    pub fn write_seq(self) -> u32 {
+        // SAFETY: `at` is a tcp_sock.
+        unsafe { field::<A, u32>(self.at, Field::TcpWriteSeq) }
     }
 
     /// Whether it is a subflow of an MPTCP connection.

@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_mins(2);
 pub fn main() -> Option<ExitCode> {
     std::env::var_os(PEER_ENV)?;
     let home = File::open("/proc/self/ns/net").expect("/proc is mounted");
-    let mut actor = Actor { home, sockets: HashMap::new(), served: HashMap::new() };
+    let mut actor = Actor { home, sockets: HashMap::new(), served: HashMap::new(), threads: Vec::new() };
     for order in io::stdin().lock().lines() {
         let Ok(order) = order else { break };
         match actor.obey(&order) {
@@ -89,6 +89,8 @@ struct Actor {
     sockets: HashMap<u32, OwnedFd>,
     /// A message for each connection that a serving listener closed.
     served: HashMap<u32, Receiver<()>>,
+    /// Those that move bytes.
+    threads: Vec<JoinHandle<io::Result<usize>>>,
 }
 
 impl Actor {
@@ -147,6 +149,11 @@ impl Actor {
             ["pull", id, how, bytes] => {
                 Ok(raw::pull(self.socket(number(id))?.as_raw_fd(), how, size(bytes))?.to_string())
             }
+            ["threads", "push", how, bytes, ref ids @ ..] => {
+                self.in_threads(raw::push, how, size(bytes), ids)
+            }
+            ["threads", _, how, bytes, ref ids @ ..] => self.in_threads(raw::pull, how, size(bytes), ids),
+            ["joined"] => self.join(),
             ["counts", id] => {
                 let (acked, received) = raw::tcp_counts(self.socket(number(id))?.as_raw_fd())?;
                 Ok(format!("{acked} {received}"))
@@ -297,6 +304,32 @@ impl Actor {
             _ => return Err(Failure("accept how?".into())),
         };
         self.keep(id, stream)
+    }
+
+    /// A thread per socket that moves so many bytes. What is sent has little room, so it waits for a reader.
+    fn in_threads(
+        &mut self,
+        call: fn(RawFd, &str, usize) -> io::Result<usize>,
+        how: &str,
+        bytes: usize,
+        ids: &[&str],
+    ) -> Answer {
+        for id in ids {
+            let (socket, how) = (self.socket(number(id))?, how.to_owned());
+            setsockopt(socket, sockopt::SndBuf, &4096)?;
+            let socket = socket.as_raw_fd();
+            self.threads.push(thread::spawn(move || call(socket, &how, bytes)));
+        }
+        done()
+    }
+
+    /// Waits for these threads; says how many bytes all of them moved.
+    fn join(&mut self) -> Answer {
+        let mut moved = 0;
+        for thread in self.threads.drain(..) {
+            moved += thread.join().map_err(|_| Errno::UnknownErrno)??;
+        }
+        Ok(moved.to_string())
     }
 
     /// Threads that wait in accept(), and close what they get.

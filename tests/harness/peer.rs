@@ -306,7 +306,12 @@ impl Peer {
 
     /// Waits until so many of its threads wait in accept().
     fn await_accepting(&self, threads: usize) {
-        let accept = format!("{} ", nix::libc::SYS_accept4);
+        self.await_calls(nix::libc::SYS_accept4, threads);
+    }
+
+    /// Waits until so many of its threads sleep in this system call.
+    fn await_calls(&self, call: nix::libc::c_long, threads: usize) {
+        let begin = format!("{call} ");
         let tasks = format!("/proc/{}/task", self.pid());
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -314,13 +319,36 @@ impl Peer {
                 // What does not sleep has no call to show, and a thread may end meanwhile.
                 fs::read_to_string(task.ok()?.path().join("syscall")).ok()
             });
-            let accepting = calls.filter(|call| call.starts_with(&accept)).count();
-            if accepting >= threads {
+            let waiting = calls.filter(|call| call.starts_with(&begin)).count();
+            if waiting >= threads {
                 return;
             }
-            assert!(Instant::now() < deadline, "{accepting} threads wait in accept(), not {threads}");
+            assert!(Instant::now() < deadline, "{waiting} threads wait in call {call}, not {threads}");
             thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// Begins to send so many bytes over each of these connections of its own, in a thread each, and returns when all
+    /// threads wait for a reader.
+    pub fn all_wait_to_send(&self, conns: &[Conn<'_>], bytes: usize) {
+        self.all_wait("push send", conns, bytes, nix::libc::SYS_sendto);
+    }
+
+    /// Begins to receive so many bytes over each of these connections of its own, in the way that `how` names (see
+    /// `raw::pull`; its system call is `call`), in a thread each, and returns when all threads wait for data.
+    pub fn all_wait_to_receive(&self, how: &str, conns: &[Conn<'_>], bytes: usize, call: nix::libc::c_long) {
+        self.all_wait(&format!("pull {how}"), conns, bytes, call);
+    }
+
+    fn all_wait(&self, what: &str, conns: &[Conn<'_>], bytes: usize, call: nix::libc::c_long) {
+        let ids = conns.iter().fold(String::new(), |ids, conn| format!("{ids} {}", conn.id));
+        self.order(&format!("threads {what} {bytes}{ids}"));
+        self.await_calls(call, conns.len());
+    }
+
+    /// Waits for the ends of all these threads; says how many bytes they moved.
+    pub fn joined(&self) -> usize {
+        self.order("joined").parse().expect("a number")
     }
 
     /// Renames its first thread.

@@ -25,6 +25,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_fast_open_counts_where_it_goes: alone,
     one_of_thousands_of_subnets_counts: alone,
     hundreds_of_addresses_are_kept_apart: alone,
+    sends_of_many_threads_that_wait_are_all_counted: alone,
     sums_over_intervals_lose_nothing: alone,
 ];
 
@@ -106,6 +107,29 @@ fn a_partial_write_counts_what_was_taken(case: &Case) {
     let taken = from.push("flood", 1 << 20).expect("some of it is taken") as u64;
     assert!(taken < 10 << 20, "{taken} bytes fit into a socket");
     is(&run.finish(), &subnet, taken);
+}
+
+/// More threads in one call than a kretprobe has room for.
+fn sends_of_many_threads_that_wait_are_all_counted(case: &Case) {
+    const WRITERS: usize = 24;
+    const WRITTEN: usize = 200_000;
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let listener = server.listen(net.v4_of(2, 80));
+    let subnet = host(listener.address());
+    let run = case.launch(&format!("--json -i 3600 {subnet}")).start(&net);
+    let (near, far): (Vec<_>, Vec<_>) = (0..WRITERS)
+        .map(|_| {
+            let near = client.connect(listener.address());
+            (near, listener.accept())
+        })
+        .unzip();
+    client.all_wait_to_send(&near, WRITTEN);
+    for conn in &far {
+        conn.receive(WRITTEN);
+    }
+    assert_eq!(client.joined(), WRITERS * WRITTEN);
+    is(&run.finish(), &subnet, (WRITERS * WRITTEN) as u64);
 }
 
 fn two_copies_count_the_same(case: &Case) {

@@ -14,6 +14,7 @@ use netbcc_tests::net::Net;
 use netbcc_tests::peer::Peer;
 use netbcc_tests::raw::Map;
 use netbcc_tests::run::Run;
+use nix::libc;
 use serde_json::Value;
 
 use crate::tcpconnect::{Mounts, pinned};
@@ -32,6 +33,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     short_connections_keep_their_bytes_to_the_end_of_the_interval: alone,
     a_socket_that_connects_elsewhere_has_another_row: alone,
     who_takes_another_name_has_another_row: alone,
+    calls_of_many_threads_that_wait_are_all_counted: alone,
     what_has_no_room_is_told: alone,
 ];
 
@@ -406,6 +408,59 @@ fn who_takes_another_name_has_another_row(case: &Case) {
     let rows = rows(&ended, &client);
     let found: Vec<_> = rows.iter().map(|row| (row["comm"].as_str(), row["tx_bytes"].as_u64())).collect();
     assert_eq!(found, [(Some("a long name"), Some(103)), (Some("short"), Some(20))]);
+    ended.quiet();
+}
+
+/// More threads in one call than a kretprobe has room for.
+fn calls_of_many_threads_that_wait_are_all_counted(case: &Case) {
+    const READERS: usize = 64;
+    const WRITERS: usize = 24;
+    const READ: usize = 1000;
+    const WRITTEN: usize = 200_000;
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let listener = server.listen(net.v4_of(2, 80));
+    let run = case.launch("--json 3600").start(&net);
+    let (near, far): (Vec<_>, Vec<_>) = (0..READERS)
+        .map(|_| {
+            let near = client.connect(listener.address());
+            (near, listener.accept())
+        })
+        .unzip();
+    let mut received = 0;
+    for (how, call) in
+        [("waitall", libc::SYS_recvfrom), ("trunc", libc::SYS_recvfrom), ("splice", libc::SYS_splice)]
+    {
+        server.all_wait_to_receive(how, &far, READ, call);
+        for conn in &near {
+            // In two pieces: who waits for all of it waits twice.
+            conn.send(READ / 4);
+            conn.send(READ - READ / 4);
+        }
+        received += READ;
+        assert_eq!(server.joined(), READERS * READ, "{how}");
+    }
+    client.all_wait_to_send(&near[..WRITERS], WRITTEN);
+    for conn in &far[..WRITERS] {
+        conn.receive(WRITTEN);
+    }
+    assert_eq!(client.joined(), WRITERS * WRITTEN);
+    let ended = run.finish();
+    let expected = |nth| (received + if nth < WRITERS { WRITTEN } else { 0 }) as u64;
+    for (of, port, ends, bytes) in
+        [(&server, "rport", &near, "rx_bytes"), (&client, "lport", &near, "tx_bytes")]
+    {
+        let rows = rows(&ended, of);
+        for (nth, end) in ends.iter().enumerate() {
+            let is_its = |row: &&Value| row[port] == end.local().port();
+            let sum: u64 = rows.iter().filter(is_its).map(|row| row[bytes].as_u64().expect("a number")).sum();
+            if sum != expected(nth) {
+                ended.fail(&format!("connection {nth}: {bytes} {sum}, not {}", expected(nth)));
+            }
+        }
+    }
+    is(&ended, "the server", sums(&ended, &server), ((0..READERS).map(expected).sum(), 0));
+    is(&ended, "the client", sums(&ended, &client), (0, (0..READERS).map(expected).sum()));
     ended.quiet();
 }
 

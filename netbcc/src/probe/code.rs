@@ -472,7 +472,7 @@ mod tests {
         assert_eq!(programs("tcpconnect", Field::TcpSegsOut), ["state_tp"]);
         // Kprobes ask a helper for a name.
         let names = programs("tcptop", Field::TaskComm);
-        assert!(names.contains(&"send_fexit") && !names.contains(&"send_kretprobe"), "{names:?}");
+        assert!(names.contains(&"send_fexit") && !names.contains(&"release_kprobe"), "{names:?}");
         assert!(programs("softirqs", Field::SkFamily).is_empty());
     }
 
@@ -537,9 +537,8 @@ mod tests {
             ("tcpdrop", "receive_tp"),
             ("tcpsubnet", "call_tp"),
             ("tcpsubnet", "page_fexit"),
-            ("tcpsubnet", "page_kretprobe"),
             ("tcpsubnet", "send_fexit"),
-            ("tcpsubnet", "send_kretprobe"),
+            ("tcpsubnet", "release_kprobe"),
             ("tcpsubnet", "sent_tp"),
             ("tcptop", "read_tp"),
         ];

@@ -50,7 +50,7 @@ use crate::out::{
     About, Cell, Format, Kind, Out, Rows, Table, data, interval, left, push_json_string, push_python_float,
     right,
 };
-use crate::probe::hook::{Ladder, LessExact, Prog, Rung, RungName, fexit, kprobe, kretprobe, tp_btf};
+use crate::probe::hook::{Ladder, LessExact, Prog, Rung, RungName, fexit, kprobe, tp_btf};
 use crate::probe::{Counters, Pace, Plan};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -244,7 +244,7 @@ impl Options {
 }
 
 const FEXIT: Prog = fexit("send_fexit", "tcp_sendmsg");
-const KPROBE: [Prog; 2] = [kprobe("send_kprobe", "tcp_sendmsg"), kretprobe("send_kretprobe", "tcp_sendmsg")];
+const KPROBE: [Prog; 2] = [kprobe("send_kprobe", "tcp_sendmsg"), kprobe("release_kprobe", "release_sock")];
 
 const SENDS: Ladder = Ladder {
     name: "sends",
@@ -258,12 +258,7 @@ const SENDS: Ladder = Ladder {
         Rung { name: RungName::Fexit, programs: &[FEXIT], less_exact: None },
         Rung {
             name: RungName::Kprobe,
-            programs: &[
-                kprobe("page_kprobe", "tcp_sendpage"),
-                kretprobe("page_kretprobe", "tcp_sendpage"),
-                KPROBE[0],
-                KPROBE[1],
-            ],
+            programs: &[kprobe("page_kprobe", "tcp_sendpage"), KPROBE[0], KPROBE[1]],
             less_exact: None,
         },
         Rung { name: RungName::Kprobe, programs: &KPROBE, less_exact: None },

@@ -46,7 +46,7 @@ use zerocopy::{FromBytes as _, IntoBytes as _, transmute};
 use super::{conn, object, sends};
 use crate::cli::{Containers, Every, Family, Json, Pid, Verbose, given, path};
 use crate::out::{About, Cell, Format, Rows, Table, data, interval, left, right};
-use crate::probe::hook::{Ladder, LessExact, Prog, Rung, RungName, fexit, kprobe, kretprobe, tp_btf};
+use crate::probe::hook::{Ladder, LessExact, Prog, Rung, RungName, fexit, kprobe, tp_btf};
 use crate::probe::{Generations, Pace, Plan, Probe, Table as Map, Turn};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -204,16 +204,15 @@ const FEXIT: [Prog; 4] = [
     fexit("receive_fexit", "tcp_recvmsg").arity(Func::TcpRecvmsg, 4),
     fexit("splice_fexit", "tcp_splice_read"),
 ];
-const KPROBE_PAGE: [Prog; 2] =
-    [kprobe("page_kprobe", "tcp_sendpage"), kretprobe("page_kretprobe", "tcp_sendpage")];
+const KPROBE_PAGE: Prog = kprobe("page_kprobe", "tcp_sendpage");
 const KPROBE: [Prog; 7] = [
     kprobe("send_kprobe", "tcp_sendmsg"),
-    kretprobe("send_kretprobe", "tcp_sendmsg"),
+    kprobe("receive6_kprobe", "tcp_recvmsg").arity(Func::TcpRecvmsg, 6),
     kprobe("receive_kprobe", "tcp_recvmsg").arity(Func::TcpRecvmsg, 5),
     kprobe("receive_kprobe", "tcp_recvmsg").arity(Func::TcpRecvmsg, 4),
-    kretprobe("receive_kretprobe", "tcp_recvmsg"),
-    kprobe("splice_kprobe", "tcp_splice_read"),
-    kretprobe("splice_kretprobe", "tcp_splice_read"),
+    kprobe("splice_kprobe", "skb_splice_bits"),
+    kprobe("wait_kprobe", "sk_wait_data"),
+    kprobe("release_kprobe", "release_sock"),
 ];
 
 /// Too rare for a line at every start.
@@ -234,8 +233,7 @@ const TRANSFERS: Ladder = Ladder {
         Rung {
             name: RungName::Kprobe,
             programs: &[
-                KPROBE_PAGE[0],
-                KPROBE_PAGE[1],
+                KPROBE_PAGE,
                 KPROBE[0],
                 KPROBE[1],
                 KPROBE[2],

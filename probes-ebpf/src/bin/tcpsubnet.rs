@@ -1,7 +1,7 @@
 //! tcpsubnet: bytes that processes send by TCP, per subnet of a list.
 //!
 //! Sent is what the kernel took: the results of `tcp_sendmsg` (and of `tcp_sendpage`, by which sendfile and splice sent
-//! before 6.5). Without fentry and kprobes, `sock:sock_send_length` (since 6.3) tells, or else the results of the
+//! before 6.5); kprobes see these calls begin, and what they sent where they let go of the socket ([`calls`]). Without fentry and kprobes, `sock:sock_send_length` (since 6.3) tells, or else the results of the
 //! system calls that send.
 //!
 //! The subnet is looked up in a trie, whose longest prefix user space has given the first subnet of the list. What was
@@ -10,10 +10,10 @@
 #![no_main]
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::macros::{btf_tracepoint, fexit, kprobe, kretprobe, map};
+use aya_ebpf::macros::{btf_tracepoint, fexit, kprobe, map};
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{HashMap, PerCpuArray};
-use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext};
+use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext};
 use netbcc_common::addr::{AF_INET, AF_INET6, Addr};
 use netbcc_common::loss::Loss;
 use netbcc_common::sends::SendCalls;
@@ -22,7 +22,7 @@ use probes_ebpf::answer::answer;
 use probes_ebpf::emit::lost;
 use probes_ebpf::mem::{Access, Probed, Typed};
 use probes_ebpf::sock::Sock;
-use probes_ebpf::{setting, storage, syscall, task};
+use probes_ebpf::{calls, setting, storage, syscall};
 
 #[unsafe(no_mangle)]
 static CONFIG: Config = Config { sends: SendCalls::NONE, v4: 0, v6: 0 };
@@ -46,9 +46,9 @@ const SLOT_BITS: u32 = 10;
 #[map]
 static FOUND: PerCpuArray<Found> = PerCpuArray::with_max_entries(2 << SLOT_BITS, 0);
 
-/// Sockets of calls under way, for kretprobes: by thread, and by which function it is in.
+/// Calls under way, for kprobes.
 #[map]
-static CALLS: HashMap<u64, u64> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+static CALLS: calls::Table = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// The function by which bytes come into TCP.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -141,41 +141,11 @@ fn page_fexit(ctx: FExitContext) -> i32 {
     0
 }
 
-/// The key of a call under way.
-#[inline(always)]
-fn call(by: By) -> u64 {
-    (task::pid_tid() & 0xffff_ffff) << 1 | by as u64
-}
-
-/// A call with `sk` begins.
-#[inline(always)]
-fn entered(by: By, sk: Option<Sock<Probed>>) {
-    if let Some(sk) = sk
-        && CALLS.insert(call(by), sk.id(), 0).is_err()
-    {
-        lost(Loss::MapFull);
-    }
-}
-
-/// A call ends; the socket with which it began.
-#[inline(always)]
-fn left(by: By) -> Option<Sock<Probed>> {
-    let sk = *storage::entry(&CALLS, call(by))?;
-    let _gone_already = CALLS.remove(call(by));
-    Sock::new(sk as *const u8)
-}
-
 // match-proto: int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)
 #[kprobe]
 fn send_kprobe(ctx: ProbeContext) -> u32 {
-    entered(By::Message, ctx.arg(0).and_then(Sock::new));
-    0
-}
-
-#[kretprobe]
-fn send_kretprobe(ctx: RetProbeContext) -> u32 {
-    if let Some(sk) = left(By::Message) {
-        sent(By::Message, sk, ctx.ret::<i32>().into());
+    if !calls::send_begins(&CALLS, ctx.arg(0).and_then(Sock::new).zip(ctx.arg(1))) {
+        lost(Loss::MapFull);
     }
     0
 }
@@ -183,14 +153,17 @@ fn send_kretprobe(ctx: RetProbeContext) -> u32 {
 // match-proto: int tcp_sendpage(struct sock *sk, struct page *page, int offset, size_t size, int flags) (up to 6.4)
 #[kprobe]
 fn page_kprobe(ctx: ProbeContext) -> u32 {
-    entered(By::Page, ctx.arg(0).and_then(Sock::new));
+    if !calls::page_begins(&CALLS, ctx.arg(0).and_then(Sock::new).zip(ctx.arg(3))) {
+        lost(Loss::MapFull);
+    }
     0
 }
 
-#[kretprobe]
-fn page_kretprobe(ctx: RetProbeContext) -> u32 {
-    if let Some(sk) = left(By::Page) {
-        sent(By::Page, sk, ctx.ret::<i32>().into());
+// match-proto: void release_sock(struct sock *sk)
+#[kprobe]
+fn release_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(0).and_then(Sock::<Probed>::new) {
+        sent(By::Message, sk, calls::released(&CALLS, sk).sent as i64);
     }
     0
 }

@@ -1,7 +1,8 @@
 //! tcptop: bytes that processes send and receive per TCP connection.
 //!
 //! Sent is what the kernel took, received what it handed out: the results of `tcp_sendmsg` (and of `tcp_sendpage`,
-//! by which sendfile and splice sent before 6.5), `tcp_recvmsg` and `tcp_splice_read`.
+//! by which sendfile and splice sent before 6.5), `tcp_recvmsg` and `tcp_splice_read`. Kprobes see these calls begin, and
+//! what they moved where they let go of the socket ([`calls`]).
 //!
 //! Without fentry and kprobes, `sock:sock_send_length` (since 6.3) tells what was sent, or else the results of the
 //! system calls that send. What was received is then how far `copied_seq` went from one `tcp:tcp_rcv_space_adjust`
@@ -21,14 +22,15 @@
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::btf_maps::SkStorage;
-use aya_ebpf::macros::{btf_map, btf_tracepoint, fexit, kprobe, kretprobe, map};
+use aya_ebpf::macros::{btf_map, btf_tracepoint, fexit, kprobe, map};
 use aya_ebpf::maps::{Array, CgroupArray, HashMap, PerCpuHashMap};
-use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext};
+use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext};
 use netbcc_common::addr::{AF_INET6, Tuple};
 use netbcc_common::loss::Loss;
 use netbcc_common::sends::SendCalls;
 use netbcc_common::tcptop::{Config, Kept, Key, ROWS, Row, Sum, Used};
 use probes_ebpf::answer::answer;
+use probes_ebpf::calls::{self, Moved, TAKES_NOTHING};
 use probes_ebpf::emit::lost;
 use probes_ebpf::mem::{Probed, Typed};
 use probes_ebpf::sock::{Sock, ToTcp, is_inet, socket_sk, state};
@@ -58,16 +60,13 @@ static SUMS_1: PerCpuHashMap<Key, Sum> = PerCpuHashMap::with_max_entries(65_536,
 #[map]
 static GROUP: CgroupArray = CgroupArray::with_max_entries(1, 0);
 
-/// Sockets of calls under way, for kretprobes: by thread, and by which function it is in.
+/// Calls under way, for kprobes.
 #[map]
-static CALLS: HashMap<u64, u64> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+static CALLS: calls::Table = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// Places of rows; and how far sockets were read, for tracepoints.
 #[btf_map]
 static SOCKETS: SkStorage<Kept> = SkStorage::new();
-
-/// Flags of a receive that takes nothing out of the socket's queue: `MSG_PEEK` and `MSG_ERRQUEUE`.
-const TAKES_NOTHING: i32 = 0x2 | 0x2000;
 
 /// Whether the current task is asked for.
 #[inline(always)]
@@ -370,98 +369,89 @@ fn splice_fexit(ctx: FExitContext) -> i32 {
     0
 }
 
-/// The function that a thread is in.
-const SENDS: u64 = 0;
-const SENDS_PAGE: u64 = 1;
-const RECEIVES: u64 = 2;
-const SPLICES: u64 = 3;
-
+/// Says so where there was no room to remember a call.
 #[inline(always)]
-fn call(function: u64) -> u64 {
-    (task::pid_tid() & 0xffff_ffff) << 2 | function
-}
-
-/// `function` begins with `sk`; with none, it is not to be counted.
-#[inline(always)]
-fn entered(function: u64, sk: Option<Sock<Probed>>) {
-    match sk {
-        Some(sk) if keeps_task() => {
-            if CALLS.insert(call(function), sk.id(), 0).is_err() {
-                lost(Loss::MapFull);
-            }
-        }
-        _ => {
-            // What an end that the kernel skipped may have left there.
-            let _nothing = CALLS.remove(call(function));
-        }
+fn remembered(done: bool) {
+    if !done {
+        lost(Loss::MapFull);
     }
 }
 
-/// `function` ends; the socket with which it began.
+/// The socket of a call that begins, if it is to be counted.
 #[inline(always)]
-fn left(function: u64) -> Option<Sock<Probed>> {
-    let sk = *storage::entry(&CALLS, call(function))?;
-    let _gone_already = CALLS.remove(call(function));
-    Sock::new(sk as *const u8)
+fn begins_with(sk: Option<*const u8>) -> Option<Sock<Probed>> {
+    sk.and_then(Sock::new).filter(|_| keeps_task())
 }
 
 // match-proto: int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)
 #[kprobe]
 fn send_kprobe(ctx: ProbeContext) -> u32 {
-    entered(SENDS, ctx.arg(0).and_then(Sock::new));
-    0
-}
-
-#[kretprobe]
-fn send_kretprobe(ctx: RetProbeContext) -> u32 {
-    if let Some(sk) = left(SENDS) {
-        sent(sk, ctx.ret::<i32>().into());
-    }
+    remembered(calls::send_begins(&CALLS, begins_with(ctx.arg(0)).zip(ctx.arg(1))));
     0
 }
 
 // match-proto: int tcp_sendpage(struct sock *sk, struct page *page, int offset, size_t size, int flags) (up to 6.4)
 #[kprobe]
 fn page_kprobe(ctx: ProbeContext) -> u32 {
-    entered(SENDS_PAGE, ctx.arg(0).and_then(Sock::new));
-    0
-}
-
-#[kretprobe]
-fn page_kretprobe(ctx: RetProbeContext) -> u32 {
-    if let Some(sk) = left(SENDS_PAGE) {
-        sent(sk, ctx.ret::<i32>().into());
-    }
+    remembered(calls::page_begins(&CALLS, begins_with(ctx.arg(0)).zip(ctx.arg(3))));
     0
 }
 
 // match-proto: int tcp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags, int *addr_len) (the last one not since 6.18)
 #[kprobe]
 fn receive_kprobe(ctx: ProbeContext) -> u32 {
-    let takes = ctx.arg::<i32>(3).is_some_and(|flags| flags & TAKES_NOTHING == 0);
-    entered(RECEIVES, if takes { ctx.arg(0).and_then(Sock::new) } else { None });
+    receive_begins(&ctx, 3);
     0
 }
 
-#[kretprobe]
-fn receive_kretprobe(ctx: RetProbeContext) -> u32 {
-    if let Some(sk) = left(RECEIVES) {
-        received(sk, ctx.ret::<i32>().into());
+// match-proto: int tcp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int nonblock, int flags, int *addr_len) (before 5.19)
+#[kprobe]
+fn receive6_kprobe(ctx: ProbeContext) -> u32 {
+    receive_begins(&ctx, 4);
+    0
+}
+
+/// `tcp_recvmsg` begins; its flags are this argument.
+#[inline(always)]
+fn receive_begins(ctx: &ProbeContext, flags: usize) {
+    let call = match (begins_with(ctx.arg(0)), ctx.arg(1), ctx.arg(2), ctx.arg(flags)) {
+        (Some(sk), Some(message), Some(size), Some(flags)) => Some((sk, message, size, flags)),
+        _ => None,
+    };
+    remembered(calls::receive_begins(&CALLS, call));
+}
+
+// match-proto: int skb_splice_bits(struct sk_buff *skb, struct sock *sk, unsigned int offset, struct pipe_inode_info *pipe, unsigned int tlen, unsigned int flags)
+#[kprobe]
+fn splice_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = begins_with(ctx.arg(1))
+        && sk.is_tcp()
+        && sk.is_stream()
+    {
+        remembered(calls::splices(&CALLS, sk));
     }
     0
 }
 
-// match-proto: ssize_t tcp_splice_read(struct socket *sock, loff_t *ppos, struct pipe_inode_info *pipe, size_t len, unsigned int flags)
+// match-proto: int sk_wait_data(struct sock *sk, long *timeo, const struct sk_buff *skb)
 #[kprobe]
-fn splice_kprobe(ctx: ProbeContext) -> u32 {
-    entered(SPLICES, ctx.arg(0).and_then(socket_sk));
+fn wait_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(0).and_then(Sock::new) {
+        calls::waits(&CALLS, sk);
+    }
     0
 }
 
-#[kretprobe]
-fn splice_kretprobe(ctx: RetProbeContext) -> u32 {
-    if let Some(sk) = left(SPLICES) {
-        received(sk, ctx.ret::<i64>());
+// match-proto: void release_sock(struct sock *sk)
+#[kprobe]
+fn release_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(0).and_then(Sock::<Probed>::new) {
+        let Moved { received, sent } = calls::released(&CALLS, sk);
+        // A thread holds a socket for one call at a time. The table at one place only, as most of what the verifier looks at.
+        let (way, bytes) = if sent != 0 { (Way::Sent, sent) } else { (Way::Received, received) };
+        if bytes != 0 {
+            Probed::moved(sk, way, bytes);
+        }
     }
     0
 }
