@@ -292,9 +292,9 @@ fn tcpconnlat_json() {
 }
 
 fn retransmits() -> Vec<tcpretrans::Row> {
-    use netbcc_common::tcpretrans::{Event, FAILED, LOSS_PROBE, RETRANSMIT};
+    use netbcc_common::tcpretrans::{Event, FAILED, LOSS_PROBE, RETRANSMIT, SYN_ACK};
     let states = [1, 2, 3, 4, 9, 12, 13];
-    let kinds = [RETRANSMIT, LOSS_PROBE, RETRANSMIT, FAILED, FAILED, FAILED, RETRANSMIT];
+    let kinds = [RETRANSMIT, LOSS_PROBE, SYN_ACK, FAILED, FAILED, FAILED, RETRANSMIT];
     let row = |nth: usize| {
         let event = Event {
             ts_ns: 1000 * SECOND + TIMES[nth],

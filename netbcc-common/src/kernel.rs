@@ -174,6 +174,8 @@ fields! {
     TcpSkbCbSeq = "tcp_skb_cb"."seq": 4,
     /// In there, for TCP: how many segments the packet has.
     TcpSkbCbGsoSegs = "tcp_skb_cb"."tcp_gso_segs": 2,
+    /// Sequence number of the SYN-ACK, of a connection that is not complete yet.
+    RequestSntIsn = "tcp_request_sock"."snt_isn": 4,
     /// What a timer calls.
     TimerFunction = "timer_list"."function": 8,
     /// The timer of retransmissions and probes. Up to 6.18.

@@ -1,4 +1,4 @@
-//! tcpretrans: one event per segment that TCP sends again, and per tail loss probe.
+//! tcpretrans: one event per segment that TCP sends again, per tail loss probe, and per SYN-ACK that is sent again.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -10,6 +10,8 @@ pub const RETRANSMIT: u32 = 0;
 pub const LOSS_PROBE: u32 = 1;
 /// A segment was not sent again: this host refused.
 pub const FAILED: u32 = 2;
+/// A SYN-ACK was sent again: of a connection that has no socket yet.
+pub const SYN_ACK: u32 = 3;
 
 /// A retransmission, or an attempt.
 #[repr(C)]
@@ -23,11 +25,11 @@ pub struct Event {
     pub pid: u32,
     /// Sequence number of the segment's first byte; 0 for a probe, which may carry any.
     pub seq: u32,
-    /// The socket's state (include/net/tcp_states.h).
+    /// The socket's state (include/net/tcp_states.h); of a connection without one, `TCP_SYN_RECV`.
     pub state: i32,
     /// Why the attempt failed: a negative errno; 0 if it did not.
     pub error: i32,
-    /// [`RETRANSMIT`], [`LOSS_PROBE`] or [`FAILED`].
+    /// [`RETRANSMIT`], [`LOSS_PROBE`], [`FAILED`] or [`SYN_ACK`].
     pub kind: u32,
     /// How many segments the packet has, as TCP counts them; 0 for a probe. They are sent as one where the interface
     /// takes packets apart.

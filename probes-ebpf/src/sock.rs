@@ -279,6 +279,14 @@ impl<A: Access> Sock<A> {
     }
 }
 
+/// The SYN-ACK's sequence number of the `struct request_sock` at `request`, which TCP made.
+#[inline(always)]
+pub fn syn_ack_number(request: *const u8) -> u32 {
+    // The type of a tracepoint's argument ends before the field, and the call copes with any pointer.
+    // SAFETY: it begins TCP's own struct.
+    unsafe { field::<Probed, u32>(request, Field::RequestSntIsn) }
+}
+
 /// The `struct sock` of a `struct socket`; `None` before it has one.
 #[inline(always)]
 pub fn socket_sk<A: Access>(socket: *const u8) -> Option<Sock<A>> {

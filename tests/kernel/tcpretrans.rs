@@ -3,14 +3,17 @@
 //! A check is a sentence of the list that the tool was accepted by. Packets are dropped on their way in, after they were sent; on their way
 //! out, where the sender learns of it.
 
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check, Rung};
 use netbcc_tests::net::{Net, has_ipv6};
-use netbcc_tests::peer::How;
+use netbcc_tests::peer::{Conn, How, Listener};
 use netbcc_tests::rows::{Row, Rows};
-use netbcc_tests::run::{Launch, Run};
+use netbcc_tests::run::{Launch, Run, programs_of};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
 
 /// What does not depend on the rung.
 pub(crate) const ANY: &[Check] =
@@ -23,6 +26,8 @@ pub(crate) const CHECKS: &[Check] = checks![
     the_count_is_the_number_of_rows,
     segments_are_what_the_kernel_counts,
     what_the_host_refuses_is_no_row_and_failed_shows_it,
+    a_syn_ack_that_no_client_completes_is_a_row_where_asked_for,
+    a_syn_ack_that_the_host_refuses_is_a_failed_one_where_that_is_seen,
 ];
 
 const BANNER: &str = "Tracing retransmits ... Hit Ctrl-C to end";
@@ -49,6 +54,11 @@ fn await_rows(run: &Run<'_>, count: usize) -> Rows {
     run.so_far()
 }
 
+/// Ends connections whose last packets would be sent again for minutes, as rows of whoever counts them then.
+fn forget<'c>(conns: impl IntoIterator<Item = Conn<'c>>) {
+    conns.into_iter().for_each(Conn::abort);
+}
+
 /// The time between two rows of `--json`.
 fn between(first: &Row, second: &Row) -> Duration {
     let ns = |row: &Row| row.get("ts_ns").parse::<u64>().expect("a number");
@@ -64,7 +74,7 @@ fn lost_data_is_probed_for_and_sent_again_with_the_same_number(case: &Case) {
     let web = server.listen(net.v4_of(2, 80));
     let (text, json) = (case.launch("-ls").start(&net), case.launch("-l --json").start(&net));
     let near = client.connect(web.address());
-    let _far = web.accept();
+    let far = web.accept();
     drop_in(&net, "tcp dport 80");
     near.send(100);
     let rows = await_rows(&text, 3);
@@ -95,6 +105,7 @@ fn lost_data_is_probed_for_and_sent_again_with_the_same_number(case: &Case) {
     let told = text.finish().stderr;
     assert_eq!(told.contains(NOT_BY_PROBES), case.rung != Rung::Tracepoint, "{told}");
     json.finish();
+    forget([near, far]);
 }
 
 fn a_probe_with_new_data_is_no_retransmission(case: &Case) {
@@ -103,7 +114,7 @@ fn a_probe_with_new_data_is_no_retransmission(case: &Case) {
     let web = server.listen(net.v4_of(2, 80));
     let run = case.launch("-l --json").start(&net);
     let near = client.connect(web.address());
-    let _far = web.accept();
+    let far = web.accept();
     drop_in(&net, "tcp dport 80");
     near.send(10);
     // Nagle holds it back: the first is not acknowledged.
@@ -112,6 +123,7 @@ fn a_probe_with_new_data_is_no_retransmission(case: &Case) {
     rows.are("type", &["L", "R"]);
     rows[1].must(between(&rows[0], &rows[1]) > INSTANT, "the probe carried new data");
     run.finish();
+    forget([near, far]);
 }
 
 fn lost_syns_are_sent_again_and_lost_syn_acks_are_no_rows(case: &Case) {
@@ -235,7 +247,7 @@ fn segments_are_what_the_kernel_counts(case: &Case) {
     }
 }
 
-fn flow_end(at: std::net::SocketAddr) -> String {
+fn flow_end(at: SocketAddr) -> String {
     format!("[{}]#{}", at.ip(), at.port())
 }
 
@@ -245,7 +257,7 @@ fn what_the_host_refuses_is_no_row_and_failed_shows_it(case: &Case) {
     let web = server.listen(net.v4_of(2, 80));
     let (plain, failed) = (case.launch("-s").start(&net), Launch::new("tcpretrans", "--failed").start(&net));
     let near = client.connect(web.address());
-    let _far = web.accept();
+    let far = web.accept();
     drop_in(&net, "tcp dport 80");
     near.send(100);
     net.near().nft(
@@ -273,6 +285,154 @@ fn what_the_host_refuses_is_no_row_and_failed_shows_it(case: &Case) {
         assert!(plain.abs_diff(failed) <= 1, "{plain} retransmits and {failed}");
     }
     assert_eq!(rows(&plain.stdout, "F>"), 0);
+    forget([near, far]);
+}
+
+/// A socket that hears every TCP packet of IPv4 that comes in, before its connection does.
+fn ear(net: &Net) -> OwnedFd {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    net.near()
+        .enter(|| socket(AddressFamily::Inet, SockType::Raw, flags, SockProtocol::Tcp))
+        .expect("we are root")
+}
+
+/// The SYN-ACKs that it heard: from this port, to that port, with this sequence number.
+fn syn_acks(ear: &OwnedFd) -> Vec<(u16, u16, u32)> {
+    /// SYN and ACK, of the byte with the flags.
+    const BOTH: u8 = 0x12;
+    let mut heard = Vec::new();
+    let mut packet = [0; 256];
+    while let Ok(bytes) = recv(ear.as_raw_fd(), &mut packet, MsgFlags::empty()) {
+        let tcp = &packet[usize::from(packet[0] & 15) * 4..bytes.min(packet.len())];
+        if tcp[13] & BOTH == BOTH {
+            let port = |at: usize| u16::from_be_bytes([tcp[at], tcp[at + 1]]);
+            heard.push((port(0), port(2), u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]])));
+        }
+    }
+    heard
+}
+
+fn a_syn_ack_that_no_client_completes_is_a_row_where_asked_for(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    // The SYN is let in, and nothing that comes after it.
+    drop_in(&net, "tcp dport 82-85 tcp flags & ack == ack");
+    let mut targets = vec![(4, server.listen(net.v4_of(2, 82)))];
+    targets.extend(server.listen_mptcp(net.v4_of(3, 83)).map(|listener| (4, listener)));
+    if has_ipv6() {
+        targets.push((6, server.listen(net.v6_of(2, 84))));
+        targets.push((6, server.listen(([0_u16; 8], 85).into())));
+    }
+    let [rows, v4, v6, plain, count] =
+        ["--synack -s", "--synack --json -4", "--synack --json -6", "--json", "--synack -c --json"]
+            .map(|options| case.launch(options).start(&net));
+    assert_eq!(programs_of(rows.pid()).len(), programs_of(plain.pid()).len() + 1);
+    let ear = ear(&net);
+    let opened: Vec<_> = targets
+        .iter()
+        .map(|(ip, listener)| {
+            let (at, how) = (listener.address(), How::plain().nonblocking());
+            match at.port() {
+                // A listener of both families shows a client of IPv4 in IPv6's form.
+                85 => (*ip, Net::mapped(net.v4_of(3, 85)), client.connect_as(net.v4_of(3, 85), &how)),
+                83 => (*ip, at, client.connect_as(at, &how.mptcp())),
+                _ => (*ip, at, client.connect_as(at, &how)),
+            }
+        })
+        .collect();
+    for (_, at, _) in &opened {
+        let is_one = |row: &Row| row.get("LPORT") == at.port().to_string();
+        rows.wait_for_row("a SYN-ACK that is sent again", is_one);
+    }
+    // Requests end with their listener.
+    for (_, listener) in targets {
+        listener.close();
+    }
+    let sent_again = net.retransmissions();
+    let told = await_rows(&rows, sent_again);
+    let heard = syn_acks(&ear);
+    for (ip, at, conn) in &opened {
+        let mine: Vec<_> = told.iter().filter(|row| row.get("LPORT") == at.port().to_string()).collect();
+        let (near, far) = match at {
+            SocketAddr::V6(_) if at.port() == 85 => (*at, Net::mapped(conn.local())),
+            _ => (*at, conn.local()),
+        };
+        for row in &mine {
+            row.is("IP", ip).is("T>", "S>").is("STATE", "SYN_RECV").is("LADDR", near.ip());
+            row.is("RADDR", far.ip()).is("RPORT", far.port());
+        }
+        // The first one that was heard was sent for the first time.
+        let heard: Vec<_> =
+            heard.iter().filter(|(from, to, _)| (*from, *to) == (near.port(), far.port())).collect();
+        if near.port() != 84 {
+            assert_eq!(heard.len(), mine.len() + 1, "{heard:?} {mine:#?}");
+            mine.iter().zip(&heard[1..]).for_each(|(row, (_, _, number))| {
+                row.is("SEQ", number);
+            });
+        }
+    }
+    let ends: Vec<_> = opened.iter().map(|(_, at, _)| (at.ip().to_string(), at.port())).collect();
+    forget(opened.into_iter().map(|(_, _, conn)| conn));
+    assert_eq!(told.len(), sent_again, "the kernel counts as many");
+    rows.finish();
+    let objects = |ended: &[String]| -> Vec<serde_json::Value> {
+        let ours = |row: &serde_json::Value| {
+            ends.iter().any(|(at, port)| row["laddr"] == *at && row["lport"] == *port)
+        };
+        ended.iter().filter_map(|line| serde_json::from_str(line).ok()).filter(ours).collect()
+    };
+    assert_eq!(objects(&plain.finish().stdout), [] as [serde_json::Value; 0]);
+    let (v4, v6) = (objects(&v4.finish().stdout), objects(&v6.finish().stdout));
+    assert_eq!(v4.len() + v6.len(), sent_again);
+    for (rows, ip) in [(&v4, 4), (&v6, 6)] {
+        for row in rows {
+            assert!(row["ip"] == ip && row["type"] == "S" && row["segments"] == 1, "{row}");
+        }
+    }
+    let flows = objects(&count.finish().stdout);
+    let sum = |what: &str| flows.iter().map(|flow| flow[what].as_u64().expect("a number")).sum::<u64>();
+    let sent_again = u64::try_from(sent_again).expect("fits");
+    assert_eq!((sum("retransmits"), sum("segments")), (sent_again, sent_again), "{flows:?}");
+}
+
+fn a_syn_ack_that_the_host_refuses_is_a_failed_one_where_that_is_seen(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    drop_in(&net, "tcp dport 82-83 tcp flags & ack == ack");
+    // The first one is let out.
+    net.near().nft(
+        "add chain inet probe out { type filter hook output priority 0; }\n\
+         add rule inet probe out tcp sport 82 numgen inc mod 1000000 != 0 drop\n",
+    );
+    let listeners = [82, 83].map(|port| server.listen(net.v4_of(2, port)));
+    let (plain, failed) =
+        (case.launch("--synack").start(&net), Launch::new("tcpretrans", "--synack --failed -s").start(&net));
+    let is_less_exact = failed.said().contains("refuses to send is not seen");
+    let refused = client.connect(listeners[0].address());
+    // Its turn comes later.
+    let sent = client.connect(listeners[1].address());
+    for run in [&plain, &failed] {
+        run.wait_for_row("the SYN-ACK that is sent", |row| row.get("LPORT") == "83");
+    }
+    let of_port = |run: &Run<'_>, port: &str| -> Vec<Row> {
+        run.so_far().iter().filter(|row| row.get("LPORT") == port).cloned().collect()
+    };
+    for row in of_port(&failed, "83") {
+        row.is("T>", "S>").is("ERROR", "-").is("RPORT", sent.local().port());
+    }
+    let attempts = of_port(&failed, "82");
+    assert_eq!(attempts.is_empty(), is_less_exact, "{attempts:#?}");
+    for row in attempts {
+        row.is("T>", "F>").is("ERROR", "EPERM").is("STATE", "SYN_RECV").is("RPORT", refused.local().port());
+    }
+    // Only a breakpoint at the entry takes it for one that was sent, and says so.
+    assert_eq!(of_port(&plain, "82").is_empty(), case.rung != Rung::Kprobe);
+    let said = plain.said();
+    assert_eq!(said.contains("refuses to send is a row, too"), case.rung == Rung::Kprobe, "{said}");
+    listeners.into_iter().for_each(Listener::close);
+    forget([refused, sent]);
+    plain.finish();
+    failed.finish();
 }
 
 fn the_headers_are_exactly_these(case: &Case) {

@@ -24,7 +24,7 @@ fn most(tool: &str) -> &'static str {
         "netqtop" => "-n lo",
         "softirqs" => "-d",
         "tcpconnect" => "-d -L",
-        "tcpretrans" => "-l",
+        "tcpretrans" => "-l --synack",
         _ => "",
     }
 }

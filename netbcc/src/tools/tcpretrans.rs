@@ -2,11 +2,12 @@
 //! segment where the interface takes it apart (GSO); JSON and `-c` count these, too.
 //!
 //! Events: `probes-ebpf/src/bin/tcpretrans.rs`, from the tracepoint `tcp:tcp_retransmit_skb`, or from the function of
-//! that name. Tail loss probes (`-l`): from `tcp_send_loss_probe`, or from the timer that calls it. PID is the process that was
-//! interrupted, not the socket's owner: retransmissions happen in timers and on arriving packets.
+//! that name. Tail loss probes (`-l`): from `tcp_send_loss_probe`, or from the timer that calls it. SYN-ACKs (`--synack`): from
+//! `tcp:tcp_retransmit_synack`, or from `tcp_rtx_synack`. PID is the process that was interrupted, not the socket's owner:
+//! retransmissions happen in timers and on arriving packets.
 //!
-//! Not rows: SYN-ACKs (the socket does not exist yet), window probes, keepalives, and attempts that failed on this
-//! host, which newer kernels (6.15) report at the same tracepoint and BCC prints as if they had been sent; `--failed`
+//! Not rows: SYN-ACKs without `--synack` (the socket does not exist yet), window probes, keepalives, and attempts that failed on
+//! this host, which newer kernels (6.15) report at the same tracepoint and BCC prints as if they had been sent; `--failed`
 //! shows them. A probe that sends its last segment again is two rows, L and R; one with new data is L only.
 //!
 //! On a kernel without kprobes and fentry, with the packets of a connection dropped after its first exchange:
@@ -27,7 +28,7 @@ use anyhow::Result;
 use clap::Args;
 use netbcc_common::addr::Tuple;
 use netbcc_common::kernel::Func;
-use netbcc_common::tcpretrans::{Config, Event, LOSS_PROBE, RETRANSMIT};
+use netbcc_common::tcpretrans::{Config, Event, LOSS_PROBE, RETRANSMIT, SYN_ACK};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use zerocopy::FromBytes as _;
@@ -51,6 +52,9 @@ pub struct Options {
     /// Also tail loss probes, as type L
     #[arg(short, long, help_heading = "Output")]
     lossprobe: bool,
+    /// Also SYN-ACKs, as type S: a client does not complete its handshake
+    #[arg(long, help_heading = "Output")]
+    synack: bool,
     /// Count per flow, and print the table at the end
     #[arg(short, long, help_heading = "Output")]
     count: bool,
@@ -75,12 +79,14 @@ impl Tool for Tcpretrans {
              TCP sends, before its retransmission timer expires, to learn whether the last ones were lost. -c counts \
              per flow instead, and prints the table at the end: RETRANSMITS has the packets, as BCC does, and SEGMENTS \
              what the kernel's own counters have (TcpRetransSegs, ss -i).",
-            "SYN-ACKs that are sent again, window probes and keepalives are no rows. A probe that sends its last \
-             segment again is two rows, L and R.",
+            "--synack adds SYN-ACKs that are sent again, because the client did not answer the first one, or asked \
+             once more. Their connections have no socket yet, only a request; the state is SYN_RECV.",
+            "Window probes and keepalives are no rows. A probe that sends its last segment again is two rows, L and R.",
         ],
         examples: &[
             ("tcpretrans", "all retransmits"),
             ("tcpretrans -l", "tail loss probes (TLP), too"),
+            ("tcpretrans --synack", "SYN-ACKs, too: what do clients not get, or not answer?"),
             ("tcpretrans -s", "with the sequence number"),
             ("tcpretrans -c", "count per flow until Ctrl-C"),
             ("tcpretrans -4", "IPv4 sockets only"),
@@ -88,15 +94,17 @@ impl Tool for Tcpretrans {
             ("tcpretrans --json", "JSON Lines"),
         ],
         overhead: "Runs a short program per retransmitted segment, and none otherwise. -l adds one per loss probe; \
-                   where the kernel has neither fentry nor kprobes, one of a few instructions per expired timer.",
+                   where the kernel has neither fentry nor kprobes, one of a few instructions per expired timer. \
+                   --synack adds one per SYN-ACK that is sent again.",
         differences: &[
             "Attempts that failed on this host are not rows, on any kernel; --failed shows them.",
+            "SYN-ACKs that are sent again are rows with --synack only.",
             "-l needs no kprobes.",
             "SIGTERM prints the table of -c, too.",
             "-c has one more column, SEGMENTS.",
         ],
         object: object!("tcpretrans"),
-        ladders: &[RETRANSMITS, ATTEMPTS, PROBES],
+        ladders: &[RETRANSMITS, ATTEMPTS, PROBES, SYN_ACKS, SYN_ACK_ATTEMPTS],
     };
     type Args = Options;
 
@@ -117,6 +125,9 @@ impl Tool for Tcpretrans {
             .global("CONFIG", &config);
         if args.lossprobe {
             plan = plan.ladder(&PROBES);
+        }
+        if args.synack {
+            plan = plan.ladder(if args.failed { &SYN_ACK_ATTEMPTS } else { &SYN_ACKS });
         }
         let probe = plan.attach(cx)?;
         if probe.rung(PROBES.name) == Some(RungName::Tracepoint) {
@@ -200,6 +211,44 @@ const PROBES: Ladder = Ladder {
     ],
 };
 
+const SYN_ACKS: Ladder = Ladder {
+    name: "SYN-ACKs",
+    rungs: &[
+        Rung {
+            name: RungName::Tracepoint,
+            programs: &[tp_btf("synack_tp", "tcp_retransmit_synack")],
+            less_exact: None,
+        },
+        Rung {
+            name: RungName::Fexit,
+            programs: &[fexit("synack_fexit", "tcp_rtx_synack")],
+            less_exact: None,
+        },
+        Rung {
+            name: RungName::Kprobe,
+            programs: &[kprobe("synack_kprobe", "tcp_rtx_synack")],
+            less_exact: Some(LessExact::new("a SYN-ACK that this host then refuses to send is a row, too")),
+        },
+    ],
+};
+
+/// The tracepoint is passed where it worked, on every kernel.
+const SYN_ACK_ATTEMPTS: Ladder = Ladder {
+    name: "SYN-ACKs and failed attempts",
+    rungs: &[
+        Rung {
+            name: RungName::Fexit,
+            programs: &[fexit("synack_fexit", "tcp_rtx_synack")],
+            less_exact: None,
+        },
+        Rung {
+            name: RungName::Tracepoint,
+            programs: &[tp_btf("synack_tp", "tcp_retransmit_synack")],
+            less_exact: Some(LessExact::new("a SYN-ACK that this host refuses to send is not seen")),
+        },
+    ],
+};
+
 /// BCC's columns.
 pub fn table(args: &Options) -> Table<Row> {
     let state = |r: &Row| conn::state(r.event.state);
@@ -219,9 +268,9 @@ pub fn table(args: &Options) -> Table<Row> {
             .about(conn::LOCAL),
         )
         .col(left("T", 1, |r: &Row| kind(r.event.kind).into()).gap("> ").key("type").about(About::new(
-            Kind::Word(&["R", "L", "F"]),
-            "R: a segment was sent again. L: a tail loss probe (-l). F: an attempt that failed on this host \
-             (--failed).",
+            Kind::Word(&["R", "L", "S", "F"]),
+            "R: a segment was sent again. L: a tail loss probe (-l). S: a SYN-ACK was sent again (--synack). F: an \
+             attempt that failed on this host (--failed).",
         )))
         .col(data("raddr", |r: &Row| conn::raddr(&r.event.tuple).into()).about(conn::RADDR))
         .col(data("rport", |r: &Row| r.event.tuple.rport.into()).about(conn::RPORT))
@@ -271,6 +320,7 @@ fn kind(kind: u32) -> &'static str {
     match kind {
         RETRANSMIT => "R",
         LOSS_PROBE => "L",
+        SYN_ACK => "S",
         _ => "F",
     }
 }
@@ -315,7 +365,7 @@ fn rows(args: &Options, cx: &mut Ctx, mut probe: Probe) -> Result<()> {
 pub struct Count {
     /// Both ends.
     pub flow: Tuple,
-    /// How many; loss probes add to it with `-l`, as in BCC.
+    /// How many; loss probes add to it with `-l`, as in BCC, and SYN-ACKs with `--synack`.
     pub retransmits: u64,
     /// How many segments they had.
     pub segments: u64,
@@ -337,7 +387,7 @@ pub fn count_table(args: &Options) -> Table<Count> {
         .col(data("rport", |c: &Count| c.flow.rport.into()).about(conn::RPORT))
         .col(ends("RADDR:RPORT", |c: &Count| Cell::FlowEnd(conn::raddr(&c.flow), c.flow.rport), conn::REMOTE))
         .col(right("RETRANSMITS", 10, |c: &Count| c.retransmits.into()).about(About::count(
-            "How many packets were sent again, and with -l how many loss probes were sent.",
+            "How many packets were sent again, with --synack SYN-ACKs, too, and with -l how many loss probes were sent.",
         )))
         .col(right("SEGMENTS", 8, |c: &Count| c.segments.into()).about(About::count(
             "How many segments were sent again: a packet has many where the interface takes it apart.",

@@ -1,4 +1,5 @@
-//! tcpretrans: one event per segment that TCP sends again, and with `-l` per tail loss probe; flows counted with `-c`.
+//! tcpretrans: one event per segment that TCP sends again, with `-l` per tail loss probe, with `--synack` per SYN-ACK;
+//! flows counted with `-c`.
 //!
 //! `tcp:tcp_retransmit_skb` (since 4.15) is hit in `__tcp_retransmit_skb`, so by every cause: timeout, fast
 //! retransmit, SYN, and the probe that sends its last segment again. Since 6.15 it is hit by failed attempts as well,
@@ -7,6 +8,9 @@
 //! Probes: `tcp_send_loss_probe` is called for each. Where nothing can hang on a function, `timer:timer_expire_entry`
 //! sees the timer of every socket, among all other timers: it is one that calls TCP's function. Which address that
 //! has is learned from any TCP socket that is destroyed; user space makes one for that.
+//!
+//! SYN-ACKs: `tcp_rtx_synack` sends each, for the timer and for a SYN that comes once more, MPTCP's too. It hits
+//! `tcp:tcp_retransmit_synack` (since 4.15) where that worked. Both have the request, which begins as a socket does.
 #![no_std]
 #![no_main]
 
@@ -16,11 +20,11 @@ use aya_ebpf::maps::{Array, PerCpuHashMap};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext, ProbeContext};
 use netbcc_common::addr::Tuple;
 use netbcc_common::loss::Loss;
-use netbcc_common::tcpretrans::{Config, Event, FAILED, LOSS_PROBE, RETRANSMIT};
+use netbcc_common::tcpretrans::{Config, Event, FAILED, LOSS_PROBE, RETRANSMIT, SYN_ACK};
 use probes_ebpf::emit::{lost, reserve};
 use probes_ebpf::mem::{Access, Probed, Typed};
 use probes_ebpf::skb::Skb;
-use probes_ebpf::sock::Sock;
+use probes_ebpf::sock::{Sock, state, syn_ack_number};
 use probes_ebpf::timer::{self, Timer};
 use probes_ebpf::{filter, setting, storage, task};
 
@@ -39,8 +43,8 @@ static SEGMENTS: PerCpuHashMap<Tuple, u64> = PerCpuHashMap::with_max_entries(10_
 #[map]
 static WRITE_TIMER: Array<u64> = Array::with_max_entries(1, 0);
 
-/// What is sent: its first sequence number, and how many segments it has.
-type What = (u32, u32);
+/// What is sent, and in which state: its first sequence number, how many segments it has, the state.
+type What = (u32, u32, i32);
 
 /// Something happens to `sk`.
 #[inline(always)]
@@ -65,8 +69,7 @@ fn happens<A: Access>(sk: Sock<A>, kind: u32, error: i32, what: impl FnOnce() ->
     event.ts_ns = task::now_ns();
     ends(sk, family, &mut event.tuple);
     event.pid = task::pid();
-    (event.seq, event.segments) = what();
-    event.state = sk.state();
+    (event.seq, event.segments, event.state) = what();
     event.error = error;
     event.kind = kind;
 }
@@ -82,7 +85,7 @@ fn ends<A: Access>(sk: Sock<A>, family: u16, to: &mut Tuple) {
 #[inline(always)]
 fn again<A: Access>(sk: *const u8, skb: *const u8, error: i32, most: u32) {
     let (Some(sk), Some(skb)) = (Sock::<A>::new(sk), Skb::<A>::new(skb)) else { return };
-    let what = || (skb.tcp_seq(), skb.tcp_segments().min(most));
+    let what = || (skb.tcp_seq(), skb.tcp_segments().min(most), sk.state());
     if error == 0 {
         happens(sk, RETRANSMIT, 0, what);
     } else if setting!(CONFIG.failed) != 0 {
@@ -125,7 +128,7 @@ fn again_kprobe(ctx: ProbeContext) -> u32 {
 
 #[inline(always)]
 fn probes<A: Access>(sk: Sock<A>) {
-    happens(sk, LOSS_PROBE, 0, || (0, 0));
+    happens(sk, LOSS_PROBE, 0, || (0, 0, sk.state()));
 }
 
 // match-proto: void tcp_send_loss_probe(struct sock *sk)
@@ -167,6 +170,43 @@ fn learn_tp(ctx: BtfTracePointContext) -> i32 {
         && let Some(sk) = Sock::<Probed>::new(ctx.arg(0))
     {
         let _array_entries_are_there = WRITE_TIMER.set(0, timer::function_of(sk), 0);
+    }
+    0
+}
+
+/// The SYN-ACK of a request was sent again, or not.
+#[inline(always)]
+fn syn_acks<A: Access>(request: *const u8, error: i32) {
+    let Some(as_socket) = Sock::<A>::new(request) else { return };
+    // The kernel calls this state of a request NEW_SYN_RECV.
+    let what = || (syn_ack_number(request), 1, state::SYN_RECV);
+    if error == 0 {
+        happens(as_socket, SYN_ACK, 0, what);
+    } else if setting!(CONFIG.failed) != 0 {
+        happens(as_socket, FAILED, error, what);
+    }
+}
+
+// match-proto: void tcp_retransmit_synack(const struct sock *sk, const struct request_sock *req)
+#[btf_tracepoint(function = "tcp_retransmit_synack")]
+fn synack_tp(ctx: BtfTracePointContext) -> i32 {
+    syn_acks::<Typed>(ctx.arg(1), 0);
+    0
+}
+
+// match-proto: int tcp_rtx_synack(const struct sock *sk, struct request_sock *req)
+#[fexit(function = "tcp_rtx_synack")]
+fn synack_fexit(ctx: FExitContext) -> i32 {
+    // The return value lies behind the arguments, as above.
+    syn_acks::<Typed>(ctx.arg(1), ctx.arg(2));
+    0
+}
+
+// match-proto: int tcp_rtx_synack(const struct sock *sk, struct request_sock *req)
+#[kprobe]
+fn synack_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(request) = ctx.arg(1) {
+        syn_acks::<Probed>(request, 0);
     }
     0
 }
