@@ -4,14 +4,16 @@
 //! the time inside the run and of the time around it.
 
 use std::fs;
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use netbcc_tests::checks;
 use netbcc_tests::ended::Ended;
-use netbcc_tests::kernel::Case;
-use netbcc_tests::kernel::Check;
+use netbcc_tests::kernel::{Case, Check, skip};
 use netbcc_tests::net::Net;
 use netbcc_tests::run::Run;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 
 pub(crate) const CHECKS: &[Check] = checks![
     counts_are_those_of_the_kernel,
@@ -19,6 +21,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     times_of_one_cpu_have_the_counts_of_the_kernel,
     times_are_sorted_and_less_than_the_run,
     histograms_hold_every_run,
+    times_are_those_of_a_clock: alone,
 ];
 
 pub(crate) const ANY: &[Check] = checks![
@@ -163,6 +166,70 @@ fn histograms_hold_every_run(case: &Case) {
     assert!(count(rows.last().expect("rows")) > 0, "{rows:?}");
     assert_eq!(rows.iter().map(|line| line.matches('*').count()).max(), Some(40), "{rows:?}");
     between(&ended, inner.saturating_sub(cpus()), rows.iter().map(count).sum(), outer);
+}
+
+/// What the kernel does with a packet, on one CPU, by the clock of who sends it: as packets come in within the sender's own
+/// call, what a call takes at least is the time of a handler, if its work is nearly all of that.
+fn times_are_those_of_a_clock(case: &Case) {
+    const CPU: usize = 0;
+    const PACKETS: u32 = 1500;
+    if std::env::var_os("NETBCC_SCATTER").is_some() {
+        skip("packets that come in within the sender's call");
+    }
+    let net = Net::new();
+    // Rules that no packet is for, one after the other.
+    let rules = "add rule inet probe in udp sport 1 udp dport 2 accept\n".repeat(4000);
+    net.near().nft(&format!(
+        "add chain inet probe in {{ type filter hook input priority 0; policy drop; }}\n{rules}"
+    ));
+    let runs = ["-N -c 0", "-N --count", "-c 0", "-d -N", "--json -c 0"];
+    let start = Instant::now();
+    let runs = runs.map(|options| (options, case.launch(options).start(&net)));
+    let me = Pid::from_raw(0);
+    let before = sched_getaffinity(me).expect("it is ours");
+    let mut only = CpuSet::new();
+    only.set(CPU).expect("it is there");
+    sched_setaffinity(me, &only).expect("CPU 0 is there");
+    let from = net.near().enter(|| UdpSocket::bind(net.v4(0))).expect("a port");
+    let mut shortest = Duration::MAX;
+    for _ in 0..PACKETS {
+        let call = Instant::now();
+        from.send_to(b"x", net.v4_of(2, 80)).expect("there is a route");
+        shortest = shortest.min(call.elapsed());
+    }
+    sched_setaffinity(me, &before).expect("as before");
+    // Half of it may be what is not the handler's.
+    let least = (shortest * PACKETS).as_nanos() / 2;
+    assert!(shortest > Duration::from_micros(20), "{shortest:?} is too short to tell anything");
+    for (options, run) in runs {
+        let ended = run.finish();
+        let cpus = if options.contains("-c 0") { 1 } else { thread_count() };
+        let most = start.elapsed().as_nanos() * cpus;
+        let number = |text: &str| text.parse::<u128>().unwrap_or_else(|_| ended.fail(text));
+        let (low, high) = if options.contains("-d") {
+            let lines = ended.stdout.iter().skip_while(|line| *line != "softirq = net_rx").skip(2);
+            let rows = lines.take_while(|line| !line.is_empty()).map(|line| {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                (number(words[0]) * number(words[4]), number(words[2]) * number(words[4]))
+            });
+            rows.fold((0, 0), |(low, high), row| (low + row.0, high + row.1))
+        } else if options.contains("--json") {
+            let rows =
+                ended.stdout.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            let mine = rows.filter(|row| row["softirq"] == "net_rx");
+            let sum = mine.map(|row| u128::from(row["total_usecs"].as_u64().expect("a number")) * 1000).sum();
+            (sum, sum)
+        } else {
+            let row = ended.stdout.iter().find_map(|line| line.strip_prefix("net_rx"));
+            let cell =
+                row.and_then(|row| row.split_whitespace().next()).unwrap_or_else(|| ended.fail("none"));
+            let time = number(cell) * if options.contains("-N") { 1 } else { 1000 };
+            (time, time)
+        };
+        if high < least || low > most {
+            ended.fail(&format!("net_rx took {low} to {high} ns, not {least} to {most}"));
+        }
+    }
 }
 
 fn blocks_come_at_their_interval_and_end_by_themselves(case: &Case) {
