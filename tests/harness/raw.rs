@@ -253,6 +253,16 @@ pub(crate) fn ignore(command: &mut Command, signal: Signal) {
     unsafe { command.pre_exec(action) };
 }
 
+/// Has the process that this starts lead a session whose terminal is its standard input.
+pub(crate) fn own_terminal(command: &mut Command) {
+    let action = || {
+        nix::unistd::setsid()?;
+        Ok(rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?)
+    };
+    // SAFETY: what runs between fork and exec are system calls that allocate nothing.
+    unsafe { command.pre_exec(action) };
+}
+
 /// Has the process that this starts in a time namespace of its own, whose monotonic clock is so many seconds ahead
 /// (before 6.3: only its children).
 pub(crate) fn clock_ahead(command: &mut Command, seconds: i64) {

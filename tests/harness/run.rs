@@ -28,7 +28,7 @@ use crate::hidden::Watch;
 use crate::kernel::{Rung, also_said, has_failed, lacks_rung, skip};
 use crate::lines::Lines;
 use crate::net::{END_PORT, Net};
-use crate::raw::{clock_ahead, end_with_this_thread, ignore, limit};
+use crate::raw::{clock_ahead, end_with_this_thread, ignore, limit, own_terminal};
 use crate::rows::{Cells, Format, Row, Rows, fenced};
 use crate::schema::Schema;
 
@@ -148,6 +148,7 @@ pub struct Launch {
     args: Vec<String>,
     rung: Rung,
     user: Option<u32>,
+    stdin: Option<Stdio>,
     stdout: Option<Stdio>,
     stderr: Option<Stdio>,
     env: Vec<(&'static str, String)>,
@@ -156,6 +157,16 @@ pub struct Launch {
     ignored: Vec<Signal>,
     /// Whether it is killed when the thread ends that starts it.
     tied: bool,
+    seat: Option<Seat>,
+}
+
+/// How a tool stands to the terminal that is its standard input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seat {
+    /// It leads a session, and the terminal is that session's.
+    Session,
+    /// It leads a group of processes in our session, as a job of a shell does; the terminal is nobody's.
+    Job,
 }
 
 impl Launch {
@@ -167,6 +178,7 @@ impl Launch {
             args,
             rung: Rung::Any,
             user: None,
+            stdin: None,
             stdout: None,
             stderr: None,
             env: Vec::new(),
@@ -174,6 +186,7 @@ impl Launch {
             ahead: None,
             ignored: Vec::new(),
             tied: false,
+            seat: None,
         }
     }
 
@@ -219,6 +232,13 @@ impl Launch {
         self
     }
 
+    /// Gives it a terminal as standard input.
+    pub fn stdin(mut self, from: impl Into<Stdio>, seat: Seat) -> Self {
+        self.stdin = Some(from.into());
+        self.seat = Some(seat);
+        self
+    }
+
     /// Sends stdout somewhere else than to the test.
     pub fn stdout(mut self, to: impl Into<Stdio>) -> Self {
         self.stdout = Some(to.into());
@@ -247,7 +267,8 @@ impl Launch {
         let has_rows = self.args[0] != "doctor" && self.args.iter().any(|arg| arg == "--json");
         let schema = has_rows.then(|| Schema::of(&self.args[0]));
         let mut command = Command::new(&self.program);
-        command.args(&self.args).stdin(Stdio::null()).stderr(self.stderr.unwrap_or_else(Stdio::piped));
+        command.args(&self.args).stdin(self.stdin.unwrap_or_else(Stdio::null));
+        command.stderr(self.stderr.unwrap_or_else(Stdio::piped));
         command.stdout(self.stdout.unwrap_or_else(Stdio::piped));
         // Each machine has its own settings; these are the tests'.
         for name in ["NETBCC_LOG", "NETBCC_ATTACH", "COLUMNS"] {
@@ -258,6 +279,13 @@ impl Launch {
         }
         if self.tied {
             end_with_this_thread(&mut command);
+        }
+        match self.seat {
+            Some(Seat::Session) => own_terminal(&mut command),
+            Some(Seat::Job) => {
+                command.process_group(0);
+            }
+            None => {}
         }
         if let Some((resource, most)) = self.limit {
             limit(&mut command, resource, most);

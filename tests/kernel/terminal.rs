@@ -3,23 +3,31 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check};
 use netbcc_tests::net::Net;
-use netbcc_tests::run::{Launch, PATIENCE};
+use netbcc_tests::run::{Launch, PATIENCE, Run, Seat};
 use nix::pty::openpty;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 pub(crate) const CHECKS: &[Check] = checks![
     no_name_moves_the_cursor,
     no_path_in_an_error_moves_the_cursor,
-    no_escapes_for_a_terminal_that_knows_none
+    no_escapes_for_a_terminal_that_knows_none,
+    a_screen_has_as_many_rows_as_fit_and_keys_sort_them,
+    the_terminal_is_as_it_was_however_the_tool_ends,
+    a_stopped_tool_gives_the_terminal_back_and_takes_it_again,
+    a_screen_that_takes_nothing_keeps_no_tool,
+    no_name_is_wider_than_the_screen,
 ];
 
 /// Escape sequences, C1 controls (as UTF-8 and alone), line ends, bells, bidi controls, line separators.
@@ -43,9 +51,16 @@ struct Screen {
 impl Screen {
     /// The screen, and the program's side.
     fn new() -> (Self, OwnedFd) {
+        let (screen, _keys, program) = Self::with_keys();
+        (screen, program)
+    }
+
+    /// The screen, where keys are written to, and the program's side.
+    fn with_keys() -> (Self, File, OwnedFd) {
         let pty = openpty(None, None).expect("a pseudo-terminal");
         let (sink, pieces) = channel();
         let mut master = File::from(pty.master);
+        let keys = master.try_clone().expect("a descriptor");
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             // EIO, once nobody has the other side.
@@ -55,7 +70,7 @@ impl Screen {
                 }
             }
         });
-        (Self { sent: Vec::new(), pieces }, pty.slave)
+        (Self { sent: Vec::new(), pieces }, keys, pty.slave)
     }
 
     /// Waits until this text was sent.
@@ -141,5 +156,219 @@ fn no_path_in_an_error_moves_the_cursor(_: &Case) {
                 assert_eq!(text.matches("\r\n").count(), 1, "{text:?}");
             }
         }
+    }
+}
+
+/// tcptop on a screen, which shows the sums of one process whenever the space bar is pressed.
+struct Top<'n> {
+    run: Run<'n>,
+    screen: Screen,
+    /// The keyboard's side of the pseudo-terminal.
+    keys: File,
+    terminal: OwnedFd,
+}
+
+impl<'n> Top<'n> {
+    fn start(net: &'n Net, of: u32, (lines, columns): (u16, u16), seat: Seat) -> Self {
+        let (screen, keys, terminal) = Screen::with_keys();
+        resize(&keys, lines, columns);
+        let copy = || terminal.try_clone().expect("a descriptor");
+        let run = Launch::new("tcptop", &format!("-p {of} 3600")).env("TERM", "xterm");
+        let run = run.stdin(copy(), seat).stdout(copy()).start(net);
+        let mut top = Self { run, screen, keys, terminal };
+        top.screen.await_text("Ctrl-C to end");
+        top
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).expect("room for a key");
+    }
+
+    /// Waits until the screen shows what is wanted.
+    fn await_page(&mut self, what: &str, wanted: impl Fn(&[String]) -> bool) -> Vec<String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let text = self.screen.text();
+            let page = text.rsplit("\x1b[3J").next().unwrap_or_default();
+            let mut lines: Vec<String> = page.split("\r\n").map(Into::into).collect();
+            // The cursor stands behind the last line.
+            if lines.pop().is_some_and(|rest| rest.is_empty()) && wanted(&lines) {
+                return lines;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let piece = self.screen.pieces.recv_timeout(left);
+            self.screen.sent.extend(piece.unwrap_or_else(|_| panic!("no {what}: {lines:#?}")));
+        }
+    }
+
+    /// Line mode and echo.
+    fn modes(&self) -> LocalModes {
+        tcgetattr(&self.terminal).expect("it is a terminal").local_modes & LINE
+    }
+
+    /// Waits until the terminal has these modes.
+    fn await_modes(&self, modes: LocalModes) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.modes() != modes {
+            assert!(Instant::now() < deadline, "{:?}, not {modes:?}", self.modes());
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+const LINE: LocalModes = LocalModes::ICANON.union(LocalModes::ECHO);
+
+fn resize(terminal: &File, lines: u16, columns: u16) {
+    let size = Winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(terminal, size).expect("any size will do");
+}
+
+/// RX_KB and TX_KB of the rows of a page.
+fn sums(page: &[String]) -> Vec<(u64, u64)> {
+    let number = |word: Option<&str>| word.expect("a column").parse().expect("a number");
+    let row = |line: &String| {
+        let mut words = line.split_whitespace().rev();
+        let tx = number(words.next());
+        (number(words.next()), tx)
+    };
+    page.iter().skip(3).map(row).collect()
+}
+
+fn a_screen_has_as_many_rows_as_fit_and_keys_sort_them(_: &Case) {
+    const KB: usize = 1024;
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let listener = server.listen(net.v4_of(2, 80));
+    let mut top = Top::start(&net, client.pid(), (24, 80), Seat::Session);
+    let mut kept = Vec::new();
+    for nth in 0..30 {
+        let from = client.connect(listener.address());
+        let to = listener.accept();
+        let (sent, received) = ((nth + 1) * KB, (nth * 7 % 30 + 1) * 2 * KB);
+        from.send(sent);
+        to.receive(sent);
+        to.send(received);
+        from.receive(received);
+        kept.push((from, to));
+    }
+    top.press(" ");
+    let full = |page: &[String]| page.len() == 23;
+    let by = |key: fn((u64, u64)) -> u64| {
+        move |page: &[String]| {
+            let keys: Vec<u64> = sums(page).into_iter().map(key).collect();
+            full(page) && keys.is_sorted_by(|one, next| one >= next)
+        }
+    };
+    let page = top.await_page("full screen", by(|(rx, tx)| rx + tx));
+    assert!(page[0].contains(" loadavg: ") && page[1].is_empty(), "{page:?}");
+    assert_eq!(page[2], "PID     COMM         LADDR                 RADDR                  RX_KB  TX_KB");
+    assert!(page.iter().all(|line| line.chars().count() <= 80), "{page:#?}");
+    // None of these needs another block: what was summed has no other sums.
+    top.press("s");
+    let page = top.await_page("order by what was sent", by(|(_, tx)| tx));
+    assert_eq!(sums(&page)[0].1, 30);
+    top.press("r");
+    let page = top.await_page("order by what was received", by(|(rx, _)| rx));
+    assert_eq!(sums(&page)[0].0, 60);
+    top.press("a");
+    top.await_page("order by both", by(|(rx, tx)| rx + tx));
+    top.press("p");
+    let page = top.await_page("pause", |page| full(page) && page[0].ends_with("  paused"));
+    let first = page[3].clone();
+    resize(&top.keys, 10, 60);
+    let page = top.await_page("small screen", |page| page.len() == 9);
+    assert_eq!(page[3], first[..60]);
+    assert!(page.iter().all(|line| line.chars().count() <= 60), "{page:#?}");
+    resize(&top.keys, 3, 8);
+    let page = top.await_page("tiny screen", |page| page.len() == 2);
+    assert!(page.iter().all(|line| line.chars().count() <= 8), "{page:#?}");
+    resize(&top.keys, 24, 80);
+    top.await_page("large screen", full);
+    // An arrow, a function key: none of their bytes is a key. In the pause the space bar shows one block, of nothing.
+    top.press("\x1b[A");
+    top.press(" ");
+    let page = top.await_page("empty block", |page| page.len() == 2);
+    assert!(page[0].ends_with("  paused"), "{page:?}");
+    top.press("p");
+    top.await_page("end of the pause", |page| page.len() == 2 && !page[0].ends_with("paused"));
+    top.press("q");
+    top.run.ends().code(0).quiet();
+}
+
+fn the_terminal_is_as_it_was_however_the_tool_ends(_: &Case) {
+    let net = Net::new();
+    for end in [None, Some(Signal::SIGINT), Some(Signal::SIGTERM), Some(Signal::SIGHUP)] {
+        let mut top = Top::start(&net, std::process::id(), (24, 80), Seat::Session);
+        top.await_modes(LocalModes::empty());
+        match end {
+            // Before there is any block, no key but this one has anything to act on.
+            None => top.press("srap q"),
+            Some(signal) => {
+                let pid = i32::try_from(top.run.pid()).expect("PIDs are positive");
+                kill(Pid::from_raw(pid), signal).expect("it runs");
+            }
+        }
+        let (terminal, run) = (top.terminal, top.run);
+        run.ends().code(0);
+        assert_eq!(tcgetattr(&terminal).expect("a terminal").local_modes & LINE, LINE, "{end:?}");
+    }
+}
+
+fn a_stopped_tool_gives_the_terminal_back_and_takes_it_again(_: &Case) {
+    let net = Net::new();
+    let mut top = Top::start(&net, std::process::id(), (24, 80), Seat::Job);
+    top.await_modes(LocalModes::empty());
+    let pid = Pid::from_raw(i32::try_from(top.run.pid()).expect("PIDs are positive"));
+    kill(pid, Signal::SIGTSTP).expect("it runs");
+    top.await_modes(LINE);
+    kill(pid, Signal::SIGCONT).expect("it is there");
+    top.await_modes(LocalModes::empty());
+    top.press("q");
+    let (terminal, run) = (top.terminal, top.run);
+    run.ends().code(0);
+    assert_eq!(tcgetattr(&terminal).expect("a terminal").local_modes & LINE, LINE);
+}
+
+fn a_screen_that_takes_nothing_keeps_no_tool(_: &Case) {
+    let net = Net::new();
+    let pty = openpty(None, None).expect("a pseudo-terminal");
+    let (mut keys, terminal) = (File::from(pty.master), pty.slave);
+    resize(&keys, 24, 80);
+    let copy = || terminal.try_clone().expect("a descriptor");
+    let launch = Launch::new("tcptop", "3600").env("TERM", "xterm");
+    let run = launch.stdin(copy(), Seat::Session).stdout(copy()).start(&net);
+    // Ctrl-S: nothing is taken from then on.
+    keys.write_all(b"\x13").expect("room for a key");
+    for _ in 0..200 {
+        keys.write_all(b" s").expect("room for a key");
+    }
+    let since = Instant::now();
+    keys.write_all(b"q").expect("room for a key");
+    run.ends().code(0);
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
+    assert_eq!(tcgetattr(&terminal).expect("a terminal").local_modes & LINE, LINE);
+}
+
+fn no_name_is_wider_than_the_screen(_: &Case) {
+    let net = Net::new();
+    let server = net.peer("server");
+    let listener = server.listen(net.v4_of(2, 80));
+    for name in HOSTILE.iter().copied().chain(["\u{6f22}\u{5b57}\u{6f22}\u{5b57}".as_bytes()]) {
+        let client = net.peer_named(name);
+        let mut top = Top::start(&net, client.pid(), (24, 15), Seat::Session);
+        let from = client.connect(listener.address());
+        let to = listener.accept();
+        from.send(100);
+        to.receive(100);
+        top.press(" ");
+        let page = top.await_page("row", |page| page.len() == 4);
+        for line in &page {
+            // Of these, only Chinese letters are wide.
+            let wide = line.chars().filter(|c| ('\u{4e00}'..'\u{a000}').contains(c)).count();
+            assert!(line.chars().count() + wide <= 15 && !line.chars().any(char::is_control), "{page:?}");
+        }
+        assert!(page[3].starts_with(&client.pid().to_string()), "{page:?}");
+        top.press("q");
+        top.run.ends().code(0);
     }
 }

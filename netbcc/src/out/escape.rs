@@ -154,6 +154,11 @@ impl<'l, 'b> Text<'l, 'b> {
         Text { sentence: true, ..Text::of_name(line, usize::MAX) }
     }
 
+    /// For as much of a sentence as takes no more columns than these.
+    pub(super) fn of_part(line: &'l mut Line<'b>, max: usize) -> Self {
+        Text { sentence: true, ..Text::of_name(line, max) }
+    }
+
     /// For a sentence whose layout has TABs.
     pub(super) fn with_tabs(line: &'l mut Line<'b>) -> Self {
         Text { tabs: true, ..Text::of_sentence(line) }

@@ -44,6 +44,7 @@ use self::line::Line;
 use self::sink::Sink;
 use self::table::Source;
 pub use self::table::{Column, Table, data, interval, left, nanos, right, seconds, wall};
+use crate::sys::terminal;
 
 /// How rows are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -203,14 +204,42 @@ impl Out {
         }
     }
 
-    /// Clears the screen when there is one; answers whether there is.
-    pub fn clear_screen(&mut self) -> bool {
-        let terminal = self.sink.as_ref().is_some_and(Sink::is_terminal);
-        if terminal && self.begin(false) {
+    /// Whether it goes to a terminal.
+    pub fn is_terminal(&self) -> bool {
+        self.sink.as_ref().is_some_and(Sink::is_terminal)
+    }
+
+    /// Columns and lines that have room on the terminal's screen: the cursor has the last line. What a terminal does not
+    /// tell is without end.
+    pub fn room(&self) -> (usize, usize) {
+        let size = self.descriptor().and_then(terminal::size);
+        size.map_or((usize::MAX, usize::MAX), |(columns, lines)| (columns, lines.saturating_sub(1).max(1)))
+    }
+
+    /// Clears the terminal's screen and shows this page, as much of it as has room there.
+    pub fn show(&mut self, page: &Out) {
+        if self.begin(false) {
             // Home, erase the screen, erase the scrollback: what `clear` sends.
             self.buf.extend_from_slice(b"\x1b[H\x1b[2J\x1b[3J");
         }
-        terminal
+        self.show_lines(page, self.room());
+    }
+
+    fn show_lines(&mut self, page: &Out, (columns, lines): (usize, usize)) {
+        let Records { starts, rows } = &page.records;
+        let ends = starts.iter().skip(1).copied().chain([page.buf.len()]);
+        for ((&start, end), &is_row) in starts.iter().zip(ends).zip(rows).take(lines) {
+            if !self.begin(is_row) {
+                continue;
+            }
+            let mut line = Line::new(&mut self.buf);
+            let text = str::from_utf8(&page.buf[start..end]).unwrap_or_default();
+            // Memory takes everything. What has to be escaped is escaped already.
+            let mut cut = escape::Text::of_part(&mut line, columns);
+            let _ = cut.write_str(text.trim_end_matches('\n'));
+            cut.end();
+            line.push(b'\n');
+        }
     }
 
     /// What the rows to come cover, for the column [`interval`].

@@ -598,10 +598,26 @@ fn an_error_is_one_line_and_its_hint_may_have_more() {
 }
 
 #[test]
-fn the_screen_is_cleared_only_where_there_is_one() {
-    let mut out = memory(Format::Text);
-    assert!(!out.clear_screen());
-    assert_eq!(out.take(), "");
+fn a_page_is_cut_where_the_screen_ends() {
+    let mut page = memory(Format::Text);
+    for line in ["ascii only", "\u{6f22}\u{5b57}\u{6f22}", "", "\\x1b[2J is escaped", "e\u{301}\u{1b}[2J"] {
+        page.line(line);
+    }
+    let shown = |columns, lines| {
+        let mut out = memory(Format::Text);
+        out.show_lines(&page, (columns, lines));
+        out.take()
+    };
+    assert_eq!(shown(usize::MAX, usize::MAX), String::from_utf8_lossy(&page.buf));
+    // Of a letter that takes two columns there is no half.
+    assert_eq!(shown(5, 3), "ascii\n\u{6f22}\u{5b57}\n\n");
+    assert_eq!(shown(4, 4), "asci\n\u{6f22}\u{5b57}\n\n\\x1b\n");
+    for columns in 0..30 {
+        assert!(!shown(columns, 9).contains('\u{1b}'), "{columns}");
+    }
+    let out = memory(Format::Text);
+    assert!(!out.is_terminal());
+    assert_eq!(out.room(), (usize::MAX, usize::MAX));
 }
 
 mod properties {

@@ -17,6 +17,7 @@ mod outside;
 mod pid;
 pub mod plan;
 mod sample;
+mod screen;
 mod table;
 mod verifier;
 
@@ -24,5 +25,5 @@ pub use attach::has_kprobes;
 pub use diagnosis::{Diagnosis, Hooks, Verdict, Way};
 pub use drain::{Batch, Probe};
 pub use plan::{Plan, Rows};
-pub use sample::{Pace, Turn, Watched};
+pub use sample::{Blocks, Pace, Then, Turn, Watched};
 pub use table::{Counters, Generations, Table};

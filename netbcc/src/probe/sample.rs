@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::drain::{Probe, gone};
 use super::ledger::Losses;
 use super::outside::{Outside, event_loop, until, watch};
+use super::screen::{Act, Screen, act};
 use crate::cli::Every;
 use crate::tool::Ctx;
 
@@ -47,6 +48,49 @@ impl Turn<'_> {
     }
 }
 
+/// What becomes of a run after a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It goes on.
+    On,
+    /// The screen is drawn again.
+    Draw,
+    /// The interval ends now; the next one is a whole one.
+    Block,
+    /// The run ends, and the interval under way has no block.
+    Quit,
+}
+
+/// What a sampler prints on the screen of a terminal.
+pub trait Blocks {
+    /// At the end of every interval.
+    ///
+    /// # Errors
+    /// The tool failed.
+    fn block(&mut self, cx: &mut Ctx, turn: &Turn<'_>) -> Result<()>;
+
+    /// A key was pressed.
+    fn key(&mut self, key: u8) -> Then;
+
+    /// Draws the last block again: the screen has another size, or a key wanted it. Never while output waits.
+    fn draw(&mut self, cx: &mut Ctx);
+}
+
+/// A sampler without a screen.
+struct Plain<F>(F);
+
+impl<F: FnMut(&mut Ctx, &Turn<'_>) -> Result<()>> Blocks for Plain<F> {
+    fn block(&mut self, cx: &mut Ctx, turn: &Turn<'_>) -> Result<()> {
+        (self.0)(cx, turn)
+    }
+
+    fn key(&mut self, _: u8) -> Then {
+        Then::On
+    }
+
+    fn draw(&mut self, _: &mut Ctx) {}
+}
+
 impl From<Every> for Pace {
     fn from(every: Every) -> Self {
         Self {
@@ -75,9 +119,9 @@ impl Probe {
         &mut self,
         cx: &mut Ctx,
         pace: Pace,
-        mut block: impl FnMut(&mut Ctx, &Turn<'_>) -> Result<()>,
+        block: impl FnMut(&mut Ctx, &Turn<'_>) -> Result<()>,
     ) -> Result<()> {
-        event_loop()?.block_on(self.blocks(cx, pace, None, &mut block))
+        event_loop()?.block_on(self.blocks(cx, pace, None, None, &mut Plain(block)))
     }
 
     /// As [`Probe::sample`], with an eye on something else.
@@ -89,9 +133,21 @@ impl Probe {
         cx: &mut Ctx,
         pace: Pace,
         watched: Watched,
-        mut block: impl FnMut(&mut Ctx, &Turn<'_>) -> Result<()>,
+        block: impl FnMut(&mut Ctx, &Turn<'_>) -> Result<()>,
     ) -> Result<()> {
-        event_loop()?.block_on(self.blocks(cx, pace, Some(watched), &mut block))
+        event_loop()?.block_on(self.blocks(cx, pace, Some(watched), None, &mut Plain(block)))
+    }
+
+    /// As [`Probe::sample`], on the screen of a terminal, with its keys where standard input is one.
+    ///
+    /// # Errors
+    /// As [`Probe::sample`].
+    pub fn sample_on_screen(&mut self, cx: &mut Ctx, pace: Pace, blocks: &mut impl Blocks) -> Result<()> {
+        let run = async {
+            let screen = Screen::open()?;
+            self.blocks(cx, pace, None, Some(screen), blocks).await
+        };
+        event_loop()?.block_on(run)
     }
 
     async fn blocks(
@@ -99,12 +155,15 @@ impl Probe {
         cx: &mut Ctx,
         pace: Pace,
         watched: Option<Watched>,
-        block: &mut impl FnMut(&mut Ctx, &Turn<'_>) -> Result<()>,
+        mut screen: Option<Screen>,
+        blocks: &mut impl Blocks,
     ) -> Result<()> {
         let outside = Outside::watch(&cx.out)?;
         let mut watched = watched.map(Eye::open).transpose()?;
         self.begin(cx)?;
-        let mut ended = self.until_the_last(cx, pace, &outside, &mut watched, block).await;
+        let mut ended = self.until_the_last(cx, pace, &outside, &mut watched, &mut screen, blocks).await;
+        // The terminal is its user's again, whatever is left to say.
+        drop(screen);
         match &ended {
             Ok(()) => ended = outside.drain(&mut cx.out).await,
             Err(_) => cx.out.give_up(),
@@ -121,10 +180,12 @@ impl Probe {
         pace: Pace,
         outside: &Outside,
         watched: &mut Option<Eye>,
-        block: &mut impl FnMut(&mut Ctx, &Turn<'_>) -> Result<()>,
+        screen: &mut Option<Screen>,
+        blocks: &mut impl Blocks,
     ) -> Result<()> {
         let mut told = Losses::default();
         let mut printed = 0;
+        let mut draws = false;
         // The programs count from when they are attached.
         let mut from = self.since;
         let mut due = pace.interval.map(|interval| Instant::now() + interval);
@@ -139,7 +200,28 @@ impl Probe {
                     seen?;
                     continue;
                 }
+                happened = act(screen) => {
+                    match happened {
+                        Act::Changed => draws = true,
+                        Act::Key(key) => match blocks.key(key) {
+                            Then::On => {}
+                            Then::Draw => draws = true,
+                            Then::Block => due = Some(Instant::now()),
+                            Then::Quit => {
+                                cx.out.end_soon();
+                                return Ok(());
+                            }
+                        },
+                    }
+                    continue;
+                }
                 () = outside.takes(), if waits => {
+                    cx.out.flush()?;
+                    continue;
+                }
+                () = std::future::ready(()), if draws && !waits => {
+                    draws = false;
+                    blocks.draw(cx);
                     cx.out.flush()?;
                     continue;
                 }
@@ -151,11 +233,15 @@ impl Probe {
             if last && pace.whole_only {
                 return Ok(());
             }
+            if let Some(screen) = screen {
+                screen.take_keys();
+            }
             let now = Instant::now();
             let span = now - from;
             from = now;
             cx.out.set_interval(span);
-            block(cx, &Turn { span, outside })?;
+            blocks.block(cx, &Turn { span, outside })?;
+            draws = false;
             cx.out.flush()?;
             printed += 1;
             last |= pace.count == Some(printed);

@@ -9,3 +9,4 @@ pub mod link;
 pub mod machine;
 pub mod stdio;
 pub mod stop;
+pub mod terminal;

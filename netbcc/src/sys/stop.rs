@@ -27,10 +27,15 @@ pub fn hold() -> Result<()> {
 /// The signals of [`STOPS`] that were not ignored when we started: nohup(1) ignores SIGHUP, and a shell that is not
 /// interactive ignores SIGINT for what it starts in the background.
 fn stops() -> SigSet {
+    not_ignored(&STOPS)
+}
+
+/// Those of these signals that were not ignored when we started.
+pub(super) fn not_ignored(signals: &[Signal]) -> SigSet {
     // Without /proc nobody can tell, and ignored signals are rare.
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let ignored = ignored(&status);
-    STOPS.into_iter().filter(|&signal| ignored & (1 << (signal as i32 - 1)) == 0).collect()
+    signals.iter().copied().filter(|&signal| ignored & (1 << (signal as i32 - 1)) == 0).collect()
 }
 
 /// The mask of ignored signals in a process's status file: bit 0 is signal 1.

@@ -45,9 +45,9 @@ use zerocopy::{FromBytes as _, IntoBytes as _, transmute};
 
 use super::{conn, object, sends};
 use crate::cli::{Containers, Every, Family, Json, Pid, Verbose, given, path};
-use crate::out::{About, Cell, Format, Rows, Table, data, interval, left, right};
+use crate::out::{About, Cell, Clock, Format, Out, Rows, Table, data, interval, left, right};
 use crate::probe::hook::{Ladder, LessExact, Prog, Rung, RungName, fexit, kprobe, tp_btf};
-use crate::probe::{Generations, Pace, Plan, Probe, Table as Map, Turn};
+use crate::probe::{Blocks, Generations, Pace, Plan, Probe, Table as Map, Then, Turn};
 use crate::tool::{Ctx, Spec, Tool};
 
 /// The tool.
@@ -114,6 +114,13 @@ impl Tool for Tcptop {
             "Sent is what the kernel took from the process, received what the process took from the kernel. A \
              connection that closed in the interval has its row. What MPTCP and the kernel's TLS send is not seen, \
              nor what is received by mapping pages (TCP_ZEROCOPY_RECEIVE).",
+            "On a terminal, unless -C or --json is given, a block replaces the one before it: the busiest rows, as many as \
+             have room, cut where the screen ends. Another size of the screen takes effect at once. Where standard input is \
+             a terminal, too, and netbcc is in its foreground, these keys work. q: quit; the screen keeps what it shows, \
+             where Ctrl-C shows the interval under way first. s: sort by what is sent. r: by what is received. a: by both. \
+             p: pause, and go on; in a pause intervals end as ever, and are not shown. Space: end the interval now, and show \
+             it, also in a pause. The terminal has its modes back at the end, while netbcc is stopped (Ctrl-Z), and after \
+             every signal but SIGKILL.",
         ],
         examples: &[
             ("tcptop", "the busiest connections, every second"),
@@ -133,8 +140,10 @@ impl Tool for Tcptop {
         differences: &[
             "COMM is the plain name.",
             "What MSG_PEEK sees is not counted; splice and sendfile are, on every kernel.",
+            "A terminal shows as many rows as fit, cut at its width, and has keys: q quits; s, r and a sort by what is \
+             sent, received, or both; p pauses; the space bar ends the interval.",
             "The screen is cleared only where there is one that can be: no escape sequence goes into a pipe or file, nor \
-             where TERM is unset, empty or dumb.",
+             where TERM is unset, empty or dumb. There, and with -C, all rows are printed.",
             "Where neither fentry nor kprobes are there: of a connection that was there before the start, what a first \
              splice takes out of it is not counted.",
             "There is room for 65536 rows per interval at least; what has none is counted as lost, and said.",
@@ -189,11 +198,18 @@ impl Tool for Tcptop {
             let set = probe.table("GROUP")?.set(&0_u32.to_ne_bytes(), &group.as_raw_fd().to_ne_bytes());
             set.with_context(|| format!("--cgroup {}: not a directory of cgroup v2", path.display()))?;
         }
-        let mut sums = Sums::new(&mut probe)?;
+        let sums = Sums::new(&mut probe)?;
         let seconds = args.every.interval.unwrap_or(NonZeroU32::MIN);
         cx.out.line(format_args!("Tracing... Output every {seconds} secs. Hit Ctrl-C to end"));
         let pace = Pace::from(Every { interval: Some(seconds), ..args.every });
-        probe.sample(cx, pace, |cx, turn| block(&args, cx, &mut sums, turn))
+        let screen = !args.noclear && !args.json.json && can_clear() && cx.out.is_terminal();
+        let mut top =
+            Top { sort: args.sort, args: &args, sums, screen, paused: false, step: false, last: None };
+        if screen {
+            probe.sample_on_screen(cx, pace, &mut top)
+        } else {
+            probe.sample(cx, pace, |cx, turn| top.block(cx, turn))
+        }
     }
 }
 
@@ -330,22 +346,112 @@ fn can_clear() -> bool {
     env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")
 }
 
-/// One block.
-fn block(args: &Options, cx: &mut Ctx, sums: &mut Sums, turn: &Turn<'_>) -> Result<()> {
-    let now_ns = cx.out.clock().monotonic_ns();
-    let mut rows = sums.taken(turn)?;
-    if args.noclear || args.json.json || !can_clear() || !cx.out.clear_screen() {
+/// A run.
+struct Top<'a> {
+    args: &'a Options,
+    sums: Sums,
+    sort: Sort,
+    /// Whether blocks are shown on a terminal's screen, one in place of the other.
+    screen: bool,
+    /// The screen keeps what it shows; intervals end as ever.
+    paused: bool,
+    /// The next block is shown all the same.
+    step: bool,
+    /// What the screen shows.
+    last: Option<Block>,
+}
+
+/// The sums of an interval.
+struct Block {
+    summary: Option<String>,
+    rows: Vec<Row>,
+    now_ns: u64,
+}
+
+impl Blocks for Top<'_> {
+    fn block(&mut self, cx: &mut Ctx, turn: &Turn<'_>) -> Result<()> {
+        let now_ns = cx.out.clock().monotonic_ns();
+        let mut rows = self.sums.taken(turn)?;
+        if self.paused && !std::mem::take(&mut self.step) {
+            return Ok(());
+        }
+        let summary = if self.args.nosummary { None } else { Some(summary(cx, now_ns)?) };
+        if self.screen {
+            self.last = Some(Block { summary, rows, now_ns });
+            self.draw(cx);
+            return Ok(());
+        }
         cx.out.line("");
+        if let Some(summary) = summary {
+            cx.out.line(summary);
+            cx.out.line("");
+        }
+        sort(self.sort, &mut rows);
+        rows.truncate(most(self.args));
+        print(self.args, &mut cx.out, &rows, now_ns);
+        Ok(())
     }
-    if !args.nosummary {
-        let load = fs::read_to_string("/proc/loadavg").context("read /proc/loadavg")?;
-        let time = cx.out.clock().hms(now_ns).to_owned();
-        cx.out.line(format_args!("{time} loadavg: {}", load.trim_end()));
-        cx.out.line("");
+
+    fn key(&mut self, key: u8) -> Then {
+        match key {
+            b'q' => return Then::Quit,
+            b' ' => {
+                self.step = self.paused;
+                return Then::Block;
+            }
+            b'a' => self.sort = Sort::All,
+            b's' => self.sort = Sort::Sent,
+            b'r' => self.sort = Sort::Received,
+            b'p' => self.paused = !self.paused,
+            _ => return Then::On,
+        }
+        Then::Draw
     }
-    sort(args, &mut rows);
-    print(args, cx, &rows, now_ns);
-    Ok(())
+
+    fn draw(&mut self, cx: &mut Ctx) {
+        let (args, paused) = (self.args, self.paused);
+        if let Some(last) = &mut self.last {
+            sort(self.sort, &mut last.rows);
+            let page = page(args, last, paused, cx.out.room().1);
+            cx.out.show(&page);
+        }
+    }
+}
+
+/// The line with the load average.
+fn summary(cx: &mut Ctx, now_ns: u64) -> Result<String> {
+    let load = fs::read_to_string("/proc/loadavg").context("read /proc/loadavg")?;
+    Ok(format!("{} loadavg: {}", cx.out.clock().hms(now_ns), load.trim_end()))
+}
+
+/// A block for a screen of so many lines.
+fn page(args: &Options, block: &Block, paused: bool, lines: usize) -> Out {
+    // Its rows tell no time.
+    let mut page = Out::memory(Format::Text, Clock::fixed(0, 0));
+    let mut room = lines;
+    if let Some(summary) = &block.summary {
+        page.line(format_args!("{summary}{}", if paused { "  paused" } else { "" }));
+        page.line("");
+        room = room.saturating_sub(2);
+    }
+    let count = fitting(&block.rows, room).min(most(args));
+    print(args, &mut page, &block.rows[..count], block.now_ns);
+    page
+}
+
+/// How many of these rows, from the first on, have room on so many lines, with the headers above them.
+fn fitting(rows: &[Row], lines: usize) -> usize {
+    let (mut used, mut headers) = (0, [false; 2]);
+    let fits = |row: &&Row| {
+        let v6 = row.key.tuple.family != AF_INET;
+        if !std::mem::replace(&mut headers[usize::from(v6)], true) {
+            // An empty line is above that of IPv6.
+            used += 1 + usize::from(v6);
+        }
+        used += 1;
+        used <= lines
+    };
+    rows.iter().take_while(fits).count()
 }
 
 /// What may get full.
@@ -420,11 +526,10 @@ fn key(row: &tcptop::Row) -> Key {
     Key { tuple: transmute!(row.tuple), pid: row.pid, zero: 0, comm }
 }
 
-/// By what `-s` says, most first, then by process and addresses, so that equal rows stay where they are; and no more
-/// than `-r` says.
-fn sort(args: &Options, rows: &mut Vec<Row>) {
+/// Most first, then by process and addresses, so that equal rows stay where they are.
+fn sort(by: Sort, rows: &mut [Row]) {
     rows.sort_by_cached_key(|Row { key, sum }| {
-        let bytes = match args.sort {
+        let bytes = match by {
             Sort::All => u128::from(sum.rx_bytes) + u128::from(sum.tx_bytes),
             Sort::Sent => sum.tx_bytes.into(),
             Sort::Received => sum.rx_bytes.into(),
@@ -433,23 +538,27 @@ fn sort(args: &Options, rows: &mut Vec<Row>) {
         let ends = (conn::laddr(tuple), tuple.lport, conn::raddr(tuple), tuple.rport);
         (Reverse(bytes), key.pid, ends, key.comm)
     });
-    rows.truncate(args.rows.unwrap_or(usize::MAX));
+}
+
+/// How many rows `-r` asks for.
+fn most(args: &Options) -> usize {
+    args.rows.unwrap_or(usize::MAX)
 }
 
 /// IPv4 and then IPv6; a family without rows has no header.
-fn print(args: &Options, cx: &mut Ctx, rows: &[Row], now_ns: u64) {
+fn print(args: &Options, out: &mut Out, rows: &[Row], now_ns: u64) {
     for v6 in [false, true] {
         let mut rows = rows.iter().filter(|row| (row.key.tuple.family != AF_INET) == v6).peekable();
         if rows.peek().is_none() {
             continue;
         }
         if v6 {
-            cx.out.line("");
+            out.line("");
         }
         let table = table(args, v6);
-        cx.out.header(&table);
+        out.header(&table);
         for row in rows {
-            cx.out.row(&table, now_ns, row);
+            out.row(&table, now_ns, row);
         }
     }
 }
@@ -460,7 +569,6 @@ mod tests {
     use netbcc_common::addr::{AF_INET6, Tuple};
 
     use super::*;
-    use crate::out::{Clock, Out};
 
     fn row(pid: u32, comm: &[u8], family: u16, lport: u16, rx_bytes: u64, tx_bytes: u64) -> Row {
         let mut name = [0; 16];
@@ -478,11 +586,11 @@ mod tests {
         let words = format!("tcptop {words}");
         let matches = crate::cli::command::<Tcptop>().try_get_matches_from(words.split_whitespace()).unwrap();
         let args = Options::from_arg_matches(&matches).unwrap();
-        let out = Out::memory(args.json.format(), Clock::fixed(0, 0));
-        let mut cx = Ctx::new(&Tcptop::SPEC, out);
-        sort(&args, &mut rows);
-        print(&args, &mut cx, &rows, 1);
-        cx.out.take()
+        let mut out = Out::memory(args.json.format(), Clock::fixed(0, 0));
+        sort(args.sort, &mut rows);
+        rows.truncate(most(&args));
+        print(&args, &mut out, &rows, 1);
+        out.take()
     }
 
     #[test]
@@ -526,5 +634,37 @@ mod tests {
         assert_eq!(pids("-s sent", &rows), ["2", "1", "3"]);
         assert_eq!(pids("-s received", &rows), ["3", "1", "2"]);
         assert_eq!(pids("-s all -r 2", &rows), ["3", "1"]);
+    }
+
+    #[test]
+    fn a_page_has_the_first_rows_that_fit_and_no_header_without_one() {
+        let matches = crate::cli::command::<Tcptop>().try_get_matches_from(["tcptop"]).unwrap();
+        let args = Options::from_arg_matches(&matches).unwrap();
+        let mut rows: Vec<Row> = (0..9)
+            .map(|nth: u16| {
+                let family = if nth % 3 == 1 { AF_INET6 } else { AF_INET };
+                row(nth.into(), b"x", family, nth + 1, 1_000_000 - u64::from(nth), 0)
+            })
+            .collect();
+        sort(Sort::All, &mut rows);
+        let mut block = Block { summary: Some("now".to_owned()), rows, now_ns: 1 };
+        let mut before = 0;
+        for lines in 0..30 {
+            let text = page(&args, &block, false, lines).take();
+            let count = text.lines().count();
+            assert!(count <= lines.max(2), "{lines}: {text}");
+            // A header has a row below it.
+            assert!(!text.lines().last().unwrap_or_default().starts_with("PID"), "{lines}: {text}");
+            let pids = text.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit())).count();
+            assert!(pids >= before, "more room, no fewer rows");
+            before = pids;
+        }
+        assert_eq!(before, 9);
+        // IPv4, then an empty line, a header and a row of IPv6.
+        assert_eq!(page(&args, &block, false, 6).take().lines().count(), 4, "no room for the first of IPv6");
+        assert_eq!(page(&args, &block, false, 7).take().lines().count(), 7);
+        assert!(page(&args, &block, true, 7).take().starts_with("now  paused\n"));
+        block.summary = None;
+        assert_eq!(page(&args, &block, true, 5).take().lines().count(), 5);
     }
 }
