@@ -221,8 +221,6 @@ macro_rules! funcs {
 }
 
 funcs! {
-    /// 4 arguments up to 6.9, 2 since 6.10.
-    InetCskAccept = "inet_csk_accept",
     /// 5 arguments since 5.19 and 4 since 6.18, the flags being the fourth; 6 before 5.19, and they are the fifth.
     TcpRecvmsg = "tcp_recvmsg",
     /// The tracepoint: (sk, skb), and since 6.15 the error as well.

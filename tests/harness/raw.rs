@@ -22,8 +22,10 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigHandler, Signal};
 use nix::sys::stat::Mode;
 use nix::unistd::{SysconfVar, sysconf, write};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 const MAP_CREATE: libc::c_long = 0;
+const MAP_LOOKUP_ELEM: libc::c_long = 1;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
 const OBJ_PIN: libc::c_long = 6;
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
@@ -131,21 +133,67 @@ pub fn map_entries(id: u32) -> io::Result<Option<(String, usize)>> {
     }
     let name: Vec<u8> =
         info[3..5].iter().flat_map(|word| word.to_ne_bytes()).take_while(|&byte| byte != 0).collect();
-    let (mut key, mut count) = (vec![0_u8; key_bytes], 0);
-    let mut last: Option<Vec<u8>> = None;
+    let count = keys(&map, key_bytes)?.len();
+    Ok(Some((String::from_utf8_lossy(&name).into_owned(), count)))
+}
+
+/// The keys of a hash map.
+fn keys(map: &OwnedFd, key_bytes: usize) -> io::Result<Vec<Vec<u8>>> {
+    let mut keys: Vec<Vec<u8>> = Vec::new();
     loop {
+        let mut key = vec![0_u8; key_bytes];
         let mut attr = Attr::default();
-        attr[0] = u64::from(number(&map));
-        attr[1] = last.as_ref().map_or(0, |last| last.as_ptr().expose_provenance() as u64);
+        attr[0] = u64::from(number(map));
+        attr[1] = keys.last().map_or(0, |last| last.as_ptr().expose_provenance() as u64);
         attr[2] = key.as_mut_ptr().expose_provenance() as u64;
         match bpf(MAP_GET_NEXT_KEY, &attr) {
-            Ok(_) => count += 1,
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => break,
+            Ok(_) => keys.push(key),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(keys),
             Err(error) => return Err(error),
         }
-        last = Some(key.clone());
     }
-    Ok(Some((String::from_utf8_lossy(&name).into_owned(), count)))
+}
+
+/// A tool's hash map, by which a test sees and changes what the tool remembers.
+#[derive(Debug)]
+pub struct Memory(OwnedFd);
+
+impl Memory {
+    /// The map with this id.
+    pub fn of(id: u32) -> io::Result<Self> {
+        let mut attr = Attr::default();
+        attr[0] = u64::from(id);
+        bpf_fd(MAP_GET_FD_BY_ID, &attr).map(Self)
+    }
+
+    /// Its entries; keys have 8 bytes.
+    pub fn entries<V: FromZeros + IntoBytes + FromBytes>(&self) -> io::Result<Vec<(u64, V)>> {
+        let mut entries = Vec::new();
+        for key in keys(&self.0, size_of::<u64>())? {
+            let mut value = V::new_zeroed();
+            let attr = self.element(key.as_ptr(), value.as_mut_bytes().as_mut_ptr());
+            match bpf(MAP_LOOKUP_ELEM, &attr) {
+                Ok(_) => entries.push((u64::read_from_bytes(&key).expect("8 bytes"), value)),
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Sets an entry.
+    pub fn set<V: IntoBytes + Immutable>(&self, key: u64, value: &V) -> io::Result<()> {
+        let attr = self.element(key.as_bytes().as_ptr(), value.as_bytes().as_ptr());
+        bpf(MAP_UPDATE_ELEM, &attr).map(drop)
+    }
+
+    fn element(&self, key: *const u8, value: *const u8) -> Attr {
+        let mut attr = Attr::default();
+        attr[0] = u64::from(number(&self.0));
+        attr[1] = key.expose_provenance() as u64;
+        attr[2] = value.expose_provenance() as u64;
+        attr
+    }
 }
 
 fn exists(get: libc::c_long, id: u32) -> io::Result<bool> {

@@ -74,6 +74,7 @@ fn main() -> ExitCode {
         trials("tcpconnlat", &Rung::FORCED, tcpconnlat::CHECKS),
         trials("tcpdrop", &[Rung::Any], tcpdrop::CHECKS),
         trials("tcplife", &Rung::FORCED, tcplife::CHECKS),
+        trials("tcplife", &[Rung::Kprobe], tcplife::KPROBES),
         trials("tcpretrans", &[Rung::Any], tcpretrans::ANY),
         trials("tcpretrans", &Rung::FORCED, tcpretrans::CHECKS),
         trials("tcpstates", &[Rung::Any], tcpstates::ANY),

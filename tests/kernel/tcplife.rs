@@ -2,15 +2,19 @@
 //!
 //! A check is a sentence of the list that the tool was accepted by, or of what it promises beside that.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use netbcc_common::tcplife::{CONNECTOR, Life};
 use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check, Rung, skip};
 use netbcc_tests::net::{END_PORT, Net, has_ipv6};
 use netbcc_tests::peer::{How, Peer};
+use netbcc_tests::raw::{Memory, map_entries};
 use netbcc_tests::rows::{Row, Rows};
+use netbcc_tests::run::{PATIENCE, maps_of};
 
 pub(crate) const CHECKS: &[Check] = checks![
     a_connection_is_two_rows_with_their_owners_and_kilobytes,
@@ -22,6 +26,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_client_that_closes_last_owns_its_row,
     an_aborted_server_shows_the_acceptor,
     an_aborted_server_that_never_read_shows_the_acceptor_or_the_tool_says_so,
+    threads_that_wait_in_accept_hide_no_acceptor,
     an_aborting_server_owns_its_row,
     a_half_closed_connection_keeps_its_owners,
     life_begins_at_established,
@@ -47,6 +52,9 @@ pub(crate) const CHECKS: &[Check] = checks![
     rejected_rows_do_not_fill_the_maps: alone,
     refused_connects_do_not_fill_the_maps: alone,
 ];
+
+/// What can be wrong in a table only that is keyed by a socket's address.
+pub(crate) const KPROBES: &[Check] = checks![an_end_that_was_missed_leaves_no_owner: alone];
 
 pub(crate) const ANY: &[Check] = checks![
     the_headers_are_exactly_these,
@@ -348,6 +356,85 @@ fn an_aborted_server_that_never_read_shows_the_acceptor_or_the_tool_says_so(case
     row.must(less_exact == (case.rung == Rung::Tracepoint), "stderr tells what is less exact");
     if !less_exact {
         row.is("PID", server.pid()).is("COMM", "server");
+    }
+}
+
+/// More of them than a kretprobe has room for.
+fn threads_that_wait_in_accept_hide_no_acceptor(case: &Case) {
+    let net = Net::new();
+    let (many, server, client) = (net.peer("many"), net.peer("server"), net.peer("client"));
+    let run = case.launch("").start(&net);
+    many.listen(net.v4_of(2, 81)).wait_in_accept(64);
+    let web = server.listen(net.v4_of(2, 80));
+    let near = client.connect(web.address());
+    let far = web.accept();
+    if case.rung == Rung::Tracepoint {
+        // There it is who reads.
+        near.send(1);
+        far.receive(1);
+    }
+    near.abort();
+    let rows = run.rows(2);
+    end_at(&rows, 80).is("PID", server.pid()).is("COMM", "server");
+    run.finish();
+}
+
+fn an_end_that_was_missed_leaves_no_owner(case: &Case) {
+    const MANY: usize = 40;
+    let net = Net::new();
+    let (server, client, gone) = (net.peer("server"), net.peer("client"), net.peer("gone"));
+    let run = case.launch("-L 80").start(&net).ended_by(|| {
+        client.fails(net.v4(END_PORT), &How::plain().bound(net.v4(80)), "ECONNREFUSED");
+    });
+    let is_it =
+        |id: &u32| map_entries(*id).expect("we may ask").is_some_and(|(name, _)| name == "LIVES_BY_SK");
+    let id = maps_of(run.pid()).into_iter().find(is_it).expect("a table of kprobes");
+    let memory = Memory::of(id).expect("we may open it");
+    let entries = || memory.entries::<Life>().expect("we may read it");
+    let old = server.listen(net.v4_of(3, 81));
+    let conns: Vec<_> = (0..MANY)
+        .map(|_| {
+            let near = gone.connect(old.address());
+            (near, old.accept())
+        })
+        .collect();
+    let is_gone = |life: &Life| life.pid == gone.pid() && life.owner == CONNECTOR;
+    let ghosts: HashMap<u64, Life> = entries().into_iter().filter(|(_, life)| is_gone(life)).collect();
+    assert_eq!(ghosts.len(), MANY);
+    for (near, far) in conns {
+        near.abort();
+        far.close();
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while entries().iter().any(|(sk, _)| ghosts.contains_key(sk)) {
+        assert!(Instant::now() < deadline, "they are closed");
+        thread::sleep(Duration::from_millis(1));
+    }
+    // As if nobody had seen that.
+    for (&sk, life) in &ghosts {
+        memory.set(sk, life).expect("we may write it");
+    }
+    let web = server.listen(net.v4_of(2, 80));
+    let conns: Vec<_> = (0..MANY)
+        .map(|_| {
+            let near = client.connect(web.address());
+            (near, web.accept())
+        })
+        .collect();
+    let is_used_again =
+        |(sk, life): &(u64, Life)| ghosts.get(sk).is_some_and(|ghost| ghost.birth_ns != life.birth_ns);
+    let again = entries()
+        .iter()
+        .filter(|entry| is_used_again(entry))
+        .filter(|(_, life)| life.pid != client.pid())
+        .count();
+    for (near, _far) in conns {
+        near.abort();
+    }
+    run.rows(MANY).are("PID", &[server.pid(); MANY]);
+    run.finish();
+    if again == 0 {
+        skip("the kernel used no address again for a passive open");
     }
 }
 

@@ -1,7 +1,7 @@
 //! tcplife: one row per TCP socket that reaches CLOSE: owner, addresses, KB sent and received, age.
 //!
 //! Events: `probes-ebpf/src/bin/tcplife.rs`, from `sock:inet_sock_set_state` (or `tcp_set_state`) and
-//! `inet_csk_accept` (or the first read). The byte counts are the kernel's `bytes_acked` and `bytes_received`, which
+//! `security_sock_graft` (or the first read). The byte counts are the kernel's `bytes_acked` and `bytes_received`, which
 //! contain SYN and FIN; KB are cut, not rounded, as BCC.
 //!
 //! BCC: its owner of a server socket that closes first is whatever task the last ACK interrupts. Here it is the
@@ -23,13 +23,12 @@ use std::num::NonZeroU32;
 
 use anyhow::Result;
 use clap::Args;
-use netbcc_common::kernel::Func;
 use netbcc_common::tcplife::Event;
 
 use super::{conn, object};
 use crate::cli::{Family, FlowPorts, Json, Pid, Timestamp, Verbose, WallClock, WideCsv};
 use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, right, seconds, wall};
-use crate::probe::hook::{Ladder, LessExact, Rung, RungName, fexit, kprobe, kretprobe, tp_btf};
+use crate::probe::hook::{Ladder, LessExact, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -122,8 +121,7 @@ const SOCKETS: Ladder = Ladder {
         Rung {
             name: RungName::Fexit,
             programs: &[
-                fexit("accept2_fexit", "inet_csk_accept").arity(Func::InetCskAccept, 2),
-                fexit("accept4_fexit", "inet_csk_accept").arity(Func::InetCskAccept, 4),
+                fentry("graft_fentry", "security_sock_graft"),
                 tp_btf("state_tp", "inet_sock_set_state"),
                 tp_btf("state_again_tp", "inet_sock_set_state"),
             ],
@@ -148,7 +146,7 @@ const SOCKETS: Ladder = Ladder {
             name: RungName::Kprobe,
             programs: &[
                 kprobe("state_kprobe", "tcp_set_state"),
-                kretprobe("accept_kretprobe", "inet_csk_accept"),
+                kprobe("graft_kprobe", "security_sock_graft"),
             ],
             less_exact: None,
         },

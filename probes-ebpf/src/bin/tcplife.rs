@@ -15,9 +15,9 @@
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::SkStorage;
-use aya_ebpf::macros::{btf_map, btf_tracepoint, fexit, kprobe, kretprobe, map};
+use aya_ebpf::macros::{btf_map, btf_tracepoint, fentry, kprobe, map};
 use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray};
-use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext};
+use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::loss::Loss;
 use netbcc_common::tcplife::{ACCEPTOR, CLOSER, CONNECTOR, Event, KERNEL, LAST, Life, NOBODY};
 use probes_ebpf::emit::{lost, reserve};
@@ -269,6 +269,8 @@ fn accepted<A: Lives>(sk: Sock<A>) {
         if let Some(tcp) = A::tcp(sk) {
             own_mptcp::<A>(tcp.mptcp(), ACCEPTOR);
         }
+    } else if sk.is_mptcp() {
+        own_mptcp::<A>(sk.id(), ACCEPTOR);
     }
 }
 
@@ -318,30 +320,19 @@ fn state_kprobe(ctx: ProbeContext) -> u32 {
     0
 }
 
-// The return value lies behind the arguments. Read there it is a socket to the verifier; from bpf_get_func_ret it
-// would be a number, and the state that is kept with a socket could not be asked for.
-
-// match-proto: struct sock *inet_csk_accept(struct sock *sk, int flags, int *err, bool kern) (up to 6.9)
-#[fexit(function = "inet_csk_accept")]
-fn accept4_fexit(ctx: FExitContext) -> i32 {
-    if let Some(sk) = Sock::<Typed>::new(ctx.arg(4)) {
+// match-proto: void security_sock_graft(struct sock *sk, struct socket *parent)
+#[fentry(function = "security_sock_graft")]
+fn graft_fentry(ctx: FEntryContext) -> i32 {
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
         accepted(sk);
     }
     0
 }
 
-// match-proto: struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg) (since 6.10)
-#[fexit(function = "inet_csk_accept")]
-fn accept2_fexit(ctx: FExitContext) -> i32 {
-    if let Some(sk) = Sock::<Typed>::new(ctx.arg(2)) {
-        accepted(sk);
-    }
-    0
-}
-
-#[kretprobe]
-fn accept_kretprobe(ctx: RetProbeContext) -> u32 {
-    if let Some(sk) = Sock::<Probed>::new(ctx.ret()) {
+// match-proto: void security_sock_graft(struct sock *sk, struct socket *parent)
+#[kprobe]
+fn graft_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(0).and_then(Sock::<Probed>::new) {
         accepted(sk);
     }
     0
