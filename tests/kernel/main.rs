@@ -17,6 +17,7 @@ mod flood;
 mod netqtop;
 mod pairs;
 mod power;
+mod samplers;
 mod softirqs;
 mod solisten;
 mod tcpaccept;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
     .into_iter()
     .chain(engine::tools().map(|tool| trials_of_netbcc(tool, power::CHECKS)))
     .chain(pairs::tools().map(|tool| trials(tool, &[Rung::Any], pairs::checks())))
+    .chain(samplers::tools().map(|tool| trials(tool, &[Rung::Any], samplers::checks())))
     .chain(flood::flooded().map(|tool| trials_of_netbcc(tool, flood::CHECKS)))
     .flatten()
     .collect();

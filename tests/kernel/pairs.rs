@@ -27,7 +27,7 @@ pub(crate) fn checks() -> &'static [Check] {
 }
 
 /// Whether starts are slow: guests, of which the tests know which rungs they have, take a second and more for each.
-fn is_slow() -> bool {
+pub(crate) fn is_slow() -> bool {
     std::env::var_os("NETBCC_EXPECT_RUNGS").is_some()
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn tools() -> impl Iterator<Item = &'static str> {
 const NOBODY: u32 = 65_534;
 
 /// How many tools run at once: a function has room for 38 programs (`BPF_MAX_TRAMP_LINKS`), and other checks' as well.
-const AT_ONCE: usize = 8;
+pub(crate) const AT_ONCE: usize = 8;
 
 /// A network and who is in it.
 struct Stage {
@@ -214,14 +214,14 @@ fn resends(stage: &Stage) -> Rest<'_> {
 }
 
 /// An option of a tool, as its command line declares it.
-struct Choice {
-    id: String,
-    typed: String,
-    takes_value: bool,
+pub(crate) struct Choice {
+    pub(crate) id: String,
+    pub(crate) typed: String,
+    pub(crate) takes_value: bool,
     is_filter: bool,
 }
 
-fn choices(tool: &str) -> Vec<Choice> {
+pub(crate) fn choices(tool: &str) -> Vec<Choice> {
     let options = command(tool);
     let options = options.get_arguments().filter(|arg| !arg.is_positional() && arg.get_id() != "help");
     options
@@ -236,7 +236,7 @@ fn choices(tool: &str) -> Vec<Choice> {
         .collect()
 }
 
-fn command(tool: &str) -> clap::Command {
+pub(crate) fn command(tool: &str) -> clap::Command {
     let entry = TOOLS.iter().find(|entry| entry.spec.name == tool).expect("it is a tool");
     (entry.command)()
 }
