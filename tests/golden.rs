@@ -487,7 +487,7 @@ fn drop_block(args: &str) -> String {
             kept: 1,
         };
         let stack = ["kfree_skb_reason+0x94".to_owned(), "[unknown]".to_owned()];
-        tcpdrop::Row::new(event, reasons[nth].into(), Rc::new(tcpdrop::Functions::new(stack.into())))
+        tcpdrop::Row::new(event, Some(reasons[nth].into()), Rc::new(tcpdrop::Functions::new(stack.into())))
     };
     let drops: Vec<_> = (0..7).map(drop).collect();
     let format = if args.contains("--json") { Format::Json } else { Format::Text };

@@ -223,7 +223,7 @@ macro_rules! funcs {
 funcs! {
     /// 5 arguments since 5.19 and 4 since 6.18, the flags being the fourth; 6 before 5.19, and they are the fifth.
     TcpRecvmsg = "tcp_recvmsg",
-    /// The tracepoint: (sk, skb), and since 6.15 the error as well.
+    /// The tracepoint: (sk, skb), and since 6.17 the error as well.
     TcpRetransmitSkb = "btf_trace_tcp_retransmit_skb",
     /// The function: 3 since 4.7.
     TcpRetransmitSkbFunction = "tcp_retransmit_skb",

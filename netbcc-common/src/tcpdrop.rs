@@ -28,7 +28,7 @@ pub struct Event {
     pub pid: u32,
     /// Network namespace (inode number).
     pub netns: u32,
-    /// Why: a value of the kernel's `enum skb_drop_reason`.
+    /// Why: a value of the kernel's `enum skb_drop_reason`; 0 where the kernel does not tell.
     pub reason: u32,
     /// State of the socket; 0 where there is none.
     pub state: u16,
@@ -84,6 +84,6 @@ pub struct Config {
     pub stacks: u8,
     /// Reasons of more than 16 bits, which subsystems have, are kept.
     pub subsystems: u8,
-    /// Always zero.
-    pub zero: u8,
+    /// The kernel names the addresses of a stack (since 5.13).
+    pub names: u8,
 }

@@ -4,19 +4,25 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io;
 
 use anyhow::Result;
 
 use crate::cli::doors;
 use crate::out::journal::Journal;
 use crate::sys::btf::{self, Kernel, Wanted};
-use crate::sys::{link, machine};
+use crate::sys::{kallsyms, link, machine};
 use crate::tool::Entry;
 use crate::tools::tcpsubnet;
 
 /// What both ways of reading BTF, from memory and from a file in pieces, make of the same bytes.
 pub fn btf(bytes: &[u8], file: &File, wanted: &Wanted) -> [Result<Kernel>; 2] {
     btf::both(bytes, file, wanted)
+}
+
+/// Addresses and their names by a text like `/proc/kallsyms`.
+pub fn kallsyms(table: impl io::Read, addresses: Vec<u64>) -> io::Result<Vec<(u64, Option<String>)>> {
+    kallsyms::name_all(table, addresses)
 }
 
 /// tcpsubnet's list: label, whether it is IPv6, bits from the highest on, how many of them, and whether there is an

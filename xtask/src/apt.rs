@@ -223,11 +223,8 @@ impl Archive {
                 .args(packages)
                 .current_dir(into))
         };
-        if download().is_ok() {
-            return Ok(());
-        }
-        self.update()?;
-        download()
+        // Lists older than the archive name files that are gone.
+        download().or_else(|why| if self.refreshed() { download() } else { Err(why) })
     }
 
     fn unpack_all(self, packages: &[String], into: &Path) -> Result<()> {

@@ -17,7 +17,7 @@ use crate::shell::{run, say, target};
 /// A line of kernels that guests can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
-    /// The first two numbers of its versions, and `-rt` for the preemptible one.
+    /// The first two numbers of its versions, and `-rt` for the preemptible one or how it is set up.
     name: &'static str,
     /// What it runs on.
     pub(crate) arch: Arch,
@@ -27,9 +27,26 @@ pub(crate) struct Line {
 /// and Debian 13's, which Debian 12 has as a backport.
 pub(crate) const LINES: [Line; 2] = [Line::V6_1, Line::V6_12];
 
-/// Every line that [`Line::parse`] knows, oldest first. The `-rt` ones are preemptible everywhere (PREEMPT_RT).
-const NAMES: [&str; 12] =
-    ["5.10", "5.10-rt", "6.1", "6.1-rt", "6.12", "6.12-rt", "6.16", "6.17", "6.18", "7.2", "7.3", "7.3-rt"];
+/// Every line that [`Line::parse`] knows, oldest first. The `-rt` ones are preemptible everywhere (PREEMPT_RT); the last
+/// ones are of a kernel that its owner set up as few do.
+const NAMES: [&str; 16] = [
+    "5.10",
+    "5.10-rt",
+    "6.1",
+    "6.1-rt",
+    "6.12",
+    "6.12-rt",
+    "6.16",
+    "6.17",
+    "6.18",
+    "7.2",
+    "7.3",
+    "7.3-rt",
+    "7.3-lockdown",
+    "7.3-nojit",
+    "7.3-noipv6",
+    "7.3-nosymbols",
+];
 
 /// The same two on arm64.
 pub(crate) const ARM64: [Line; 2] = [Line::V6_1.on(Arch::Aarch64), Line::V6_12.on(Arch::Aarch64)];
@@ -45,6 +62,8 @@ pub(crate) struct Kernel {
     pub(crate) image: PathBuf,
     /// The tree of its modules.
     pub(crate) modules: PathBuf,
+    /// What its command line says besides.
+    pub(crate) setting: &'static str,
 }
 
 impl Line {
@@ -100,12 +119,28 @@ impl Line {
 
     /// The numbers alone.
     fn series(self) -> &'static str {
-        self.name.trim_end_matches("-rt")
+        self.name.split('-').next().unwrap_or(self.name)
+    }
+
+    /// Whether it is the preemptible one.
+    fn is_rt(self) -> bool {
+        self.name.ends_with("-rt")
+    }
+
+    /// What the command line of its kernel says besides.
+    fn setting(self) -> &'static str {
+        match self.name.split_once('-').map(|(_, setting)| setting) {
+            Some("lockdown") => "lockdown=confidentiality",
+            Some("nojit") => "sysctl.net.core.bpf_jit_enable=0",
+            Some("noipv6") => "ipv6.disable=1",
+            Some("nosymbols") => "sysctl.kernel.kptr_restrict=2",
+            _ => "",
+        }
     }
 
     /// What the names of its packages end with: the kernel for virtual machines, or the preemptible one.
     fn flavour(self) -> String {
-        let flavour = if self.name.ends_with("-rt") { "rt" } else { "cloud" };
+        let flavour = if self.is_rt() { "rt" } else { "cloud" };
         format!("-{flavour}-{}", self.arch.debian())
     }
 
@@ -117,7 +152,8 @@ impl Line {
 
     /// The kernel of this line, if it was downloaded.
     pub(crate) fn find(self) -> Option<Kernel> {
-        Kernel::in_folder(&self.folder(), self.arch).ok()
+        let kernel = Kernel::in_folder(&self.folder(), self.arch).ok()?;
+        Some(Kernel { setting: self.setting(), ..kernel })
     }
 
     /// Downloads the kernel of this line: the machine's own release of Debian has it, or another suite.
@@ -133,8 +169,8 @@ impl Line {
         let suites = Archive::of_all_suites(self.arch);
         let images = newest_first(self, suites.names(&format!("linux-image-{}.", self.series())));
         let mut looked = vec![format!("{why:#}")];
-        // The lists may name a kernel whose files are gone.
-        for image in images.iter().take(3) {
+        // The lists may name kernels whose files are gone.
+        for image in images.iter().take(6) {
             // From 6.19 on the image's package has nothing but these.
             let release = image.trim_start_matches("linux-image-");
             let mut packages = suites.depends(image)?;
@@ -147,7 +183,8 @@ impl Line {
             let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
             match self.download(suites, &packages) {
                 Ok(()) => return Ok(()),
-                Err(why) => looked.push(format!("{image}: {why:#}")),
+                // apt has said why: its command line is long, and says nothing.
+                Err(_) => looked.push(format!("{image} cannot be downloaded")),
             }
         }
         bail!("no package of a {self} kernel can be had: {}", looked.join("; "))
@@ -172,12 +209,14 @@ impl Line {
             run(Command::new("dpkg-deb").arg("-x").arg(deb?.path()).arg(&part))?;
         }
         fs::remove_dir_all(&debs)?;
-        Kernel::in_folder(&part, self.arch)?;
+        slim(&Kernel::in_folder(&part, self.arch)?.modules.join("kernel"))?;
         fs::rename(&part, &folder).context("move the unpacked kernel into place")
     }
 
+    /// Lines that differ in how they are set up have one kernel.
     fn folder(self) -> PathBuf {
-        target().join("kernels").join(self.folder_name())
+        let name = if self.setting().is_empty() { self.name } else { self.series() };
+        target().join("kernels").join(Self { name, ..self }.folder_name())
     }
 
     /// A name without a dot, so that `with_extension` adds one.
@@ -216,8 +255,23 @@ impl Kernel {
         // From 6.19 on the image lies beside its modules.
         let images = [folder.join("boot").join(format!("vmlinuz-{release}")), modules.join("vmlinuz")];
         let image = images.into_iter().find(|file| file.is_file()).context("the package has no image")?;
-        Ok(Self { arch, release, image, modules })
+        Ok(Self { arch, release, image, modules, setting: "" })
     }
+}
+
+/// Removes drivers that no guest has a use for: all but those of networks. Of a kernel for real machines that is most.
+fn slim(modules: &Path) -> Result<()> {
+    let mut useless = vec![modules.join("sound")];
+    let drivers = modules.join("drivers");
+    if drivers.is_dir() {
+        for driver in fs::read_dir(&drivers).with_context(|| format!("read {}", drivers.display()))? {
+            useless.push(driver?.path());
+        }
+    }
+    for dir in useless.iter().filter(|dir| dir.is_dir() && !dir.ends_with("drivers/net")) {
+        fs::remove_dir_all(dir)?;
+    }
+    Ok(())
 }
 
 /// The package among a meta package's dependencies that is a kernel of this line.
@@ -284,6 +338,12 @@ mod tests {
         assert!(Line::parse("5.10").is_ok_and(|line| !LINES.contains(&line)));
         assert!(Line::parse("5.4").is_err());
         assert_eq!(Line::V6_12.to_string(), "6.12");
+        let set_up = Line::parse("7.3-lockdown").expect("it is one");
+        assert_eq!(set_up.folder(), Line::parse("7.3").expect("it is one").folder());
+        assert_eq!(
+            (set_up.setting(), set_up.folder_name().as_str()),
+            ("lockdown=confidentiality", "7-3-lockdown")
+        );
         if Arch::HERE != Arch::Aarch64 {
             assert_eq!(ARM64[0].folder_name(), "6-1-arm64");
             assert_eq!(ARM64[1].to_string(), "6.12 arm64");

@@ -206,7 +206,7 @@ impl Guest<'_> {
             cmd.args(["-device", "nvme,serial=disk,drive=disk"]);
         }
         cmd.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(&files.initramfs);
-        cmd.args(["-append", &arch.cmdline()]);
+        cmd.args(["-append", &format!("{} {}", arch.cmdline(), self.kernel.setting)]);
         Ok(cmd)
     }
 }

@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use nix::errno::Errno;
 
+use super::capability;
 use super::code::Unclear;
 use super::diagnosis::Verdict;
 use super::hook::{Kind, Ladder, Prog, Rung, RungName};
@@ -149,6 +150,19 @@ impl Denial {
         };
         Some(Self { why, hint })
     }
+
+    /// A table could not be made for this reason: who got here may make tables, so it is about their memory.
+    fn of_table(error: &io::Error, lockable: u64, may_raise: bool) -> Option<Self> {
+        let refused = error.raw_os_error() == Some(Errno::EPERM as i32);
+        (refused && !may_raise && lockable != u64::MAX).then(|| Self {
+            why: format!(
+                "this kernel counts tables as locked memory, of which this process may have {} KiB (ulimit -l), and \
+                 without CAP_SYS_RESOURCE it cannot take more",
+                lockable >> 10
+            ),
+            hint: "add cap_sys_resource to the file's capabilities (setcap), or raise ulimit -l",
+        })
+    }
 }
 
 /// The programs of a rung that this kernel needs, if it has everything that they hang on.
@@ -250,8 +264,18 @@ fn refusal(prog: &Prog, fault: Fault) -> Refusal {
     {
         return Refusal::Denied(denial);
     }
+    if let Fault::Map(_, error) = &fault
+        && let Some(lockable) = machine::lockable()
+        && let Some(denial) = Denial::of_table(error, lockable, capability::may_lock())
+    {
+        return Refusal::Denied(denial);
+    }
     match fault {
         Fault::Object(why) => Refusal::Ours(why),
+        Fault::Attach(error) if is_about_perf(prog.kind, &error) => Refusal::Lacking(format!(
+            "attach {target}: {error}: where kernel.perf_event_paranoid is above 2, a kernel as this one wants \
+             CAP_SYS_ADMIN for it"
+        )),
         Fault::Map(map, error) => Refusal::Lacking(format!("map {map}: {}", reason(&error))),
         Fault::Attach(error) => Refusal::Lacking(format!("attach {target}: {}", reason(&error))),
         Fault::Load(error, log) if is_rejection(&error, &log) => {
@@ -274,6 +298,12 @@ fn refusal(prog: &Prog, fault: Fault) -> Refusal {
 /// Whether another rung can do without what is not there: only kprobes are attached by a perf event.
 fn only_of_kprobes(kind: Kind, error: &io::Error) -> bool {
     matches!(kind, Kind::Kprobe | Kind::Kretprobe) && error.raw_os_error() == Some(Errno::ENOSYS as i32)
+}
+
+/// Whether it is the right to hang a program on a breakpoint that lacks, which two distributions withhold further than the
+/// kernel's own authors.
+fn is_about_perf(kind: Kind, error: &io::Error) -> bool {
+    matches!(kind, Kind::Kprobe | Kind::Kretprobe) && error.raw_os_error() == Some(Errno::EACCES as i32)
 }
 
 /// `Operation not permitted (os error 1)` says little where the capabilities are there.
@@ -315,5 +345,15 @@ mod tests {
             matches!(refusal(&kprobe("p", "f"), missing()), Refusal::Lacking(why) if why.contains("perf_event_open"))
         );
         assert!(matches!(refusal(&fexit("p", "f"), missing()), Refusal::Denied(_)));
+    }
+
+    #[test]
+    fn a_table_that_may_not_be_made_is_about_locked_memory() {
+        let refused = io::Error::from(Errno::EPERM);
+        let denial = Denial::of_table(&refused, 64 << 10, false).expect("it is one");
+        assert!(denial.why.contains("64 KiB") && denial.why.contains("CAP_SYS_RESOURCE"), "{denial:?}");
+        assert_eq!(Denial::of_table(&refused, 64 << 10, true), None);
+        assert_eq!(Denial::of_table(&refused, u64::MAX, false), None);
+        assert_eq!(Denial::of_table(&Errno::EINVAL.into(), 64 << 10, false), None);
     }
 }

@@ -44,6 +44,11 @@ pub(super) fn missing() -> Result<Option<&'static [&'static str]>> {
     })
 }
 
+/// Whether this process may lock more memory than it was given.
+pub(super) fn may_lock() -> bool {
+    capabilities(None).is_ok_and(|ours| ours.effective.contains(CapabilitySet::SYS_RESOURCE))
+}
+
 /// Says what is missing.
 pub(super) fn lacks(names: &[&str]) -> String {
     format!("{} {} missing", names.join(" and "), if names.len() == 1 { "is" } else { "are" })

@@ -5,6 +5,7 @@ pub mod address;
 pub mod bpf;
 pub mod btf;
 pub mod confine;
+pub mod kallsyms;
 pub mod link;
 pub mod machine;
 pub mod stdio;

@@ -43,7 +43,7 @@ use std::num::NonZeroU32;
 use std::os::unix::fs::MetadataExt as _;
 use std::rc::Rc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use netbcc_common::filter::PORT_SET_BYTES;
 use netbcc_common::kernel::Func;
@@ -56,7 +56,7 @@ use crate::error::usage;
 use crate::out::{About, Cell, Format, Kind, Rows, Table, data, escaped, left, wall};
 use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{self, Batch, Plan, Probe};
-use crate::sys::btf::Kernel;
+use crate::sys::kallsyms::Symbols;
 use crate::tool::{Ctx, Spec, Tool};
 
 /// The tool.
@@ -163,18 +163,23 @@ impl Tool for Tcpdrop {
         let netns = namespace(&args)?;
         let table = table(&args);
         cx.out.set_format(args.json.format());
-        let mut plan = Plan::new(cx).ladder(&DROPS).family(args.family).netns(netns).enumeration(REASONS);
-        let reasons = Reasons::of(plan.known()?)?;
+        let mut plan = Plan::new(cx).ladder(&DROPS).family(args.family).netns(netns);
+        plan = plan.enumeration(REASONS).enumeration(HELPERS);
+        let kernel = plan.known()?;
+        let reasons = Reasons::new(kernel.members_of(REASONS));
         let kept = reasons.kept(&args)?;
+        let names = kernel.members_of(HELPERS).iter().any(|(_, helper)| helper == NAMES_ADDRESSES);
         let config = Config {
             all: args.all.into(),
             stacks: (!args.no_stack).into(),
             subsystems: Words::together(&args.reason).next().is_none().into(),
-            zero: 0,
+            names: names.into(),
         };
+        // Before the power to read it is given up.
+        let symbols = (!names && !args.no_stack).then(Symbols::open);
         let mut probe = plan.global("CONFIG", &config).global("REASONS", &*kept).attach(cx)?;
         cx.out.header(&table);
-        let mut drops = Drops { reasons, stacks: Stacks::of(&mut probe)? };
+        let mut drops = Drops { reasons, stacks: Stacks::of(&mut probe, symbols)? };
         probe.stream(cx, |cx: &mut Ctx, batch: &Batch| drops.print(cx, &table, batch).map(|()| None))
     }
 }
@@ -219,8 +224,41 @@ const DROPS: Ladder = Ladder {
                 ),
             ),
         },
+        Rung {
+            name: RungName::Fexit,
+            programs: &[
+                fentry("receive4_fentry", "tcp_v4_do_rcv"),
+                fentry("receive6_fentry", "tcp_v6_do_rcv").when(Need::V6Kernel),
+                tp_btf("drop2_tp", "kfree_skb").arity(Func::KfreeSkb, 2),
+            ],
+            less_exact: Some(NO_REASONS),
+        },
+        Rung {
+            name: RungName::Kprobe,
+            programs: &[
+                kprobe("receive4_kprobe", "tcp_v4_do_rcv"),
+                kprobe("receive6_kprobe", "tcp_v6_do_rcv").when(Need::V6Kernel),
+                tp_btf("drop2_tp", "kfree_skb").arity(Func::KfreeSkb, 2),
+            ],
+            less_exact: Some(NO_REASONS),
+        },
+        Rung {
+            name: RungName::Tracepoint,
+            programs: &[
+                tp_btf("receive_tp", "tcp_probe"),
+                tp_btf("drop2_tp", "kfree_skb").arity(Func::KfreeSkb, 2),
+            ],
+            less_exact: Some(NO_REASONS),
+        },
     ],
 };
+
+/// What kernels before 5.17 do not tell.
+const NO_REASONS: LessExact =
+    LessExact::new("no reasons, and few of the drops that TCP itself decides on").detail(
+        "This kernel gives no reason for a drop, so that --reason and --not-reason are refused. It frees most packets that \
+         TCP itself drops as if they had been read. Packets that never get to TCP are rows with --all only.",
+    );
 
 /// What kernels before 6.11 do not tell.
 const NOT_BEFORE_TCP: LessExact = LessExact::new("packets that never get to TCP are rows with --all only").detail(
@@ -229,6 +267,10 @@ const NOT_BEFORE_TCP: LessExact = LessExact::new("packets that never get to TCP 
 
 /// The kernel's enum of reasons.
 const REASONS: &str = "skb_drop_reason";
+
+/// The kernel's enum of the helpers that it has for programs, and the one that names addresses (5.13).
+const HELPERS: &str = "bpf_func_id";
+const NAMES_ADDRESSES: &str = "BPF_FUNC_snprintf";
 
 /// What its names begin with, apart from the first two.
 const PREFIX: &str = "SKB_DROP_REASON_";
@@ -250,21 +292,18 @@ impl Reasons {
         Self { names, unknown: "UNKNOWN".into() }
     }
 
-    fn of(kernel: &Kernel) -> Result<Self> {
-        let members = kernel.members_of(REASONS);
-        if members.is_empty() {
-            bail!("this kernel does not tell why it drops a packet: it has no enum {REASONS} (Linux 5.17)");
-        }
-        Ok(Self::new(members))
-    }
-
-    /// The name of a reason.
-    pub fn name(&self, code: u32) -> Rc<str> {
-        Rc::clone(self.names.get(&code).unwrap_or(&self.unknown))
+    /// The name of a reason; none where the kernel gives no reasons.
+    pub fn name(&self, code: u32) -> Option<Rc<str>> {
+        (!self.names.is_empty()).then(|| Rc::clone(self.names.get(&code).unwrap_or(&self.unknown)))
     }
 
     /// The number of what a user typed.
     fn code(&self, typed: &str) -> Result<u16> {
+        if self.names.is_empty() {
+            return Err(usage(format!(
+                "'{typed}' is no reason of this kernel: it gives none (Linux 5.17 does)"
+            )));
+        }
         let wanted = typed.strip_prefix(PREFIX).unwrap_or(typed);
         let by_name = self.names.iter().find(|(_, name)| name.eq_ignore_ascii_case(wanted));
         let code = by_name.map(|(code, _)| *code).or_else(|| wanted.parse().ok());
@@ -331,8 +370,8 @@ fn namespace(args: &Options) -> Result<u32> {
 pub struct Row {
     /// As the kernel sent it.
     pub event: Event,
-    /// Why, in words.
-    pub reason: Rc<str>,
+    /// Why, in words, if the kernel tells.
+    pub reason: Option<Rc<str>>,
     /// The functions that led there, innermost first.
     pub stack: Rc<Functions>,
     state_flags: StateFlags,
@@ -341,9 +380,9 @@ pub struct Row {
 
 impl Row {
     /// The event with its words.
-    pub fn new(event: Event, reason: Rc<str>, stack: Rc<Functions>) -> Self {
+    pub fn new(event: Event, reason: Option<Rc<str>>, stack: Rc<Functions>) -> Self {
         let state_flags = StateFlags { state: event.state, flags: Flags(event.flags) };
-        let reason_code = ReasonCode(Rc::clone(&reason), event.reason);
+        let reason_code = ReasonCode(reason.clone(), event.reason);
         Self { event, reason, stack, state_flags, reason_code }
     }
 }
@@ -398,12 +437,15 @@ impl Display for StateFlags {
     }
 }
 
-/// `NETFILTER_DROP (12)`.
-struct ReasonCode(Rc<str>, u32);
+/// `NETFILTER_DROP (12)`; two dashes where the kernel does not tell.
+struct ReasonCode(Option<Rc<str>>, u32);
 
 impl Display for ReasonCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.0, self.1)
+        match &self.0 {
+            Some(reason) => write!(f, "{reason} ({})", self.1),
+            None => f.write_str("- (-)"),
+        }
     }
 }
 
@@ -419,7 +461,7 @@ impl Drops {
             let (event, stack) = if let Ok(event) = Event::read_from_bytes(record) {
                 (event, self.stacks.known.get(event.stack))
             } else if let Some(new) = batch.decode::<WithStack>(record) {
-                (new.event, self.stacks.take(&new)?)
+                (new.event, self.stacks.take(cx, &new)?)
             } else {
                 continue;
             };
@@ -438,22 +480,34 @@ struct Stacks {
     /// Where stacks are cut.
     cut: probe::Table,
     entries: Entries,
+    /// The kernel's symbols, where programs cannot have it name addresses.
+    symbols: Option<Symbols>,
 }
 
 impl Stacks {
-    fn of(probe: &mut Probe) -> Result<Self> {
+    fn of(probe: &mut Probe, symbols: Option<Symbols>) -> Result<Self> {
         Ok(Self {
             known: Known::default(),
             sent: probe.table("SENT")?,
             cut: probe.table("ENTRIES")?,
             entries: Entries::default(),
+            symbols,
         })
     }
 
     /// A stack with its names. If an interrupt brought it, the next ones that come through that entry end there.
-    fn take(&mut self, new: &WithStack) -> Result<Rc<Functions>> {
+    fn take(&mut self, cx: &mut Ctx, new: &WithStack) -> Result<Rc<Functions>> {
         let depth = (new.event.depth as usize).min(new.frames.len());
-        let names: Vec<Option<&str>> = (0..depth).map(|nth| name(new, nth)).collect();
+        let frames = &new.frames[..depth];
+        let names: Vec<Option<&str>> = match &mut self.symbols {
+            None => (0..depth).map(|nth| name(new, nth)).collect(),
+            Some(symbols) => {
+                if let Some(why) = symbols.look_up(frames) {
+                    cx.warn(format_args!("functions have no names here: {why}"));
+                }
+                frames.iter().map(|&address| symbols.name(address)).collect()
+            }
+        };
         if let Some(at) = names.iter().position(|name| name.is_some_and(is_entry)) {
             let entries = with(self.entries, new.frames[at]);
             if entries != self.entries {
@@ -517,9 +571,10 @@ fn with(entries: Entries, address: u64) -> Entries {
 }
 
 /// Whether interrupts come into the kernel through this function: x86's are all named so and lie together, arm64 has
-/// one per kind.
+/// one per kind. Before 5.12, x86's way to another stack for the interrupts that are left for later is called so, too.
 fn is_entry(name: &str) -> bool {
-    ["asm_", "xen_asm_", "el1h_64_irq+", "el1h_64_fiq+"].iter().any(|begin| name.starts_with(begin))
+    !name.starts_with("asm_call_")
+        && ["asm_", "xen_asm_", "el1h_64_irq+", "el1h_64_fiq+"].iter().any(|begin| name.starts_with(begin))
 }
 
 /// `name+0x1` of a frame, as the kernel wrote it: `name+0x1/0x20 [module]`. `None`: it has no name, or too long a one.
@@ -589,7 +644,7 @@ pub fn table(args: &Options) -> Table<Row> {
         .col(
             left("REASON (CODE)", 0, |r: &Row| Cell::Shown(&r.reason_code))
                 .except(Format::Json)
-                .about(About::text("Why, by the running kernel's name and number.")),
+                .about(About::text("Why, by the running kernel's name and number; `- (-)` before Linux 5.17.")),
         )
         .col(
             data("saddr", |r: &Row| conn::laddr(&r.event.tuple).into())
@@ -619,12 +674,12 @@ pub fn table(args: &Options) -> Table<Row> {
                 .about(About::text("The packet's TCP flags, joined by a bar.")),
         )
         .col(
-            data("reason", |r: &Row| Cell::Shown(&r.reason))
-                .about(About::text("Why, by the running kernel's name.")),
+            data("reason", |r: &Row| r.reason.as_ref().map_or(Cell::Empty, |reason| Cell::Shown(reason)))
+                .about(About::text("Why, by the running kernel's name; null before Linux 5.17.").or_null()),
         )
         .col(
-            data("reason_code", |r: &Row| r.event.reason.into())
-                .about(About::count("Why, by the running kernel's number.")),
+            data("reason_code", |r: &Row| r.reason.as_ref().map_or(Cell::Empty, |_| r.event.reason.into()))
+                .about(About::count("Why, by the running kernel's number; null before Linux 5.17.").or_null()),
         )
         .col(data("netns", |r: &Row| r.event.netns.into()).about(conn::NETNS))
         .col_if(
@@ -744,7 +799,7 @@ mod tests {
         for (code, name) in
             [(0, "SKB_NOT_DROPPED_YET"), (3, "NO_SOCKET"), (4, "UNKNOWN"), (65_536, "UNKNOWN")]
         {
-            assert_eq!(&*reasons.name(code), name);
+            assert_eq!(reasons.name(code).as_deref(), Some(name));
         }
         for (typed, code) in
             [("NO_SOCKET", 3), ("netfilter_drop", 12), ("SKB_DROP_REASON_NO_SOCKET", 3), ("77", 77)]

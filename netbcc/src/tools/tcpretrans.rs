@@ -7,7 +7,7 @@
 //! retransmissions happen in timers and on arriving packets.
 //!
 //! Not rows: SYN-ACKs without `--synack` (the socket does not exist yet), window probes, keepalives, and attempts that failed on
-//! this host, which newer kernels (6.15) report at the same tracepoint and BCC prints as if they had been sent; `--failed`
+//! this host, which newer kernels (6.17) report at the same tracepoint and BCC prints as if they had been sent; `--failed`
 //! shows them. A probe that sends its last segment again is two rows, L and R; one with new data is L only.
 //!
 //! On a kernel without kprobes and fentry, with the packets of a connection dropped after its first exchange:

@@ -26,7 +26,7 @@ use probes_ebpf::sock::{Sock, is_inet, state};
 use probes_ebpf::{setting, stack, storage, task};
 
 #[unsafe(no_mangle)]
-static CONFIG: Config = Config { all: 0, stacks: 0, subsystems: 0, zero: 0 };
+static CONFIG: Config = Config { all: 0, stacks: 0, subsystems: 0, names: 0 };
 
 /// The reasons to keep, of those below 65,536.
 #[unsafe(no_mangle)]
@@ -218,12 +218,13 @@ fn dropped(ctx: &BtfTracePointContext, skb: Skb<Typed>, mut holder: Holder, reas
                 fill(&mut event.event, number, depth);
                 stack::copy(frames, &mut event.frames);
                 let event = &mut *event;
-                let named = stack::write_names::<FRAMES, NAMES, NAMES_BYTES, { FRAMES / NAMES }, _>(
-                    frames,
-                    depth,
-                    &FORMAT,
-                    &mut event.names,
-                );
+                let named = setting!(CONFIG.names) == 0
+                    || stack::write_names::<FRAMES, NAMES, NAMES_BYTES, { FRAMES / NAMES }, _>(
+                        frames,
+                        depth,
+                        &FORMAT,
+                        &mut event.names,
+                    );
                 // Before the event leaves: who finds the number there sends behind it.
                 event.event.kept = u32::from(named && SENT.insert(number, 1, 0).is_ok());
                 return;
@@ -250,6 +251,15 @@ fn drop4_tp(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// The socket that sends `skb`, else the one that looks at it, for kernels that do not tell.
+#[inline(always)]
+fn holder_of(skb: Skb<Typed>) -> Holder {
+    match skb.sk() {
+        Some(sk) => holder(sk),
+        None => receiver(skb).map_or(NOBODY, holder),
+    }
+}
+
 const NOBODY: Holder = Holder { netns: 0, family: 0, state: 0 };
 
 // match-proto: void kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason) (5.17 to 6.10)
@@ -259,11 +269,16 @@ fn drop3_tp(ctx: BtfTracePointContext) -> i32 {
     if keeps_reason(reason)
         && let Some(skb) = Skb::<Typed>::new(ctx.arg(0))
     {
-        let holder = match skb.sk() {
-            Some(sk) => holder(sk),
-            None => receiver(skb).map_or(NOBODY, holder),
-        };
-        dropped(&ctx, skb, holder, reason);
+        dropped(&ctx, skb, holder_of(skb), reason);
+    }
+    0
+}
+
+// match-proto: void kfree_skb(struct sk_buff *skb, void *location) (up to 5.16)
+#[btf_tracepoint(function = "kfree_skb")]
+fn drop2_tp(ctx: BtfTracePointContext) -> i32 {
+    if let Some(skb) = Skb::<Typed>::new(ctx.arg(0)) {
+        dropped(&ctx, skb, holder_of(skb), 0);
     }
     0
 }

@@ -2,7 +2,7 @@
 //! flows counted with `-c`.
 //!
 //! `tcp:tcp_retransmit_skb` (since 4.15) is hit in `__tcp_retransmit_skb`, so by every cause: timeout, fast
-//! retransmit, SYN, and the probe that sends its last segment again. Since 6.15 it is hit by failed attempts as well,
+//! retransmit, SYN, and the probe that sends its last segment again. Since 6.17 it is hit by failed attempts as well,
 //! and says so. The function `tcp_retransmit_skb` is called by all but the probe, and answers whether it failed.
 //!
 //! Probes: `tcp_send_loss_probe` is called for each. Where nothing can hang on a function, `timer:timer_expire_entry`
@@ -100,7 +100,7 @@ fn again2_tp(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-// match-proto: void tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, int err) (since 6.15)
+// match-proto: void tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, int err) (since 6.17)
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 fn again3_tp(ctx: BtfTracePointContext) -> i32 {
     again::<Typed>(ctx.arg(0), ctx.arg(1), ctx.arg(2), u32::MAX);
