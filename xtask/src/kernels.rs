@@ -103,6 +103,8 @@ impl Line {
             ("6.1", Arch::Aarch64) => "kprobe,tracepoint,raw_tp",
             // Programs before 5.11 have no storage per socket, which most tools' other rungs need.
             ("5.10" | "5.10-rt", _) => "kprobe",
+            // What reads memory by a helper is forbidden: every program of a kprobe, and a few others.
+            ("7.3-lockdown", _) => "fexit,raw_tp",
             _ => "fexit,kprobe,tracepoint,raw_tp",
         }
     }
