@@ -257,7 +257,8 @@ const DROPS: Ladder = Ladder {
 const NO_REASONS: LessExact =
     LessExact::new("no reasons, and few of the drops that TCP itself decides on").detail(
         "This kernel gives no reason for a drop, so that --reason and --not-reason are refused. It frees most packets that \
-         TCP itself drops as if they had been read. Packets that never get to TCP are rows with --all only.",
+         TCP itself drops as if they had been read; what a socket still holds when it closes as it should is a row. \
+         Packets that never get to TCP are rows with --all only.",
     );
 
 /// What kernels before 6.11 do not tell.
