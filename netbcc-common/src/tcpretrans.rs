@@ -1,4 +1,4 @@
-//! tcpretrans: one event per segment that TCP sends again, per tail loss probe, and per SYN-ACK that is sent again.
+//! tcpretrans: one event per packet that TCP sends again, per tail loss probe, and per SYN-ACK that is sent again.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

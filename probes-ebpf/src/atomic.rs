@@ -9,7 +9,7 @@ use core::arch::asm;
 /// `word` must be in a map's value, aligned, and changed by atomic operations only.
 #[inline(always)]
 pub unsafe fn add(word: *mut u64, delta: u64) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller promises that it is an aligned word of a map, changed by atomic operations only.
     unsafe { asm!("lock *(u64 *)({word} + 0) += {delta}", word = in(reg) word, delta = in(reg) delta) };
 }
 
@@ -20,7 +20,7 @@ pub unsafe fn add(word: *mut u64, delta: u64) {
 #[inline(always)]
 pub unsafe fn fetch_add(word: *mut u64, delta: u64) -> u64 {
     let mut delta = delta;
-    // SAFETY: the caller's.
+    // SAFETY: the caller promises that it is an aligned word of a map, changed by atomic operations only.
     unsafe {
         asm!("{delta} = atomic_fetch_add((u64 *)({word} + 0), {delta})", word = in(reg) word, delta = inout(reg) delta);
     }
@@ -33,7 +33,7 @@ pub unsafe fn fetch_add(word: *mut u64, delta: u64) -> u64 {
 /// As [`add`].
 #[inline(always)]
 pub unsafe fn publish(word: *mut u64, value: u64) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller promises that it is an aligned word of a map, changed by atomic operations only.
     unsafe {
         asm!("{value} = xchg_64({word} + 0, {value})", word = in(reg) word, value = inout(reg) value => _);
     }

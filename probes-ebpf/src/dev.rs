@@ -31,7 +31,7 @@ impl<A: Access> Dev<A> {
     #[inline(always)]
     pub fn netns(self) -> u32 {
         let (Some(net), Some(common)) = (offset(Field::DevNet), offset(Field::NetCommon)) else { return 0 };
-        // SAFETY: as above; an interface keeps its namespace alive, and the offsets are those of the structs passed.
+        // SAFETY: `at` is a struct net_device, as `Dev::new` asks; an interface keeps its namespace alive, and the offsets are those of the structs passed.
         unsafe {
             let net = A::load_ptr(self.at.wrapping_add(net));
             field::<A, u32>(net.wrapping_add(common), Field::NsInum)

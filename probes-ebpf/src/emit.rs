@@ -45,7 +45,7 @@ pub fn reserve<T: FromBytes + 'static>() -> Option<Reserved<T>> {
     entry
 }
 
-/// As [`reserve`], but nothing is counted if there is no room: for an event that then leaves in a smaller form.
+/// Room for an event; `None`: there is none, which is not counted, as the event then leaves in a smaller form.
 #[inline(always)]
 pub fn reserve_if_room<T: FromBytes + 'static>() -> Option<Reserved<T>> {
     Some(Reserved(ManuallyDrop::new(EVENTS.reserve::<T>(0)?)))
@@ -63,7 +63,7 @@ impl<T> Deref for Reserved<T> {
 impl<T> DerefMut for Reserved<T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: as above.
+        // SAFETY: `reserve` made all of it valid, and the ring's memory is this program's alone until it leaves.
         unsafe { self.0.assume_init_mut() }
     }
 }

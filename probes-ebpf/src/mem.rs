@@ -36,7 +36,7 @@ pub fn offset(field: Field) -> Option<usize> {
 /// does without.
 #[inline(always)]
 pub fn offset_if_any(field: Field) -> Option<usize> {
-    // SAFETY: as above.
+    // SAFETY: a static of the object. Volatile, because user space writes it after the compiler has seen it.
     let offset = unsafe { read_volatile(addr_of!(OFFSETS_IF_ANY).cast::<u16>().add(field as usize)) };
     (offset != MISSING).then_some(offset as usize)
 }
@@ -74,13 +74,13 @@ pub struct Typed;
 impl Access for Typed {
     #[inline(always)]
     unsafe fn load<T: Copy + Default>(at: *const u8) -> T {
-        // SAFETY: the caller's; a faulting load is turned into zero by the kernel's exception table.
+        // SAFETY: the caller promises what is asked above; a faulting load is turned into zero by the kernel's exception table.
         unsafe { read_volatile(at.cast()) }
     }
 
     #[inline(always)]
     unsafe fn load_ptr(at: *const u8) -> *const u8 {
-        // SAFETY: as above.
+        // SAFETY: the caller promises that a pointer is there; a faulting load is turned into zero by the kernel's exception table.
         unsafe { read_volatile(at.cast()) }
     }
 
@@ -116,7 +116,7 @@ impl Access for Probed {
 
     #[inline(always)]
     unsafe fn load_ptr(at: *const u8) -> *const u8 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller promises what is asked above.
         unsafe { Self::load::<u64>(at) as *const u8 }
     }
 
@@ -139,7 +139,7 @@ impl Access for Probed {
 #[inline(always)]
 pub unsafe fn field<A: Access, T: Copy + Default>(base: *const u8, field: Field) -> T {
     match offset(field) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller promises what is asked above.
         Some(offset) => unsafe { A::load(base.wrapping_add(offset)) },
         None => T::default(),
     }
@@ -152,7 +152,7 @@ pub unsafe fn field<A: Access, T: Copy + Default>(base: *const u8, field: Field)
 #[inline(always)]
 pub unsafe fn field_ptr<A: Access>(base: *const u8, field: Field) -> *const u8 {
     match offset(field) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller promises what is asked above.
         Some(offset) => unsafe { A::load_ptr(A::distrust(base, field).wrapping_add(offset)) },
         None => core::ptr::null(),
     }
@@ -170,7 +170,7 @@ pub unsafe fn field_in6<A: Access>(base: *const u8, member: Field, to: &mut [u32
         return;
     };
     for (i, word) in to.iter_mut().enumerate() {
-        // SAFETY: the caller's; four words are within the 16 bytes.
+        // SAFETY: the caller promises what is asked above; four words are within the 16 bytes.
         *word = unsafe { A::load(base.wrapping_add(offset + 4 * i)) };
     }
 }

@@ -55,7 +55,7 @@ impl<A: Access> Skb<A> {
     /// The same packet, to load pointers through that are only read through (see [`Access::distrust`]).
     #[inline(always)]
     pub fn distrusted(self) -> Self {
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sk_buff, as `Skb::new` asks.
         Self { at: unsafe { A::distrust(self.at, Field::SkbDev) }, how: PhantomData }
     }
 
@@ -64,21 +64,21 @@ impl<A: Access> Skb<A> {
     #[inline(always)]
     pub fn dev(self) -> Option<Dev<A>> {
         let offset = offset(Field::SkbDev)?;
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sk_buff, as `Skb::new` asks.
         Dev::new(unsafe { A::load_ptr(self.at.wrapping_add(offset)) })
     }
 
     /// Its queue: on the way out; on the way in one more, and 0 where the driver does not tell.
     #[inline(always)]
     pub fn queue_mapping(self) -> u16 {
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sk_buff, as `Skb::new` asks.
         unsafe { field::<A, u16>(self.at, Field::SkbQueueMapping) }
     }
 
     /// Bytes in all.
     #[inline(always)]
     pub fn bytes(self) -> u32 {
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sk_buff, as `Skb::new` asks.
         unsafe { field::<A, u32>(self.at, Field::SkbLen) }
     }
 
@@ -86,7 +86,7 @@ impl<A: Access> Skb<A> {
     #[inline(always)]
     pub fn tcp_seq(self) -> u32 {
         let Some(cb) = offset(Field::SkbCb) else { return 0 };
-        // SAFETY: as above; TCP keeps a tcp_skb_cb there.
+        // SAFETY: `at` is a struct sk_buff, as `Skb::new` asks; TCP keeps a tcp_skb_cb there.
         unsafe { field::<A, u32>(self.at.wrapping_add(cb), Field::TcpSkbCbSeq) }
     }
 
@@ -94,28 +94,28 @@ impl<A: Access> Skb<A> {
     #[inline(always)]
     pub fn tcp_segments(self) -> u32 {
         let Some(cb) = offset(Field::SkbCb) else { return 0 };
-        // SAFETY: as above; TCP keeps a tcp_skb_cb there.
+        // SAFETY: `at` is a struct sk_buff, as `Skb::new` asks; TCP keeps a tcp_skb_cb there.
         u32::from(unsafe { field::<A, u16>(self.at.wrapping_add(cb), Field::TcpSkbCbGsoSegs) })
     }
 
     /// EtherType in host order.
     #[inline(always)]
     pub fn protocol(self) -> u16 {
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sk_buff, as `Skb::new` asks.
         u16::from_be(unsafe { field::<A, u16>(self.at, Field::SkbProtocol) })
     }
 
     /// Start of the data that is not yet consumed.
     #[inline(always)]
     pub fn data(self) -> Packet {
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sk_buff, as `Skb::new` asks.
         Packet(unsafe { field::<A, u64>(self.at, Field::SkbData) })
     }
 
     /// How many bytes follow [`Skb::data`] in the linear part.
     #[inline(always)]
     pub fn linear_bytes(self) -> u32 {
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sk_buff, as `Skb::new` asks.
         unsafe {
             field::<A, u32>(self.at, Field::SkbLen).wrapping_sub(field::<A, u32>(self.at, Field::SkbDataLen))
         }
@@ -124,14 +124,14 @@ impl<A: Access> Skb<A> {
     /// Whether some of it lies outside of the linear part.
     #[inline(always)]
     pub fn has_more(self) -> bool {
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sk_buff, as `Skb::new` asks.
         unsafe { field::<A, u32>(self.at, Field::SkbDataLen) != 0 }
     }
 
     /// The first of the packets that a datagram was reassembled from, after this one.
     #[inline(always)]
     pub fn fragment(self) -> Option<Skb<Probed>> {
-        // SAFETY: as above; the shared info begins at the end of the linear buffer (skb_shinfo()). `end` is an
+        // SAFETY: `at` is a struct sk_buff, as `Skb::new` asks; the shared info begins at the end of the linear buffer (skb_shinfo()). `end` is an
         // offset on 64-bit kernels.
         let at = unsafe {
             let head = field::<A, u64>(self.at, Field::SkbHead);
@@ -144,7 +144,7 @@ impl<A: Access> Skb<A> {
     /// The next packet of the same list.
     #[inline(always)]
     pub fn next(self) -> Option<Skb<Probed>> {
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sk_buff, as `Skb::new` asks.
         Skb::new(unsafe { field::<A, u64>(self.at, Field::SkbNext) } as *const u8)
     }
 }

@@ -64,7 +64,7 @@ impl<A: Access> Sock<A> {
     /// TCP state.
     #[inline(always)]
     pub fn state(self) -> i32 {
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sock, as `Sock::new` asks.
         i32::from(unsafe { field::<A, u8>(self.at, Field::SkState) })
     }
 
@@ -78,7 +78,7 @@ impl<A: Access> Sock<A> {
     /// Whether it is the MPTCP socket above the subflows.
     #[inline(always)]
     pub fn is_mptcp(self) -> bool {
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sock, as `Sock::new` asks.
         unsafe { field::<A, u16>(self.at, Field::SkProtocol) == IPPROTO_MPTCP }
     }
 
@@ -104,7 +104,7 @@ impl<A: Access> Sock<A> {
     /// Whether a file stands above it: it was accepted, or made by a process, and is not closed yet.
     #[inline(always)]
     pub fn has_file(self) -> bool {
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sock, as `Sock::new` asks.
         unsafe { !field_ptr::<A>(self.at, Field::SkSocket).is_null() }
     }
 
@@ -113,7 +113,7 @@ impl<A: Access> Sock<A> {
     pub fn is_shut(self) -> bool {
         /// `SHUTDOWN_MASK` (include/net/sock.h).
         const BOTH: u8 = 3;
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sock, as `Sock::new` asks.
         unsafe { field::<A, u8>(self.at, Field::SkShutdown) == BOTH }
     }
 
@@ -122,7 +122,7 @@ impl<A: Access> Sock<A> {
     pub fn is_dead(self) -> bool {
         /// `SOCK_DEAD` (include/net/sock.h).
         const DEAD: u64 = 1 << 0;
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sock, as `Sock::new` asks.
         unsafe { field::<A, u64>(self.at, Field::SkFlags) & DEAD != 0 }
     }
 
@@ -131,14 +131,14 @@ impl<A: Access> Sock<A> {
     fn is_done(self) -> bool {
         /// `SOCK_DONE` (include/net/sock.h).
         const DONE: u64 = 1 << 1;
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sock, as `Sock::new` asks.
         unsafe { field::<A, u64>(self.at, Field::SkFlags) & DONE != 0 }
     }
 
     /// How many threads wait for room to send, or for the connection to be there so that they can.
     #[inline(always)]
     pub fn write_pending(self) -> u32 {
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sock, as `Sock::new` asks.
         unsafe { field::<A, u32>(self.at, Field::SkWritePending) }
     }
 
@@ -147,14 +147,14 @@ impl<A: Access> Sock<A> {
     pub fn is_stream(self) -> bool {
         /// `SOCK_STREAM`.
         const STREAM: u16 = 1;
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sock, as `Sock::new` asks.
         unsafe { field::<A, u16>(self.at, Field::SkType) == STREAM }
     }
 
     /// The backlog of a listener, as the kernel keeps it.
     #[inline(always)]
     pub fn backlog(self) -> i32 {
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sock, as `Sock::new` asks.
         unsafe { field::<A, u32>(self.at, Field::SkMaxAckBacklog) as i32 }
     }
 
@@ -162,7 +162,7 @@ impl<A: Access> Sock<A> {
     #[inline(always)]
     pub fn somaxconn(self) -> u32 {
         let Some(core) = offset(Field::NetCore) else { return 0 };
-        // SAFETY: as in `netns`.
+        // SAFETY: `at` is a struct sock, as `Sock::new` asks, and keeps its network namespace alive; the offset is of a struct net.
         unsafe {
             let net = field_ptr::<A>(self.at, Field::SkNet);
             field::<A, u32>(net.wrapping_add(core), Field::CoreSomaxconn)
@@ -172,21 +172,21 @@ impl<A: Access> Sock<A> {
     /// Local port in host order while the port is held, else 0.
     #[inline(always)]
     pub fn num(self) -> u16 {
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sock, as `Sock::new` asks.
         unsafe { field::<A, u16>(self.at, Field::SkNum) }
     }
 
     /// Remote port in host order.
     #[inline(always)]
     pub fn rport(self) -> u16 {
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sock, as `Sock::new` asks.
         u16::from_be(unsafe { field::<A, u16>(self.at, Field::SkDport) })
     }
 
     /// Both ports as the kernel keeps them, to compare connections by.
     #[inline(always)]
     pub fn portpair(self) -> u32 {
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sock, as `Sock::new` asks.
         unsafe { field::<A, u32>(self.at, Field::SkPortpair) }
     }
 
@@ -194,7 +194,7 @@ impl<A: Access> Sock<A> {
     /// connection, else always the same.
     #[inline(always)]
     pub fn addrpair(self) -> u64 {
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sock, as `Sock::new` asks.
         unsafe { field::<A, u64>(self.at, Field::SkAddrpair) }
     }
 
@@ -204,7 +204,7 @@ impl<A: Access> Sock<A> {
         let (Some(near), Some(far)) = (offset(Field::SkV6RcvSaddr), offset(Field::SkV6Daddr)) else {
             return true;
         };
-        // SAFETY: as above; two words are within the 16 bytes of an address.
+        // SAFETY: `at` is a struct sock, as `Sock::new` asks; two words are within the 16 bytes of an address.
         let word =
             |offset: usize, nth: usize| unsafe { A::load::<u64>(self.at.wrapping_add(offset + 8 * nth)) };
         word(far, 1) == raddr[1]
@@ -219,7 +219,7 @@ impl<A: Access> Sock<A> {
         to.family = family;
         to.zero = 0;
         if family == AF_INET6 {
-            // SAFETY: as above.
+            // SAFETY: `at` is a struct sock, as `Sock::new` asks.
             unsafe {
                 field_in6::<A>(self.at, Field::SkV6RcvSaddr, &mut to.laddr);
                 field_in6::<A>(self.at, Field::SkV6Daddr, &mut to.raddr);
@@ -232,7 +232,7 @@ impl<A: Access> Sock<A> {
     /// Writes the local address, read as the socket's own family.
     #[inline(always)]
     pub fn laddr(self, family: u16, to: &mut Addr) {
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sock, as `Sock::new` asks.
         unsafe {
             if family == AF_INET6 {
                 field_in6::<A>(self.at, Field::SkV6RcvSaddr, to);
@@ -245,7 +245,7 @@ impl<A: Access> Sock<A> {
     /// Writes the remote address, read as the socket's own family.
     #[inline(always)]
     pub fn raddr(self, family: u16, to: &mut Addr) {
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sock, as `Sock::new` asks.
         unsafe {
             if family == AF_INET6 {
                 field_in6::<A>(self.at, Field::SkV6Daddr, to);
@@ -260,7 +260,7 @@ impl<A: Access> Sock<A> {
     pub fn addrs_v4(self, to: &mut Tuple) {
         to.family = AF_INET;
         to.zero = 0;
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sock, as `Sock::new` asks.
         unsafe {
             to.laddr = [field::<A, u32>(self.at, Field::SkRcvSaddr), 0, 0, 0];
             to.raddr = [field::<A, u32>(self.at, Field::SkDaddr), 0, 0, 0];
@@ -272,7 +272,7 @@ impl<A: Access> Sock<A> {
     pub fn is_v4_mapped(self) -> bool {
         let Some(offset) = offset(Field::SkV6Daddr) else { return false };
         let word = |i: usize| {
-            // SAFETY: as above; within the 16 bytes of the address.
+            // SAFETY: `at` is a struct sock, as `Sock::new` asks; within the 16 bytes of the address.
             unsafe { A::load::<u32>(self.at.wrapping_add(offset + 4 * i)) }
         };
         word(2) == MAPPED_WORD && word(0) == 0 && word(1) == 0
@@ -339,7 +339,7 @@ impl<A: Access> TcpSock<A> {
     /// Source IPv4 address of packets.
     #[inline(always)]
     pub fn saddr(self) -> u32 {
-        // SAFETY: as above.
+        // SAFETY: `at` is a struct sock, as `Sock::new` asks.
         unsafe { field::<A, u32>(self.at, Field::InetSaddr) }
     }
 

@@ -35,7 +35,7 @@ pub fn get<T>(map: &'static SkStorage<T>, sk: Sock<Typed>) -> Option<&'static mu
 #[inline(always)]
 #[expect(clippy::mut_from_ref, reason = "what the kernel keeps behind the map is shared by nature")]
 pub fn get_or_zero<T>(map: &'static SkStorage<T>, sk: Sock<Typed>) -> Option<&'static mut T> {
-    // SAFETY: as above.
+    // SAFETY: a map of this type of value, and a socket that the verifier knows as one.
     unsafe {
         bpf_sk_storage_get(
             ptr::from_ref(map).cast_mut().cast(),
@@ -52,7 +52,8 @@ pub fn get_or_zero<T>(map: &'static SkStorage<T>, sk: Sock<Typed>) -> Option<&'s
 #[inline(always)]
 #[expect(clippy::mut_from_ref, reason = "what the kernel keeps behind the map is shared by nature")]
 pub fn entry<K, V>(map: &'static HashMap<K, V>, key: K) -> Option<&'static mut V> {
-    // SAFETY: the kernel frees a map's memory after the programs that run. Two CPUs may hold the same entry; what
+    // SAFETY: what is there stays memory of the map while a program runs; an entry that goes meanwhile may hold another key's
+    // words, which are plain numbers. Two CPUs may hold the same entry; what
     // they write are plain words.
     map.get_ptr_mut(key).and_then(|value| unsafe { value.as_mut() })
 }

@@ -93,7 +93,7 @@ impl Ended {
         self.sums_up_with(rows.len(), all, || rows.unusual())
     }
 
-    /// As [`Ended::adds_up`], of rows that were counted elsewhere.
+    /// Insists that rows which were counted elsewhere, and what was lost, are all that there was.
     pub fn sums_up(&self, seen: usize, all: usize) -> &Self {
         self.sums_up_with(seen, all, String::new)
     }

@@ -358,7 +358,7 @@ impl Net {
         (self.host6(host), self.named(port)).into()
     }
 
-    /// The same IPv4 address as IPv6 sockets write it.
+    /// An IPv4 address as IPv6 sockets write it.
     pub fn mapped(address: SocketAddr) -> SocketAddr {
         require_ipv6();
         match address.ip() {

@@ -322,7 +322,7 @@ impl Launch {
         self.try_start(net).unwrap_or_else(|ended| ended.fail("the tool ended before it was ready"))
     }
 
-    /// The same for options that may be refused: then its end.
+    /// Starts the tool with options that it may refuse, and waits until its hooks are attached, or it has ended.
     ///
     /// # Errors
     /// The tool ended before it was ready.

@@ -4,7 +4,7 @@
 //! have in JSON. Traffic is made again for each handful of runs, in a network of its own, so addresses,
 //! ports and processes are compared by their part in it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
@@ -84,6 +84,8 @@ struct Stage {
     clients: [Peer; 2],
     /// Local ports that the kernel chose, in the order of the opens.
     ports: RefCell<Vec<u16>>,
+    /// The machine was so busy that packets were sent again: rows came that nobody counted on.
+    late: Cell<bool>,
 }
 
 impl Stage {
@@ -92,7 +94,7 @@ impl Stage {
         let servers = ["first", "second"].map(|name| net.peer(name));
         let clients = ["one", "two"].map(|name| net.peer(name));
         clients[1].become_user(NOBODY);
-        Self { net, servers, clients, ports: RefCell::default() }
+        Self { net, servers, clients, ports: RefCell::default(), late: Cell::default() }
     }
 
     fn client(&self) -> u32 {
@@ -199,7 +201,7 @@ fn opens<'s>(stage: &'s Stage, hook: &str, at_once: bool) -> Rest<'s> {
         conn.close();
         // Its SYN is sent again, and dropped again, after a second.
         if start.elapsed() > Duration::from_millis(800) {
-            skip("this machine was too busy to end an open within a second");
+            stage.late.set(true);
         }
     }
     Box::new(|| opened.into_iter().for_each(Conn::close))
@@ -313,8 +315,9 @@ fn project(row: &Said, columns: &BTreeSet<String>) -> Said {
         .collect()
 }
 
-/// Runs the tool with each of these sets of options at once, on one round of its traffic.
-fn round(case: &Case, scene: &Scene, sets: &[Vec<&Choice>]) -> Vec<Option<Vec<Said>>> {
+/// Runs the tool with each of these sets of options at once, on one round of its traffic; `None` if packets were sent
+/// again.
+fn round(case: &Case, scene: &Scene, sets: &[Vec<&Choice>]) -> Option<Vec<Option<Vec<Said>>>> {
     let stage = Stage::new();
     let watcher = case.launch("--json").start(&stage.net);
     let runs: Vec<_> = sets
@@ -332,6 +335,9 @@ fn round(case: &Case, scene: &Scene, sets: &[Vec<&Choice>]) -> Vec<Option<Vec<Sa
         })
         .collect();
     let rest = (scene.traffic)(&stage);
+    if stage.late.get() {
+        return None;
+    }
     watcher.arrival(scene.rows);
     rest();
     watcher.finish();
@@ -339,7 +345,7 @@ fn round(case: &Case, scene: &Scene, sets: &[Vec<&Choice>]) -> Vec<Option<Vec<Sa
         let json = set.iter().any(|choice| choice.id == "json");
         run.map(|run| rows_of(&run.finish(), scene, &stage, json))
     });
-    rows.collect()
+    Some(rows.collect())
 }
 
 /// Which options exclude each other is the command line's to say.
@@ -399,7 +405,15 @@ fn any_two_options_keep_what_both_keep(case: &Case) {
     }
     let json = all.iter().find(|choice| choice.id == "json").expect("all tools have it");
     let sets = if is_slow() { few_sets(scene, &all, json) } else { all_sets(scene, &all, json) };
-    let told: Vec<_> = sets.chunks(AT_ONCE).flat_map(|sets| round(case, scene, sets)).collect();
+    let told: Vec<_> = sets
+        .chunks(AT_ONCE)
+        .flat_map(|sets| {
+            let calm = (0..6).find_map(|_| round(case, scene, sets));
+            calm.unwrap_or_else(|| {
+                skip("this machine was too busy, six times, to end an open within a second")
+            })
+        })
+        .collect();
 
     let mut reference = told[0].clone().expect("JSON alone");
     assert_eq!(reference.len(), scene.rows, "{reference:#?}");

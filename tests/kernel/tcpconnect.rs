@@ -944,7 +944,7 @@ impl<'n> Dns<'n> {
         server
     }
 
-    /// Asks over IPv6.
+    /// A server over IPv6 that gives this answer.
     fn serve6(&self, answer: &[u8]) -> SocketAddr {
         let server = self.net.v6_of(self.host(), 53);
         self.named.serve_dns(server, answer);

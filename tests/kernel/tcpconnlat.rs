@@ -1,6 +1,6 @@
 //! tcpconnlat: which opens are rows, how long they are said to take, and which of them the filters keep.
 //!
-//! A check is a sentence of the list that the tool was accepted by.
+//! Each check is a sentence that the tool keeps.
 
 use std::time::{Duration, Instant};
 

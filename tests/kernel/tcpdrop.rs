@@ -1,6 +1,6 @@
 //! tcpdrop: which drops are rows, what the rows say, and which of them the filters keep.
 //!
-//! A check is a sentence of the list that the tool was accepted by. Faults come from nftables, a queueing discipline, socket
+//! Each check is a sentence that the tool keeps. Faults come from nftables, a queueing discipline, socket
 //! filters and the sockets themselves; reasons and their numbers are compared with the running kernel's BTF.
 
 use std::collections::HashSet;

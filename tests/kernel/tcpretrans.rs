@@ -1,6 +1,6 @@
 //! tcpretrans: which segments are rows, what the rows say, and what is counted.
 //!
-//! A check is a sentence of the list that the tool was accepted by. Packets are dropped on their way in, after they were sent; on their way
+//! Each check is a sentence that the tool keeps. Packets are dropped on their way in, after they were sent; on their way
 //! out, where the sender learns of it.
 
 use std::net::SocketAddr;

@@ -1,6 +1,6 @@
 //! tcptracer: which opens, accepts and closes are rows, whose they are, and which of them the filters keep.
 //!
-//! A check is a sentence of the list that the tool was accepted by.
+//! Each check is a sentence that the tool keeps.
 
 use std::collections::HashMap;
 use std::fs;

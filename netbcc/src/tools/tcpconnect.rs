@@ -386,8 +386,9 @@ fn count(args: &Options, cx: &mut Ctx, mut probe: Probe) -> Result<()> {
         .counts::<{ size_of::<Flow>() }>("FLOWS")?
         .into_iter()
         .filter_map(|(key, connects)| Some(Count { flow: Flow::read_from_bytes(&key).ok()?, connects }))
-        // Opens that failed on this host were taken back.
-        .filter(|count| count.connects > 0)
+        // Opens that failed on this host were taken back; also some that began before the start, or by a task that the
+        // filters do not keep.
+        .filter(|count| count.connects.cast_signed() > 0)
         .collect();
     sort_counts(&mut counts);
     let table = count_table(args);

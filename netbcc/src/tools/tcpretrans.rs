@@ -78,7 +78,7 @@ impl Tool for Tcpretrans {
              says how many. -l adds tail loss probes: segments that \
              TCP sends, before its retransmission timer expires, to learn whether the last ones were lost. -c counts \
              per flow instead, and prints the table at the end: RETRANSMITS has the packets, as BCC does, and SEGMENTS \
-             what the kernel's own counters have (TcpRetransSegs, ss -i).",
+             their segments, as ss -i counts them for a connection.",
             "--synack adds SYN-ACKs that are sent again, because the client did not answer the first one, or asked \
              once more. Their connections have no socket yet, only a request; the state is SYN_RECV.",
             "Window probes and keepalives are no rows. A probe that sends its last segment again is two rows, L and R.",
@@ -93,7 +93,7 @@ impl Tool for Tcpretrans {
             ("tcpretrans --failed", "attempts that this host refused, too"),
             ("tcpretrans --json", "JSON Lines"),
         ],
-        overhead: "Runs a short program per retransmitted segment, and none otherwise. -l adds one per loss probe; \
+        overhead: "Runs a short program per packet that is sent again, and none otherwise. -l adds one per loss probe; \
                    where the kernel has neither fentry nor kprobes, one of a few instructions per expired timer. \
                    --synack adds one per SYN-ACK that is sent again.",
         differences: &[

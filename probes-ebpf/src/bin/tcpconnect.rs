@@ -34,8 +34,8 @@ static RPORTS: PortSet = PortSet::new();
 #[unsafe(no_mangle)]
 static CONFIG: Config = Config { count: 0, count_lport: 0, lport: 0, zero: 0 };
 
-/// Connects per flow, for `-c`. Per CPU: counting needs no atomics, and user space adds up modulo 2^64, so that
-/// one CPU may take back what another counted.
+/// Connects per flow, for `-c`. Per CPU, and user space adds up modulo 2^64: one CPU may take
+/// back what another counted.
 #[map]
 static FLOWS: PerCpuHashMap<Flow, u64> = PerCpuHashMap::with_max_entries(10_240, BPF_F_NO_PREALLOC);
 

@@ -114,7 +114,8 @@ fn own_mptcp<A: Lives>(mptcp: u64, how: u32) {
         return;
     }
     if how == ACCEPTOR || how == CLOSER {
-        // SAFETY: the kernel frees a map's memory after the programs that run.
+        // SAFETY: what is there stays memory of the map while a program runs; an entry that goes meanwhile may hold another key's
+        // words, which are plain numbers.
         let known = unsafe { OWNERS_BY_MPTCP.get(mptcp) };
         // Who accepts is the first to own it: what was there is of another socket at this address.
         if how == CLOSER && known.is_some_and(|owner| owner.owner >= how) {
@@ -227,7 +228,8 @@ fn report<A: Lives>(sk: Sock<A>, life: &Life) {
     let Some(tcp) = A::tcp(sk) else { return };
     let mut owner = life;
     if tcp.is_mptcp()
-        // SAFETY: the kernel frees a map's memory after the programs that run.
+        // SAFETY: what is there stays memory of the map while a program runs; an entry that goes meanwhile may hold another key's
+        // words, which are plain numbers.
         && let Some(mptcp) = unsafe { OWNERS_BY_MPTCP.get(tcp.mptcp()) }
         && mptcp.owner > owner.owner
     {

@@ -1,4 +1,4 @@
-//! tcpretrans: one event per segment that TCP sends again, with `-l` per tail loss probe, with `--synack` per SYN-ACK;
+//! tcpretrans: one event per packet that TCP sends again, with `-l` per tail loss probe, with `--synack` per SYN-ACK;
 //! flows counted with `-c`.
 //!
 //! `tcp:tcp_retransmit_skb` (since 4.15) is hit in `__tcp_retransmit_skb`, so by every cause: timeout, fast

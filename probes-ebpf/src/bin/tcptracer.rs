@@ -175,7 +175,8 @@ fn opens<A: Lives>(sk: Sock<A>) {
     let mut owner = None;
     if mptcp != 0 {
         if task::is_kernel::<A>() {
-            // SAFETY: the kernel frees a map's memory after the programs that run.
+            // SAFETY: what is there stays memory of the map while a program runs; an entry that goes meanwhile may hold another key's
+            // words, which are plain numbers.
             owner = unsafe { OWNERS_BY_MPTCP.get(mptcp) };
         } else {
             own_mptcp(mptcp);
