@@ -10,7 +10,11 @@ pub enum Loss {
     MapFull = 1,
     /// No loss: a run that the kernel skipped, and that the second copy of the program made up for.
     MadeUp = 2,
+    /// A DNS question was forgotten while it waited for its answer, because too many did.
+    Question = 3,
+    /// The ring of DNS answers had no room.
+    Answer = 4,
 }
 
 /// How many causes there are.
-pub const LOSSES: u32 = 3;
+pub const LOSSES: u32 = 5;

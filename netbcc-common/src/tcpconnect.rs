@@ -52,18 +52,78 @@ pub struct Flow {
     pub zero: u16,
 }
 
-/// A DNS answer. `N` is [`DNS_SMALL`] or [`DNS_LARGE_ROOM`]; records are told apart by their length.
+/// Which DNS question it is: key of the map `QUESTIONS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Asked {
+    /// Address of the network namespace in the kernel: two of them may have the same addresses.
+    pub net: u64,
+    /// Address that asked, as in the packet; of IPv4 the first 4 bytes.
+    pub near: [u8; 16],
+    /// Address of the server.
+    pub far: [u8; 16],
+    /// Port that asked, host order.
+    pub lport: u16,
+    /// Id of the message, host order.
+    pub id: u16,
+    /// 1 for IPv6, else 0.
+    pub is_v6: u32,
+}
+
+/// Room for a question: a name of 255 octets, type and class (RFC 1035 sections 2.3.4 and 4.1.2), to a multiple of 8.
+pub const QUESTION_ROOM: usize = 264;
+/// So many questions are remembered at most; the oldest makes room.
+pub const QUESTIONS: u32 = 4096;
+/// How long a question waits for its answer, ns. Resolvers give up earlier: glibc's after 30 s at most.
+pub const ANSWER_NS: u64 = 30_000_000_000;
+/// More messages than this are not looked at as the answer to one question.
+pub const ANSWERS_PER_QUESTION: u32 = 4;
+
+/// What was asked, when and by whom.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Question {
+    /// `CLOCK_MONOTONIC`, ns, when it was sent.
+    pub ts_ns: u64,
+    /// Process (tgid) that sent it; 0 if that is not known.
+    pub pid: u32,
+    /// Messages that may be its answer, so far.
+    pub answers: u32,
+    /// Bytes of `bytes` that count.
+    pub len: u32,
+    /// Always zero.
+    pub zero: u32,
+    /// The message from behind its header.
+    pub bytes: [u8; QUESTION_ROOM],
+}
+
+/// What may be the answer to a question of this host: both ends and the id are right, the question itself is for user
+/// space to compare. `N` is [`DNS_SMALL`] or [`DNS_LARGE_ROOM`]; records are told apart by their length.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
 pub struct Dns<const N: usize> {
-    /// `CLOCK_MONOTONIC`, ns, when the answer arrived.
+    /// `CLOCK_MONOTONIC`, ns, when the answer was read or (tracepoints) arrived.
     pub ts_ns: u64,
     /// Bytes of `payload` that count.
     pub len: u32,
     /// Always zero.
     pub zero: u32,
+    /// The question that had the same ends and the same id.
+    pub question: Question,
     /// The UDP payload from its start.
     pub payload: [u8; N],
+}
+
+/// An answer that was told at its arrival then reached no reader: it counts for nothing. From the tracepoint rung.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Unread {
+    /// `CLOCK_MONOTONIC`, ns.
+    pub ts_ns: u64,
+    /// When the answer arrived: [`Dns::ts_ns`].
+    pub arrived_ns: u64,
+    /// When its question was sent: [`Question::ts_ns`].
+    pub asked_ns: u64,
 }
 
 /// Payload room of an ordinary answer (RFC 1035 section 2.3.4: 512 bytes over UDP).

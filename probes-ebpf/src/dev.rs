@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 
 use netbcc_common::kernel::Field;
 
-use crate::mem::{Access, field, offset};
+use crate::mem::{Access, field, field_ptr, offset};
 
 /// A `struct net_device *`, never null.
 #[derive(Clone, Copy)]
@@ -25,6 +25,13 @@ impl<A: Access> Dev<A> {
     pub fn index(self) -> u32 {
         // SAFETY: `at` is a net_device.
         unsafe { field::<A, u32>(self.at, Field::DevIfindex) }
+    }
+
+    /// Address of its network namespace: identifies that while it lives.
+    #[inline(always)]
+    pub fn net(self) -> u64 {
+        // SAFETY: as above.
+        unsafe { field_ptr::<A>(self.at, Field::DevNet) as u64 }
     }
 
     /// Inode number of its network namespace.

@@ -45,6 +45,16 @@ pub fn reserve<T: FromBytes + 'static>() -> Option<Reserved<T>> {
     entry
 }
 
+/// Room for one event in a ring of its own; `None`, and counted as `full`, if that is full. Every field must then be set.
+#[inline(always)]
+pub fn reserve_in<T: FromBytes + 'static>(ring: &'static RingBuf, full: Loss) -> Option<Reserved<T>> {
+    let entry = ring.reserve::<T>(0);
+    if entry.is_none() {
+        lost(full);
+    }
+    Some(Reserved(ManuallyDrop::new(entry?)))
+}
+
 /// Room for an event; `None`: there is none, which is not counted, as the event then leaves in a smaller form.
 #[inline(always)]
 pub fn reserve_if_room<T: FromBytes + 'static>() -> Option<Reserved<T>> {
@@ -63,7 +73,8 @@ impl<T> Deref for Reserved<T> {
 impl<T> DerefMut for Reserved<T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: `reserve` made all of it valid, and the ring's memory is this program's alone until it leaves.
+        // SAFETY: the bytes are the ring's memory, which is initialised, and T accepts any bytes (FromBytes). They are this
+        // program's alone until they leave.
         unsafe { self.0.assume_init_mut() }
     }
 }

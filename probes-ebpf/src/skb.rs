@@ -45,6 +45,16 @@ impl<A: Access> Skb<A> {
         }
     }
 
+    /// Its transport header.
+    #[inline(always)]
+    pub fn transport(self) -> Packet {
+        // SAFETY: as above.
+        let (head, header) = unsafe {
+            (field::<A, u64>(self.at, Field::SkbHead), field::<A, u16>(self.at, Field::SkbTransportHeader))
+        };
+        Packet(head.wrapping_add(u64::from(header)))
+    }
+
     /// The socket that sends it, if any. To be looked at only: helpers do not take it.
     #[inline(always)]
     pub fn sk(self) -> Option<Sock<A>> {
@@ -158,6 +168,12 @@ impl Packet {
     #[inline(always)]
     pub fn skip(self, bytes: u64) -> Self {
         Self(self.0.wrapping_add(bytes))
+    }
+
+    /// How many bytes after `other` this is.
+    #[inline(always)]
+    pub fn behind(self, other: Self) -> u32 {
+        self.0.wrapping_sub(other.0) as u32
     }
 
     /// Whether this comes after `other`.

@@ -101,6 +101,13 @@ impl<A: Access> Sock<A> {
         }
     }
 
+    /// Address of its network namespace: identifies that while it lives.
+    #[inline(always)]
+    pub fn net(self) -> u64 {
+        // SAFETY: as above.
+        unsafe { field_ptr::<A>(self.at, Field::SkNet) as u64 }
+    }
+
     /// Whether a file stands above it: it was accepted, or made by a process, and is not closed yet.
     #[inline(always)]
     pub fn has_file(self) -> bool {

@@ -7,7 +7,7 @@ use aya_ebpf::bindings::{BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE};
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 
-use aya_ebpf::maps::{HashMap, PerCpuArray, PerCpuHashMap};
+use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap};
 
 use crate::atomic;
 use crate::mem::Typed;
@@ -56,6 +56,13 @@ pub fn entry<K, V>(map: &'static HashMap<K, V>, key: K) -> Option<&'static mut V
     // words, which are plain numbers. Two CPUs may hold the same entry; what
     // they write are plain words.
     map.get_ptr_mut(key).and_then(|value| unsafe { value.as_mut() })
+}
+
+/// The entry of `key` in `map`, if any. Once the table needs its room it is another's.
+#[inline(always)]
+pub fn lru_entry<K, V: Copy>(map: &'static LruHashMap<K, V>, key: K) -> Option<V> {
+    // SAFETY: as above: the memory stays, and what it holds is plain bytes, whoever's they are.
+    map.get_ptr(key).and_then(|value| unsafe { value.as_ref() }).copied()
 }
 
 /// The entry of `key` in `map`, made (all zero) if there was none. `None`: the table is full.

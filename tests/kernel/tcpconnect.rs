@@ -2,11 +2,12 @@
 //!
 //! A check is a sentence of the list that the tool was accepted by, or of what it promises beside that.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -65,6 +66,11 @@ pub(crate) const CHECKS: &[Check] = checks![
     dns_answers_on_dual_stack_sockets_are_seen,
     dns_answers_of_4_kib_count_to_their_last_record,
     dns_answers_from_other_ports_do_not_count,
+    dns_answers_that_nobody_asked_for_do_not_count,
+    dns_answers_that_fit_no_question_do_not_count,
+    dns_answers_in_a_flood_take_no_rows: alone,
+    dns_prefers_what_the_process_asked_for,
+    dns_tells_of_questions_that_it_forgot,
 ];
 
 pub(crate) const ANY: &[Check] = checks![
@@ -915,18 +921,32 @@ struct Dns<'n> {
     run: Run<'n>,
     rows: Cell<usize>,
     hosts: Cell<u8>,
+    /// What the server that was made last is asked.
+    question: RefCell<Vec<u8>>,
 }
 
-/// A question; servers here answer all questions alike.
-fn question() -> Vec<u8> {
-    Message::query("any.example.com", kind::A).bytes()
+/// The question that this message answers, if it can be read; else any.
+fn question_of(answer: &[u8]) -> Vec<u8> {
+    let name = answer.get(12..).and_then(|rest| rest.iter().position(|&byte| byte == 0));
+    match name.and_then(|root| answer.get(12..12 + root + 5)) {
+        Some(question) => [&Message::query("", kind::A).bytes()[..12], question].concat(),
+        None => Message::query("any.example.com", kind::A).bytes(),
+    }
 }
 
 impl<'n> Dns<'n> {
     fn new(case: &Case, net: &'n Net) -> Self {
         let (named, client) = (net.peer("named"), net.peer("client"));
         let run = case.launch("-d").start(net);
-        Self { net, named, client, run, rows: Cell::new(0), hosts: Cell::new(100) }
+        Self {
+            net,
+            named,
+            client,
+            run,
+            rows: Cell::new(0),
+            hosts: Cell::new(100),
+            question: RefCell::default(),
+        }
     }
 
     /// The number of a host that nobody has used: what was said of others cannot be taken for it.
@@ -939,6 +959,7 @@ impl<'n> Dns<'n> {
 
     /// A server that gives this answer.
     fn serve(&self, answer: &[u8]) -> SocketAddr {
+        *self.question.borrow_mut() = question_of(answer);
         let server = self.net.v4_of(self.host(), 53);
         self.named.serve_dns(server, answer);
         server
@@ -946,6 +967,7 @@ impl<'n> Dns<'n> {
 
     /// A server over IPv6 that gives this answer.
     fn serve6(&self, answer: &[u8]) -> SocketAddr {
+        *self.question.borrow_mut() = question_of(answer);
         let server = self.net.v6_of(self.host(), 53);
         self.named.serve_dns(server, answer);
         server
@@ -959,7 +981,7 @@ impl<'n> Dns<'n> {
     /// Resolves and connects at once; what QUERY says.
     fn query(&self, server: SocketAddr, how: &str, to: SocketAddr) -> String {
         for _ in 0..20 {
-            let took = self.client.resolve_and_connect(server, &question(), how, to);
+            let took = self.client.resolve_and_connect(server, &self.question.borrow(), how, to);
             self.rows.set(self.rows.get() + 1);
             let rows = self.run.rows(self.rows.get());
             // On a busy machine 100 ms may pass between the two, and then the row rightly says so.
@@ -1040,11 +1062,129 @@ fn dns_answers_from_other_ports_do_not_count(case: &Case) {
     let to = dns.target();
     let answer = Message::response("www.example.com", kind::A).address("", to.ip());
     let server = net.v4_of(3, 5353);
+    *dns.question.borrow_mut() = question_of(&answer.bytes());
     dns.named.serve_dns(server, &answer.bytes());
     for how in ["recv", "recvfrom"] {
         assert_eq!(dns.query(server, how, to), "No DNS Query", "{how}");
     }
     dns.finish();
+}
+
+/// A socket in the namespace of the test, at this address.
+fn udp_at(net: &Net, at: SocketAddr) -> UdpSocket {
+    net.near().enter(|| UdpSocket::bind(at)).expect("a socket")
+}
+
+fn dns_answers_that_nobody_asked_for_do_not_count(case: &Case) {
+    let net = Net::new();
+    let dns = Dns::new(case, &net);
+    let (closed, open) = (dns.target(), dns.target());
+    let (server, client) = (udp_at(&net, net.v4_of(dns.host(), 53)), udp_at(&net, net.v4(4053)));
+    let forged =
+        |to: SocketAddr| Message::response("never.example.com", kind::A).address("", to.ip()).bytes();
+    server.send_to(&forged(closed), net.v4(4054)).expect("sent");
+    server.send_to(&forged(open), client.local_addr().expect("bound")).expect("sent");
+    client.recv(&mut [0; 512]).expect("it came");
+    for to in [closed, open] {
+        assert_eq!(dns.query_of(to), "No DNS Query");
+    }
+    dns.finish();
+}
+
+/// A question, and messages that each get one thing of its answer wrong; the right one, which counts all the same; and one
+/// that comes later, to a socket that is closed.
+fn dns_answers_that_fit_no_question_do_not_count(case: &Case) {
+    let net = Net::new();
+    let dns = Dns::new(case, &net);
+    let (right, wrong) = (dns.target(), dns.target());
+    let (server, other) = (udp_at(&net, net.v4_of(dns.host(), 53)), udp_at(&net, net.v4_of(dns.host(), 53)));
+    let client = udp_at(&net, net.v4(4053));
+    let from = client.local_addr().expect("bound");
+    let answer = |name: &str, to: SocketAddr| Message::response(name, kind::A).address("", to.ip()).bytes();
+    let good = answer("asked.example.com", right);
+    let forged = answer("asked.example.com", wrong);
+    client.send_to(&question_of(&good), server.local_addr().expect("bound")).expect("sent");
+    server.recv(&mut [0; 512]).expect("it came");
+    let mut other_id = forged.clone();
+    other_id[1] ^= 1;
+    server.send_to(&other_id, from).expect("sent");
+    server.send_to(&answer("other.example.com", wrong), from).expect("sent");
+    other.send_to(&forged, from).expect("sent");
+    server.send_to(&good, from).expect("sent");
+    for _ in 0..4 {
+        client.recv(&mut [0; 512]).expect("it came");
+    }
+    // A second answer to the same question.
+    server.send_to(&forged, from).expect("sent");
+    client.recv(&mut [0; 512]).expect("it came");
+    assert_eq!(dns.query_of(wrong), "No DNS Query");
+    assert!(dns.query_of(right).starts_with("asked.example.com"));
+    // A new question, whose answer finds its socket closed.
+    client.send_to(&question_of(&good), server.local_addr().expect("bound")).expect("sent");
+    server.recv(&mut [0; 512]).expect("it came");
+    drop(client);
+    server.send_to(&forged, from).expect("sent");
+    assert_eq!(dns.query_of(wrong), "No DNS Query");
+    assert!(dns.query_of(right).starts_with("asked.example.com"));
+    dns.finish();
+}
+
+fn dns_answers_in_a_flood_take_no_rows(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let server = udp_at(&net, net.v4_of(2, 53));
+    let run = case.launch("-d --x-ring-bytes 262144").start(&net);
+    let message = Message::response("flood.example.com", kind::A).padded_to(1400).bytes();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let _no_matter = server.send_to(&message, net.v4(4054));
+            }
+        });
+        assert_eq!(client.churn(net.v4(81), 1009, 1), (0, 1009));
+        done.store(true, Ordering::Relaxed);
+    });
+    run.rows(1009).are("PID", &[client.pid(); 1009]);
+    run.finish();
+}
+
+fn dns_prefers_what_the_process_asked_for(case: &Case) {
+    let net = Net::new();
+    let dns = Dns::new(case, &net);
+    let (second, third) = (net.peer("second"), net.peer("third"));
+    let to = dns.target();
+    for (peer, name) in [(&dns.client, "one.example.com"), (&second, "two.example.com")] {
+        let server = dns.serve(&Message::response(name, kind::A).address("", to.ip()).bytes());
+        peer.resolve(server, &dns.question.borrow(), "recvfrom");
+    }
+    for peer in [&dns.client, &second, &third] {
+        peer.refused(to);
+    }
+    let rows = dns.run.rows(3);
+    // The third asked nobody: the newest.
+    for (row, name) in (0..).zip(["one.example.com", "two.example.com", "two.example.com"]) {
+        let query = rows[row].get("QUERY").to_owned();
+        rows[row].must(query.starts_with(name), name);
+    }
+    dns.finish();
+}
+
+fn dns_tells_of_questions_that_it_forgot(case: &Case) {
+    let net = Net::new();
+    let client = udp_at(&net, net.v4(4053));
+    let server = udp_at(&net, net.v4_of(2, 53));
+    let run = case.launch("-d --x-table-entries 64").start(&net);
+    for id in 0..67_u8 {
+        let mut question = Message::query("silent.example.com", kind::A).bytes();
+        question[1] = id;
+        client.send_to(&question, server.local_addr().expect("bound")).expect("sent");
+    }
+    let ended = run.stop();
+    let told = "names may be missing: 3 DNS questions were forgotten";
+    if !ended.code(0).said().contains(told) {
+        ended.fail(told);
+    }
 }
 
 fn dns_says_how_long_ago_it_was(case: &Case) {
@@ -1104,7 +1244,13 @@ fn dns_keeps_what_a_truncated_answer_has(case: &Case) {
     let net = Net::new();
     let to = net.v4_of(2, 80).ip();
     let answer = Message::response("cut.example.com", kind::A).flag(TRUNCATED).address("", to).promising(7);
-    assert_eq!(says(case, to, &net, &answer.bytes()), "cut.example.com");
+    let dns = Dns::new(case, &net);
+    let server = dns.serve(&answer.bytes());
+    assert_eq!(dns.query(server, "recv", (to, 80).into()), "cut.example.com");
+    // The reason why names may be missing now, once.
+    dns.query_of(SocketAddr::new(to, 53));
+    let said = dns.run.stop().code(0).said();
+    assert_eq!(said.matches("over TCP").count(), 1, "{said}");
 }
 
 fn dns_keeps_what_a_cut_answer_has(case: &Case) {
@@ -1130,7 +1276,8 @@ fn dns_ignores_garbage_without_a_word(case: &Case) {
     looping.splice(12..14, [0xc0, 12]);
     let garbage: [&[u8]; 6] = [b"", b"\x00", &good[..11], &good[..20], &[0xff; 700], &looping];
     for bytes in garbage {
-        dns.client.resolve(dns.serve(bytes), &question(), "recv");
+        let server = dns.serve(bytes);
+        dns.client.resolve(server, &dns.question.borrow(), "recv");
     }
     assert_eq!(dns.query_of(to), "No DNS Query");
     assert_eq!(dns.query(dns.serve(&good), "recv", to), "good.example.com");

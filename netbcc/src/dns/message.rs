@@ -131,6 +131,19 @@ pub fn parse(payload: &[u8]) -> Option<Answer> {
     Some(Answer { question, addresses })
 }
 
+/// Whether the question of the response `payload` is the one that `question` begins with: name, type and class, in
+/// whatever letter case. Of a response that is cut within its question, what there is after the whole name.
+pub fn repeats(payload: &[u8], question: &[u8]) -> bool {
+    let Some(end) = name_end(payload, HEADER_LEN) else { return false };
+    let repeated = &payload[HEADER_LEN..payload.len().min(end + 4)];
+    question.get(..repeated.len()).is_some_and(|asked| asked.eq_ignore_ascii_case(repeated))
+}
+
+/// Whether the response `payload` says that it is cut (TC, RFC 1035 section 4.1.1), so that one asks again over TCP.
+pub fn is_cut(payload: &[u8]) -> bool {
+    u16_at(payload, 2).is_some_and(|flags| flags & 0x8200 == 0x8200)
+}
+
 /// The addresses by `dns-parser`; none when it gives up.
 fn strict(message: &[u8], header: &Header) -> Option<Vec<IpAddr>> {
     if !header.fits(message.len()) {

@@ -10,4 +10,4 @@ mod cache;
 mod message;
 
 pub use cache::Cache;
-pub use message::{Answer, MAX_PAYLOAD, Name, parse};
+pub use message::{Answer, MAX_PAYLOAD, Name, is_cut, parse, repeats};

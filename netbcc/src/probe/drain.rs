@@ -12,8 +12,10 @@
 
 use std::cell::Cell;
 use std::fs::File;
-use std::io::Write as _;
+use std::future::poll_fn;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use netbcc_common::TS_BYTES;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 use zerocopy::FromBytes;
 
@@ -49,8 +52,10 @@ const LAST_BATCHES: u32 = 16;
 /// The attached probes of one run. Dropping it detaches everything.
 pub struct Probe {
     pub(super) object: Object,
+    /// Names of the rings, in the order in which they are read.
+    ring_names: Vec<&'static str>,
     /// There while events are streamed.
-    ring: Option<RingBuf<MapData>>,
+    rings: Vec<RingBuf<MapData>>,
     pub(super) ledger: Ledger,
     rungs: Vec<(&'static str, RungName)>,
     batch: Batch,
@@ -131,9 +136,12 @@ pub trait OnBatch: FnMut(&mut Ctx, &Batch) -> Result<Option<Duration>> {}
 impl<F: FnMut(&mut Ctx, &Batch) -> Result<Option<Duration>>> OnBatch for F {}
 
 impl Probe {
-    pub(super) fn new(mut object: Object, chosen: &[Chosen]) -> Result<Self> {
+    /// `side` is a second ring, if the run has one.
+    pub(super) fn new(mut object: Object, chosen: &[Chosen], side: Option<&'static str>) -> Result<Self> {
         Ok(Self {
-            ring: None,
+            // What leads to an event comes before it: who reads the events first, has it too.
+            ring_names: ["EVENTS"].into_iter().chain(side).collect(),
+            rings: Vec::new(),
             ledger: Ledger::take(&mut object)?,
             rungs: chosen.iter().map(|chosen| (chosen.ladder.name, chosen.rung.name)).collect(),
             object,
@@ -158,9 +166,12 @@ impl Probe {
 
     async fn run(&mut self, cx: &mut Ctx, on_batch: &mut impl OnBatch) -> Result<()> {
         let outside = Outside::watch(&cx.out)?;
-        let ring = RingBuf::try_from(self.object.map("EVENTS")?).context("map the ring buffer")?;
-        let events = watch(duplicate(&ring)?, Interest::READABLE).context("watch the ring buffer")?;
-        self.ring = Some(ring);
+        let mut watched = Vec::new();
+        for name in &self.ring_names {
+            let ring = RingBuf::try_from(self.object.map(name)?).context("map the ring buffer")?;
+            watched.push(watch(duplicate(&ring)?, Interest::READABLE).context("watch the ring buffer")?);
+            self.rings.push(ring);
+        }
         self.begin(cx)?;
 
         let mut busy = false;
@@ -174,7 +185,7 @@ impl Probe {
                 () = outside.takes(), if waits => {}
                 // The event loop looks for signals meanwhile.
                 () = tokio::task::yield_now(), if busy && !waits => {}
-                ready = events.readable(), if !waits => ready.context("wait for events")?.clear_ready(),
+                ready = one_of(&watched), if !waits => ready.context("wait for events")?,
                 () = until(again), if !waits => {}
             }
             if waits {
@@ -251,10 +262,14 @@ impl Probe {
     /// Fills the batch with what is in the ring; answers its bytes.
     fn take(&mut self, cx: &mut Ctx) -> usize {
         self.batch.clear();
-        while self.batch.bytes.len() < BATCH_BYTES
-            && let Some(record) = self.ring.as_mut().and_then(RingBuf::next)
-        {
-            self.batch.push(&record);
+        let mut room = 0;
+        for ring in &mut self.rings {
+            room += BATCH_BYTES;
+            while self.batch.bytes.len() < room
+                && let Some(record) = ring.next()
+            {
+                self.batch.push(&record);
+            }
         }
         self.batch.sort();
         self.batch.now_ns = cx.out.clock().monotonic_ns();
@@ -281,8 +296,23 @@ impl Probe {
 
 /// The reader of our output is gone.
 pub(super) fn gone() -> anyhow::Error {
-    let error = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+    let error = io::Error::from(io::ErrorKind::BrokenPipe);
     anyhow::Error::from(error).context("write to standard output")
+}
+
+/// Waits until one of these rings has something, and takes note of which.
+async fn one_of(rings: &[AsyncFd<OwnedFd>]) -> io::Result<()> {
+    poll_fn(|context| {
+        let mut ready = Poll::Pending;
+        for ring in rings {
+            if let Poll::Ready(guard) = ring.poll_read_ready(context) {
+                guard?.clear_ready();
+                ready = Poll::Ready(Ok(()));
+            }
+        }
+        ready
+    })
+    .await
 }
 
 fn duplicate(ring: &RingBuf<MapData>) -> Result<OwnedFd> {
@@ -304,7 +334,7 @@ fn ready() -> Result<Option<File>> {
 
 /// A duplicate of the descriptor with this number (`pidfd_getfd(2)`, since 5.6): the only way that checks whether it is
 /// open.
-fn descriptor(number: i32) -> std::io::Result<OwnedFd> {
+fn descriptor(number: i32) -> io::Result<OwnedFd> {
     let ourselves = pidfd_open(getpid(), PidfdFlags::empty())?;
     Ok(pidfd_getfd(ourselves, number, PidfdGetfdFlags::empty())?)
 }

@@ -18,6 +18,10 @@ pub struct Losses {
     pub missed: u64,
     /// Records that this program did not understand.
     pub unknown: u64,
+    /// DNS questions that were forgotten while they waited for their answer.
+    pub questions: u64,
+    /// DNS answers for which their ring had no room.
+    pub answers: u64,
 }
 
 impl Losses {
@@ -26,8 +30,7 @@ impl Losses {
         Self {
             ring_full: self.ring_full - earlier.ring_full,
             map_full: self.map_full - earlier.map_full,
-            missed: 0,
-            unknown: 0,
+            ..Self::default()
         }
     }
 
@@ -50,6 +53,15 @@ impl Losses {
                 "the kernel skipped {} probe runs (interrupted while the probe was running): rows may be missing",
                 self.missed
             ));
+        }
+        let names = [
+            (self.questions, "questions were forgotten, because too many waited for their answers"),
+            (self.answers, "answers had no room"),
+        ];
+        let names = names.iter().filter(|(count, _)| *count > 0);
+        let names: Vec<String> = names.map(|(count, what)| format!("{count} DNS {what}")).collect();
+        if !names.is_empty() {
+            sentences.push(format!("names may be missing: {}", names.join(", ")));
         }
         if self.unknown > 0 {
             let records = self.unknown;
@@ -80,6 +92,8 @@ impl Ledger {
             map_full: count(Loss::MapFull)?,
             missed: object.missed().saturating_sub(count(Loss::MadeUp)?),
             unknown: 0,
+            questions: count(Loss::Question)?,
+            answers: count(Loss::Answer)?,
         })
     }
 }
@@ -95,12 +109,13 @@ mod tests {
 
     #[test]
     fn every_cause_is_named_with_its_count() {
-        let losses = Losses { ring_full: 5, map_full: 2, missed: 3, unknown: 4 };
+        let losses = Losses { ring_full: 5, map_full: 2, missed: 3, unknown: 4, questions: 6, answers: 7 };
         assert_eq!(
             losses.sentence().expect("something was lost"),
             "lost 7 events: 5 because the ring buffer was full, 2 because a table was full; the kernel skipped 3 probe \
-             runs (interrupted while the probe was running): rows may be missing; not understood: 4 records (a defect of \
-             netbcc: please report it)"
+             runs (interrupted while the probe was running): rows may be missing; names may be missing: 6 DNS questions \
+             were forgotten, because too many waited for their answers, 7 DNS answers had no room; not understood: 4 \
+             records (a defect of netbcc: please report it)"
         );
     }
 }

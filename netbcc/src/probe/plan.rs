@@ -72,6 +72,7 @@ pub struct Plan {
     globals: Vec<(&'static str, Vec<u8>)>,
     pinned: Vec<(&'static str, OwnedFd)>,
     sizes: Vec<(&'static str, u32)>,
+    side_ring: Option<&'static str>,
     contents: Vec<(&'static str, Vec<u8>, Vec<u8>)>,
     enums: Vec<&'static str>,
     /// What the kernel's BTF says, once it was asked.
@@ -93,6 +94,7 @@ impl Plan {
             globals: Vec::new(),
             pinned: Vec::new(),
             sizes: Vec::new(),
+            side_ring: None,
             contents: Vec::new(),
             enums: Vec::new(),
             kernel: None,
@@ -148,6 +150,13 @@ impl Plan {
     pub fn size(mut self, table: &'static str, entries: u32) -> Self {
         self.sizes.push((table, entries));
         self
+    }
+
+    /// Reads a ring of the tool's object besides that of events. What leads to an event is in there before the event is
+    /// in its own.
+    pub fn side_ring(mut self, name: &'static str, bytes: u32) -> Self {
+        self.side_ring = Some(name);
+        self.size(name, bytes)
     }
 
     /// Puts `value` at `key` into a table of the tool's object, before anything is attached.
@@ -312,7 +321,7 @@ impl Plan {
                 "this kernel skips a kprobe that interrupts another, and does not count that: rows may be missing untold"
             ));
         }
-        Probe::new(object, &chosen)
+        Probe::new(object, &chosen, self.side_ring)
     }
 
     /// Fills the tables: programs rely on it from their first run on.

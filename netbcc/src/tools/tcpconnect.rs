@@ -8,7 +8,7 @@
 //! A connect to a v4-mapped address is an IPv4 row, with `-6` an IPv6 row, as BCC.
 //!
 //! BCC: its `-d` misses resolvers that are not connected, that use recv or recvfrom (since 6.4), and answers above
-//! 512 bytes. Here the answer is taken from the packet. Its delta wraps after a day.
+//! 512 bytes. Here question and answer are taken from the packets. Its delta wraps after a day.
 //!
 //! Two connections over loopback, on a 6.18 kernel that has neither kprobes nor fentry:
 //!
@@ -21,7 +21,7 @@
 //! ```
 
 use std::cmp::Reverse;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -29,7 +29,8 @@ use anyhow::Result;
 use clap::Args;
 use netbcc_common::kernel::Func;
 use netbcc_common::tcpconnect::{
-    CONNECTED, Config, DNS_LARGE_ROOM, DNS_SMALL, Dns, Event, FAILED, Flow, OPENED,
+    CONNECTED, Config, DNS_LARGE_ROOM, DNS_SMALL, Dns, Event, FAILED, Flow, OPENED, QUESTIONS, Question,
+    Unread,
 };
 use zerocopy::FromBytes as _;
 
@@ -113,10 +114,12 @@ impl Tool for Tcpconnect {
             "Prints a row for each TCP connection that a process on this host opens, when its first packet is on its \
              way, whether or not anybody answers. Opens that fail on this host, for want of a route for example, are \
              no rows. -c counts them per flow instead, and prints the table at the end.",
-            "-d adds the DNS name that led to the address. It is taken from the answers over UDP that arrive, whoever \
-             asked for them, so take it for a hint. Of two names with one address the newest is shown. Answers over \
-             TCP (after one that was cut, for example), TLS or HTTPS are not read; names from before the start are not \
-             known.",
+            "-d adds the DNS name that led to the address. It is taken from answers over UDP to questions that a process \
+             on this host sent to port 53. Of two names with one address, the one is shown that this process itself \
+             asked for last; if it asked for none (a service of the system asks for it), the one that anybody on this \
+             host asked for last. Whoever answers chooses the name, and processes on this host can ask whom they like: \
+             take it for a hint. DNS over TCP (after an answer that was cut, for example), TLS or HTTPS is not read; of \
+             TCP a line on stderr says so when it is first used. Answers to questions from before the start do not count.",
         ],
         examples: &[
             ("tcpconnect", "all connects"),
@@ -130,13 +133,14 @@ impl Tool for Tcpconnect {
             ("tcpconnect -L", "with the local port"),
             ("tcpconnect --cgroupmap /sys/fs/bpf/m", "only cgroups in this map"),
         ],
-        overhead: "Runs a short program per connect and none per packet; -d adds one per UDP packet that arrives. \
-                   Where the kernel has neither fentry nor kprobes, -d adds one per packet instead, and -L (with -c: \
+        overhead: "Runs a short program per connect and none per packet; -d adds one per UDP packet that is sent \
+                   or read. Where the kernel has neither fentry nor kprobes, -d adds one per packet instead, and -L (with -c: \
                    -s) one of a few instructions per timer that the kernel starts.",
         differences: &[
             "-c with -d is refused on stderr with exit code 2.",
-            "-d also sees unconnected and recv() resolvers and answers up to 4 KiB; its delta does not wrap after a \
-             day.",
+            "-d takes a name only from an answer to a question that this host sent, and prefers what the process itself \
+             asked for; it also sees unconnected and recv() resolvers and answers up to 4 KiB; its delta does not wrap \
+             after a day.",
             "A map path that does not exist is an error, not a new empty map.",
         ],
         object: object!("tcpconnect"),
@@ -175,7 +179,13 @@ impl Tool for Tcpconnect {
             plan = plan.ask("lport");
         }
         if args.dns {
-            plan = plan.ladder(&ANSWERS);
+            let questions = cx.table_entries.unwrap_or(QUESTIONS);
+            plan = plan
+                .ladder(&ANSWERS)
+                .size("TURNS", questions)
+                // What lost its turn on one CPU may still be there when another one adds to it.
+                .size("QUESTIONS", questions + QUESTIONS / 16)
+                .side_ring("ANSWERS", ANSWER_RING_BYTES);
         }
         let probe = plan.attach(cx)?;
         cx.out.line("Tracing connect ... Hit Ctrl-C to end");
@@ -222,23 +232,35 @@ const ANSWERS: Ladder = Ladder {
         Rung {
             name: RungName::Fexit,
             programs: &[
-                fentry("dns4_fentry", "udp_rcv"),
-                fentry("dns6_fentry", "udpv6_rcv").when(Need::V6Kernel),
+                fentry("answer_fentry", "skb_consume_udp"),
+                fentry("ask4_fentry", "ip_send_skb"),
+                fentry("ask6_fentry", "ip6_send_skb").when(Need::V6Kernel),
             ],
             less_exact: None,
         },
         Rung {
             name: RungName::Kprobe,
             programs: &[
-                kprobe("dns4_kprobe", "udp_rcv"),
-                kprobe("dns6_kprobe", "udpv6_rcv").when(Need::V6Kernel),
+                kprobe("answer_kprobe", "skb_consume_udp"),
+                kprobe("ask4_kprobe", "ip_send_skb"),
+                kprobe("ask6_kprobe", "ip6_send_skb").when(Need::V6Kernel),
             ],
             less_exact: None,
         },
         Rung {
             name: RungName::Tracepoint,
-            programs: &[tp_btf("dns_tp", "netif_receive_skb")],
-            less_exact: Some(LessExact::new("of an answer in IP fragments only the first fragment is read")),
+            programs: &[
+                tp_btf("unread_tp", "kfree_skb"),
+                tp_btf("answer_tp", "netif_receive_skb"),
+                tp_btf("ask_tp", "net_dev_queue"),
+            ],
+            less_exact: Some(
+                LessExact::new("of an answer in IP fragments only the first fragment is read").detail(
+                    "A question that NAT on this host sends to another port than 53 is not seen. Who asked is not known \
+                     of a question that had to wait for a neighbour, or that a 32-bit program or io_uring sent: then \
+                     the newest name is shown.",
+                ),
+            ),
         },
     ],
 };
@@ -248,7 +270,8 @@ const UID: About = conn::uid("The user who called it. In text with -U.");
 const LPORT: About = About::new(Kind::Port, "With -L or -s: the local port.").otel("network.local.port");
 
 const QUERY: About = About::text(
-    "With -d: the DNS name that led to the address, with the age of the answer where that is above 100 ms. Without an \
+    "With -d: the DNS name that led to the address, of several the newest that this process asked for, else the newest \
+     that anybody asked for; with the age of the answer where that is above 100 ms. Without an \
      answer in the last day: localhost for 127.0.0.1 and ::1, else No DNS Query.",
 );
 
@@ -280,6 +303,9 @@ pub fn table(args: &Options) -> Table<Row> {
 /// call, microseconds later; the rest is for a thread that loses its CPU in between.
 const HOLD_NS: u64 = 20_000_000;
 
+/// Room for DNS answers that are on their way here.
+const ANSWER_RING_BYTES: u32 = 1 << 19;
+
 /// More opens than this do not wait: the oldest goes out.
 const MAX_WAITING: usize = 10_240;
 
@@ -310,17 +336,24 @@ fn rows(args: &Options, cx: &mut Ctx, mut probe: Probe) -> Result<()> {
     let table = table(args);
     cx.out.header(&table);
     let mut waiting = Waiting::default();
-    let mut names = args.dns.then(dns::Cache::new);
+    let mut names = args.dns.then(Names::default);
     probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
         let mut print = |row: &Row| cx.out.row(&table, row.event.ts_ns, row);
         for record in batch.records() {
             let Ok(event) = Event::read_from_bytes(record) else {
-                learn(names.as_mut(), batch, record);
+                match &mut names {
+                    Some(names) => names.learn(batch, record),
+                    None => batch.unknown(),
+                }
                 continue;
             };
+            let mut row = || match &mut names {
+                Some(names) => names.row(event),
+                None => Row { event, query: Vec::new() },
+            };
             match event.kind {
-                CONNECTED => print(&named(names.as_ref(), event)),
-                OPENED => waiting.0.push_back(named(names.as_ref(), event)),
+                CONNECTED => print(&row()),
+                OPENED => waiting.0.push_back(row()),
                 FAILED => drop(waiting.remove(event.sk)),
                 _ => batch.unknown(),
             }
@@ -329,32 +362,81 @@ fn rows(args: &Options, cx: &mut Ctx, mut probe: Probe) -> Result<()> {
         while let Some(row) = waiting.oldest(until_ns) {
             print(&row);
         }
+        if let Some(what) = names.as_mut().and_then(Names::say) {
+            cx.warn(what);
+        }
         Ok(waiting.since_ns().map(|since| {
             Duration::from_nanos((since + HOLD_NS).saturating_sub(batch.now_ns()).max(1_000_000))
         }))
     })
 }
 
-/// The row of `event`, with the name that is known for its address now.
-fn named(names: Option<&dns::Cache>, event: Event) -> Row {
-    let mut query = Vec::new();
-    if let Some(names) = names {
-        names.query_text(conn::raddr(&event.tuple), event.ts_ns, &mut query);
-    }
-    Row { event, query }
+/// Port of DNS servers, over UDP and over TCP.
+const DNS_PORT: u16 = 53;
+
+/// The names of `-d`.
+#[derive(Default)]
+struct Names {
+    cache: dns::Cache,
+    /// When the questions were sent that had their answer: a second one is not believed. At most as many as the kernel side
+    /// remembers.
+    answered: BTreeSet<u64>,
+    /// What is to be said about DNS over TCP: once, when it is first seen.
+    over_tcp: Option<&'static str>,
+    told: bool,
 }
 
-/// Takes a DNS record in. There is no other one besides events.
-fn learn(names: Option<&mut dns::Cache>, batch: &Batch, record: &[u8]) {
-    let insert = |seen_ns, payload: Option<&[u8]>| {
-        if let (Some(names), Some(answer)) = (names, payload.and_then(dns::parse)) {
-            names.insert(&answer, seen_ns);
+impl Names {
+    /// The row of `event`, with the name that is known for its address now.
+    fn row(&mut self, event: Event) -> Row {
+        if event.tuple.rport == DNS_PORT {
+            self.over_tcp =
+                Some("a process asks for names over TCP, which is not read: names may be missing");
         }
-    };
-    if let Ok(small) = Dns::<DNS_SMALL>::read_from_bytes(record) {
-        insert(small.ts_ns, small.payload.get(..small.len as usize));
-    } else if let Some(large) = batch.decode::<Dns<DNS_LARGE_ROOM>>(record) {
-        insert(large.ts_ns, large.payload.get(..large.len as usize));
+        let mut query = Vec::new();
+        self.cache.query_text(conn::raddr(&event.tuple), event.pid, event.ts_ns, &mut query);
+        Row { event, query }
+    }
+
+    /// Takes a record of the ring of answers in. There is no other one besides events.
+    fn learn(&mut self, batch: &Batch, record: &[u8]) {
+        if let Ok(small) = Dns::<DNS_SMALL>::read_from_bytes(record) {
+            self.answer(&small);
+        } else if let Ok(large) = Dns::<DNS_LARGE_ROOM>::read_from_bytes(record) {
+            self.answer(&large);
+        } else if let Some(unread) = batch.decode::<Unread>(record) {
+            self.cache.forget(unread.arrived_ns);
+            self.answered.remove(&unread.asked_ns);
+        }
+    }
+
+    /// Remembers an answer that repeats the question that was asked.
+    fn answer<const N: usize>(&mut self, record: &Dns<N>) {
+        let Question { ts_ns, pid, len, ref bytes, .. } = record.question;
+        let question = bytes.get(..len as usize).unwrap_or_default();
+        let payload = record.payload.get(..record.len as usize).unwrap_or_default();
+        if !dns::repeats(payload, question) {
+            return;
+        }
+        if dns::is_cut(payload) {
+            self.over_tcp =
+                Some("a DNS answer was cut; who asks again over TCP is not read: names may be missing");
+        }
+        if let Some(answer) = dns::parse(payload)
+            && self.answered.insert(ts_ns)
+        {
+            self.cache.insert(&answer, pid, record.ts_ns);
+            if self.answered.len() > QUESTIONS as usize {
+                self.answered.pop_first();
+            }
+        }
+    }
+
+    /// What is to be said now.
+    fn say(&mut self) -> Option<&'static str> {
+        let what = self.over_tcp.filter(|_| !self.told)?;
+        self.told = true;
+        Some(what)
     }
 }
 

@@ -8,26 +8,30 @@
 //! FAILED. The local port is not yet chosen at OPENED: where it is wanted, `timer:timer_start` sees the timer that
 //! repeats the SYN, which the same call starts once it has handed the SYN to IP, whatever becomes of that there.
 //!
-//! DNS: whoever asked and however it reads, an answer is a UDP packet from port 53 that arrives.
+//! DNS: a question is a UDP packet to port 53 that a socket of this host sends. Its answer is a UDP packet back, under the
+//! same id, that a process reads. Tracepoints do not see that it is read: there it counts from its arrival on, and is
+//! taken back if the kernel throws it away. What answers no question takes no room, and answers have a ring of their own:
+//! who floods the host with them takes no rows away.
 #![no_std]
 #![no_main]
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, map};
-use aya_ebpf::maps::{Array, HashMap, PerCpuHashMap};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuHashMap, Queue, RingBuf};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext};
 use netbcc_common::addr::{AF_INET, AF_INET6, Tuple};
 use netbcc_common::loss::Loss;
 use netbcc_common::tcpconnect::{
-    CONNECTED, Config, DNS_LARGE, DNS_LARGE_ROOM, DNS_SMALL, Dns, Event, FAILED, Flow, OPENED,
+    ANSWER_NS, ANSWERS_PER_QUESTION, Asked, CONNECTED, Config, DNS_LARGE, DNS_LARGE_ROOM, DNS_SMALL, Dns,
+    Event, FAILED, Flow, OPENED, QUESTION_ROOM, Question, Unread,
 };
-use probes_ebpf::emit::{lost, reserve};
+use probes_ebpf::emit::{lost, reserve, reserve_in};
 use probes_ebpf::filter::{self, PortSet};
 use probes_ebpf::mem::{Access, Probed, Typed};
 use probes_ebpf::skb::{Packet, Skb};
 use probes_ebpf::sock::{Sock, ToTcp, state};
 use probes_ebpf::timer::{self, Timer};
-use probes_ebpf::{setting, storage, task};
+use probes_ebpf::{setting, storage, syscall, task};
 
 #[unsafe(no_mangle)]
 static RPORTS: PortSet = PortSet::new();
@@ -51,6 +55,49 @@ static OPENING: HashMap<u64, Event> = HashMap::with_max_entries(10_240, BPF_F_NO
 /// Address of the function that TCP's timers call, once a connect was seen.
 #[map]
 static WRITE_TIMER: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Questions that were sent, with and without an answer. User space sets the size: some more than `TURNS` has.
+#[map]
+static QUESTIONS: HashMap<Asked, Question> = HashMap::with_max_entries(64, BPF_F_NO_PREALLOC);
+
+/// The keys of `QUESTIONS` in the order in which they were sent. User space sets the size.
+#[map]
+static TURNS: Queue<Turn> = Queue::with_max_entries(64, 0);
+
+/// A question before it is filled in.
+#[unsafe(no_mangle)]
+static EMPTY: Question =
+    Question { ts_ns: 0, pid: 0, answers: 0, len: 0, zero: 0, bytes: [0; QUESTION_ROOM] };
+
+/// Answers on their way to user space. User space sets the size.
+#[map]
+static ANSWERS: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// Answers that arrived, by address of the packet, for tracepoints: which of them are thrown away?
+#[map]
+static ARRIVED: LruHashMap<u64, Arrival> = LruHashMap::with_max_entries(1024, 0);
+
+/// One sending of a question.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Turn {
+    asked: Asked,
+    /// When: a question that was sent again under the same id is another one.
+    ts_ns: u64,
+}
+
+/// An answer that arrived.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Arrival {
+    ts_ns: u64,
+    /// When its question was sent.
+    asked_ns: u64,
+    /// Ports and id, by which it is told from a later packet at the same address.
+    lport: u16,
+    id: u16,
+    zero: u32,
+}
 
 /// The family that a row of `sk` shows, if `-4` and `-6` let it pass.
 #[inline(always)]
@@ -284,32 +331,149 @@ fn timer_tp(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Source port of DNS answers (RFC 1035 section 4.2).
+/// Port of DNS servers (RFC 1035 section 4.2).
 const DNS_PORT: u16 = 53;
-/// Bytes of a UDP header.
+/// Bytes of a UDP header, of a DNS header, and the bit of the latter's third byte that tells answers from questions.
 const UDP_BYTES: u32 = 8;
+const DNS_BYTES: u32 = 12;
+const DNS_RESPONSE: u8 = 0x80;
+/// EtherTypes (RFC 7042 appendix B) and the IP protocol number of UDP.
+const ETH_P_IP: u16 = 0x0800;
+const ETH_P_IPV6: u16 = 0x86dd;
+const IPPROTO_UDP: u8 = 17;
 
-/// A UDP header at `udp`, and `linear` bytes from there to the end of the linear part of `skb`.
+/// What a message of DNS says of itself in front: its ports, its id, and whether it is an answer.
+#[derive(Clone, Copy)]
+struct Head {
+    sport: u16,
+    dport: u16,
+    id: u16,
+    is_answer: bool,
+}
+
+impl Head {
+    /// `udp` is a UDP header.
+    #[inline(always)]
+    fn read(udp: Packet) -> Self {
+        let bytes = udp.read::<11>();
+        let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+        Self { sport: word(0), dport: word(2), id: word(8), is_answer: bytes[10] & DNS_RESPONSE != 0 }
+    }
+}
+
+/// Where an IP header of version 4 and of version 6 has an address.
+type Places = (u64, u64);
+const SOURCE: Places = (12, 8);
+const DESTINATION: Places = (16, 24);
+
+/// Which question it is whose packet, or whose answer's, has its IP header at `ip`.
 #[inline(always)]
-fn datagram<A: Access>(skb: Skb<A>, udp: Packet, linear: u32) {
-    let [sport_hi, sport_lo, _, _, len_hi, len_lo] = udp.read::<6>();
-    if u16::from_be_bytes([sport_hi, sport_lo]) != DNS_PORT || linear <= UDP_BYTES {
+fn asked(net: u64, ip: Packet, near: Places, far: Places, lport: u16, id: u16) -> Asked {
+    let mut asked = Asked { net, near: [0; 16], far: [0; 16], lport, id, is_v6: 0 };
+    if ip.read::<1>()[0] >> 4 == 6 {
+        asked.is_v6 = 1;
+        asked.near = ip.skip(near.1).read();
+        asked.far = ip.skip(far.1).read();
+    } else {
+        ip.skip(near.0).copy(&mut asked.near, 4);
+        ip.skip(far.0).copy(&mut asked.far, 4);
+    }
+    asked
+}
+
+/// A packet of `sk` that IP has just written: remembers the question that may be in it.
+#[inline(always)]
+fn sent<A: Access>(sk: Sock<A>, skb: Skb<A>, pid: impl FnOnce() -> u32) {
+    let (ip, udp) = (skb.network(), skb.transport());
+    let header = ip.read::<10>();
+    // Extension headers, which a question has none of, stay unread.
+    let is_udp = match header[0] >> 4 {
+        4 => header[9] == IPPROTO_UDP,
+        6 => header[6] == IPPROTO_UDP,
+        _ => false,
+    };
+    if !is_udp {
         return;
     }
-    let datagram = u32::from(u16::from_be_bytes([len_hi, len_lo]));
-    let payload = udp.skip(u64::from(UDP_BYTES));
-    let here = (if datagram > UDP_BYTES && datagram < linear { datagram } else { linear }) - UDP_BYTES;
+    let head = Head::read(udp);
+    let linear = skb.linear_bytes().wrapping_sub(udp.behind(skb.data()));
+    if head.dport != DNS_PORT || head.is_answer || linear <= UDP_BYTES + DNS_BYTES {
+        return;
+    }
+    let asked = asked(sk.net(), ip, SOURCE, DESTINATION, head.sport, head.id);
+    let turn = Turn { asked, ts_ns: task::now_ns() };
+    if !take_turn(&turn) {
+        lost(Loss::Question);
+        return;
+    }
+    // In two steps: the stack has no room for a question. Its packet has not left, so no answer comes in between.
+    let empty = QUESTIONS.insert(asked, &EMPTY, 0);
+    let Some(question) = storage::entry(&QUESTIONS, asked).filter(|_| empty.is_ok()) else {
+        lost(Loss::Question);
+        return;
+    };
+    question.ts_ns = turn.ts_ns;
+    question.pid = pid();
+    question.len = (linear - UDP_BYTES - DNS_BYTES).min(QUESTION_ROOM as u32);
+    udp.skip(u64::from(UDP_BYTES + DNS_BYTES)).copy(&mut question.bytes, question.len);
+}
+
+/// Whether there is room for one more question. The oldest makes it.
+#[inline(always)]
+fn take_turn(turn: &Turn) -> bool {
+    if TURNS.push(turn, 0).is_ok() {
+        return true;
+    }
+    if let Ok(Some(oldest)) = TURNS.pop()
+        && let Some(question) = storage::entry(&QUESTIONS, oldest.asked)
+        && question.ts_ns == oldest.ts_ns
+    {
+        if question.answers == 0 && turn.ts_ns.wrapping_sub(question.ts_ns) < ANSWER_NS {
+            lost(Loss::Question);
+        }
+        let _gone_already = QUESTIONS.remove(oldest.asked);
+    }
+    TURNS.push(turn, 0).is_ok()
+}
+
+/// A message of DNS came to this host: sends it to user space, if a question asked for it. `udp` is its UDP header, behind
+/// which are `linear` bytes. Answers when that was, and when the question was sent.
+#[inline(always)]
+fn answered<A: Access>(skb: Skb<A>, net: u64, ip: Packet, udp: Packet, linear: u32) -> Option<Arrival> {
+    let head = Head::read(udp);
+    if head.sport != DNS_PORT || !head.is_answer || linear < DNS_BYTES {
+        return None;
+    }
+    let asked = asked(net, ip, DESTINATION, SOURCE, head.dport, head.id);
+    let question = storage::entry(&QUESTIONS, asked)?;
+    let ts_ns = task::now_ns();
+    if question.answers >= ANSWERS_PER_QUESTION || ts_ns.wrapping_sub(question.ts_ns) >= ANSWER_NS {
+        return None;
+    }
+    question.answers += 1;
+    let [len_hi, len_lo] = udp.skip(4).read();
+    let bytes = u32::from(u16::from_be_bytes([len_hi, len_lo])).wrapping_sub(UDP_BYTES);
+    let here = if bytes < linear { bytes } else { linear };
+    answer(skb, question, udp.skip(u64::from(UDP_BYTES)), here, ts_ns)?;
+    Some(Arrival { ts_ns, asked_ns: question.ts_ns, lport: head.dport, id: head.id, zero: 0 })
+}
+
+/// The answer at `payload`, of which `here` bytes are there.
+#[inline(always)]
+fn answer<A: Access>(skb: Skb<A>, question: &Question, payload: Packet, here: u32, ts_ns: u64) -> Option<()> {
     if here <= DNS_SMALL as u32 && !skb.has_more() {
-        let Some(mut record) = reserve::<Dns<DNS_SMALL>>() else { return };
-        record.ts_ns = task::now_ns();
+        let mut record = reserve_in::<Dns<DNS_SMALL>>(&ANSWERS, Loss::Answer)?;
+        record.ts_ns = ts_ns;
         record.len = here;
         record.zero = 0;
+        record.question = *question;
         payload.copy(&mut record.payload, here);
-        return;
+        return Some(());
     }
-    let Some(mut record) = reserve::<Dns<DNS_LARGE_ROOM>>() else { return };
-    record.ts_ns = task::now_ns();
+    let mut record = reserve_in::<Dns<DNS_LARGE_ROOM>>(&ANSWERS, Loss::Answer)?;
+    record.ts_ns = ts_ns;
     record.zero = 0;
+    record.question = *question;
     let first = here.min(DNS_LARGE as u32);
     payload.copy_to(&mut record.payload, 0, first);
     let mut len = first;
@@ -326,74 +490,150 @@ fn datagram<A: Access>(skb: Skb<A>, udp: Packet, linear: u32) {
         next = piece.next();
     }
     record.len = len.min(DNS_LARGE as u32);
+    Some(())
 }
 
-/// A UDP packet for this host; `data` is at the UDP header.
+/// IP is about to send a packet, in the call of the process that sends.
 #[inline(always)]
-fn received<A: Access>(skb: Skb<A>) {
-    datagram(skb, skb.data(), skb.linear_bytes());
+fn ask<A: Access>(skb: Skb<A>) {
+    if let Some(sk) = skb.sk() {
+        sent(sk, skb, task::pid);
+    }
 }
 
-// match-proto: int udp_rcv(struct sk_buff *skb)
-#[fentry(function = "udp_rcv")]
-fn dns4_fentry(ctx: FEntryContext) -> i32 {
+/// A process read a datagram from `sk`: the packet's data is behind the UDP header.
+#[inline(always)]
+fn read<A: Access>(sk: Sock<A>, skb: Skb<A>) {
+    let _counts_at_once = answered(skb, sk.net(), skb.network(), skb.transport(), skb.linear_bytes());
+}
+
+// match-proto: int ip_send_skb(struct net *net, struct sk_buff *skb)
+#[fentry(function = "ip_send_skb")]
+fn ask4_fentry(ctx: FEntryContext) -> i32 {
+    if let Some(skb) = Skb::<Typed>::new(ctx.arg(1)) {
+        ask(skb);
+    }
+    0
+}
+
+// match-proto: int ip6_send_skb(struct sk_buff *skb)
+#[fentry(function = "ip6_send_skb")]
+fn ask6_fentry(ctx: FEntryContext) -> i32 {
     if let Some(skb) = Skb::<Typed>::new(ctx.arg(0)) {
-        received(skb);
+        ask(skb);
     }
     0
 }
 
-// match-proto: int udpv6_rcv(struct sk_buff *skb)
-#[fentry(function = "udpv6_rcv")]
-fn dns6_fentry(ctx: FEntryContext) -> i32 {
-    if let Some(skb) = Skb::<Typed>::new(ctx.arg(0)) {
-        received(skb);
+// match-proto: void skb_consume_udp(struct sock *sk, struct sk_buff *skb, int len)
+#[fentry(function = "skb_consume_udp")]
+fn answer_fentry(ctx: FEntryContext) -> i32 {
+    if let (Some(sk), Some(skb)) = (Sock::<Typed>::new(ctx.arg(0)), Skb::<Typed>::new(ctx.arg(1))) {
+        read(sk, skb);
     }
     0
 }
 
-// match-proto: int udp_rcv(struct sk_buff *skb)
+// match-proto: int ip_send_skb(struct net *net, struct sk_buff *skb)
 #[kprobe]
-fn dns4_kprobe(ctx: ProbeContext) -> u32 {
-    if let Some(skb) = ctx.arg(0).and_then(Skb::<Probed>::new) {
-        received(skb);
+fn ask4_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(skb) = ctx.arg(1).and_then(Skb::<Probed>::new) {
+        ask(skb);
     }
     0
 }
 
-// match-proto: int udpv6_rcv(struct sk_buff *skb)
+// match-proto: int ip6_send_skb(struct sk_buff *skb)
 #[kprobe]
-fn dns6_kprobe(ctx: ProbeContext) -> u32 {
+fn ask6_kprobe(ctx: ProbeContext) -> u32 {
     if let Some(skb) = ctx.arg(0).and_then(Skb::<Probed>::new) {
-        received(skb);
+        ask(skb);
     }
     0
 }
 
-/// EtherTypes (RFC 7042 appendix B) and the IP protocol number of UDP.
-const ETH_P_IP: u16 = 0x0800;
-const ETH_P_IPV6: u16 = 0x86dd;
-const IPPROTO_UDP: u8 = 17;
+// match-proto: void skb_consume_udp(struct sock *sk, struct sk_buff *skb, int len)
+#[kprobe]
+fn answer_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(sk), Some(skb)) =
+        (ctx.arg(0).and_then(Sock::<Probed>::new), ctx.arg(1).and_then(Skb::<Probed>::new))
+    {
+        read(sk, skb);
+    }
+    0
+}
+
+// match-proto: void net_dev_queue(struct sk_buff *skb)
+#[btf_tracepoint(function = "net_dev_queue")]
+fn ask_tp(ctx: BtfTracePointContext) -> i32 {
+    // What this host only forwards has no socket, or leaves by an interface of another namespace.
+    if let Some(skb) = Skb::<Typed>::new(ctx.arg(0))
+        && matches!(skb.protocol(), ETH_P_IP | ETH_P_IPV6)
+        && let Some(sk) = skb.sk()
+        && skb.dev().is_some_and(|dev| dev.net() == sk.net())
+    {
+        sent(sk, skb, || sender(sk));
+    }
+    0
+}
+
+/// The process that sends by `sk`: the current one, if it is in a system call with that socket. A packet that waited for a
+/// neighbour leaves on a stranger's time.
+#[inline(always)]
+fn sender(sk: Sock<Typed>) -> u32 {
+    let by_it = syscall::Regs::current()
+        .and_then(|regs| syscall::socket(regs.args().0 as u32))
+        .is_some_and(|own| own.id() == sk.id());
+    if by_it { task::pid() } else { 0 }
+}
 
 // match-proto: void netif_receive_skb(struct sk_buff *skb)
 #[btf_tracepoint(function = "netif_receive_skb")]
-fn dns_tp(ctx: BtfTracePointContext) -> i32 {
+fn answer_tp(ctx: BtfTracePointContext) -> i32 {
     let Some(skb) = Skb::<Typed>::new(ctx.arg(0)) else { return 0 };
+    let ip = skb.data();
     let header = match skb.protocol() {
         ETH_P_IP => {
-            let ip = skb.data().read::<10>();
+            let ip = ip.read::<10>();
             // The offset bits of a fragment that is not the first (RFC 791 section 3.1): no UDP header there.
             if ip[9] != IPPROTO_UDP || ip[6] & 0x1f != 0 || ip[7] != 0 {
                 return 0;
             }
             u32::from(ip[0] & 0xf) * 4
         }
-        ETH_P_IPV6 if skb.data().skip(6).read::<1>()[0] == IPPROTO_UDP => 40,
+        ETH_P_IPV6 if ip.skip(6).read::<1>()[0] == IPPROTO_UDP => 40,
         _ => return 0,
     };
-    let linear = skb.linear_bytes();
-    if linear > header {
-        datagram(skb, skb.data().skip(u64::from(header)), linear - header);
+    let (linear, udp) = (skb.linear_bytes(), ip.skip(u64::from(header)));
+    if linear > header + UDP_BYTES
+        && let Some(dev) = skb.dev()
+        && let Some(arrival) = answered(skb, dev.net(), ip, udp, linear - header - UDP_BYTES)
+        && ARRIVED.insert(skb.id(), arrival, 0).is_err()
+    {
+        lost(Loss::Answer);
+    }
+    0
+}
+
+// match-proto: void kfree_skb(struct sk_buff *skb, void *location) (5.17 and 6.11: further arguments)
+#[btf_tracepoint(function = "kfree_skb")]
+fn unread_tp(ctx: BtfTracePointContext) -> i32 {
+    let Some(skb) = Skb::<Typed>::new(ctx.arg(0)) else { return 0 };
+    let Some(arrival) = storage::lru_entry(&ARRIVED, skb.id()) else { return 0 };
+    let _gone_already = ARRIVED.remove(skb.id());
+    let ip = skb.network();
+    let header = match skb.protocol() {
+        ETH_P_IP => u64::from(ip.read::<1>()[0] & 0xf) * 4,
+        ETH_P_IPV6 => 40,
+        _ => return 0,
+    };
+    let head = Head::read(ip.skip(header));
+    if head.sport == DNS_PORT
+        && head.dport == arrival.lport
+        && head.id == arrival.id
+        && let Some(mut record) = reserve_in::<Unread>(&ANSWERS, Loss::Answer)
+    {
+        *record = Unread { ts_ns: task::now_ns(), arrived_ns: arrival.ts_ns, asked_ns: arrival.asked_ns };
     }
     0
 }

@@ -6,7 +6,9 @@ use libfuzzer_sys::fuzz_target;
 use netbcc::dns;
 
 fuzz_target!(|data: &[u8]| {
+    let _whatever_it_says = dns::is_cut(data);
     let Some(answer) = dns::parse(data) else { return };
+    assert!(dns::repeats(data, &data[12..]), "it repeats its own question");
     let question = answer.question.as_bytes();
     assert!(question.len() <= 503, "{question:?}");
     assert!(answer.addresses.len() <= 272, "{}", answer.addresses.len());
@@ -32,14 +34,20 @@ fuzz_target!(|data: &[u8]| {
         assert!(labels >= 1 && packet.questions.len() == 1);
     }
     let mut names = dns::Cache::new();
-    names.insert(&answer, 1_000_000_000);
+    names.insert(&answer, 7, 1_000_000_000);
     for address in &answer.addresses {
         let mut text = Vec::new();
-        names.query_text(*address, 1_000_000_001, &mut text);
+        names.query_text(*address, 7, 1_000_000_001, &mut text);
         assert_eq!(text, question);
         text.clear();
-        names.query_text(*address, 2_000_000_000, &mut text);
+        names.query_text(*address, 8, 2_000_000_000, &mut text);
         assert!(text.starts_with(question) && text.ends_with(b" (1000.000ms)"));
+    }
+    names.forget(1_000_000_000);
+    for address in &answer.addresses {
+        let mut text = Vec::new();
+        names.query_text(*address, 7, 1_000_000_001, &mut text);
+        assert!(text == b"No DNS Query" || text == b"localhost");
     }
     // A prefix of a message never has other addresses than the message.
     if let Some(cut) = message.len().checked_sub(1).and_then(|end| dns::parse(&message[..end])) {

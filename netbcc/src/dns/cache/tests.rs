@@ -19,14 +19,14 @@ fn answer(question: &str, addresses: &[&str]) -> Answer {
 
 fn text(cache: &Cache, address: &str, now_ns: u64) -> String {
     let mut out = Vec::new();
-    cache.query_text(address.parse().unwrap(), now_ns, &mut out);
+    cache.query_text(address.parse().unwrap(), 0, now_ns, &mut out);
     String::from_utf8(out).unwrap()
 }
 
 #[test]
 fn an_age_above_100_ms_is_told() {
     let mut cache = Cache::new();
-    cache.insert(&answer("name", &["192.0.2.1", "2001:db8::1"]), 5 * MS);
+    cache.insert(&answer("name", &["192.0.2.1", "2001:db8::1"]), 0, 5 * MS);
     for address in ["192.0.2.1", "2001:db8::1"] {
         assert_eq!(text(&cache, address, 5 * MS), "name");
         assert_eq!(text(&cache, address, 105 * MS + 999), "name");
@@ -40,7 +40,7 @@ fn an_age_above_100_ms_is_told() {
 #[test]
 fn the_text_is_appended() {
     let mut out = b"row ".to_vec();
-    Cache::default().query_text("192.0.2.1".parse().unwrap(), 0, &mut out);
+    Cache::default().query_text("192.0.2.1".parse().unwrap(), 0, 0, &mut out);
     assert_eq!(out, b"row No DNS Query");
 }
 
@@ -53,7 +53,7 @@ fn without_a_response_only_loopback_has_a_name() {
     for other in ["127.0.0.2", "192.0.2.1", "::", "::2", "::127.0.0.1"] {
         assert_eq!(text(&cache, other, 0), "No DNS Query");
     }
-    cache.insert(&answer("box", &["127.0.0.1"]), 0);
+    cache.insert(&answer("box", &["127.0.0.1"]), 0, 0);
     assert_eq!(text(&cache, "127.0.0.1", 0), "box");
     assert_eq!(text(&cache, "::1", 0), "localhost");
 }
@@ -61,8 +61,8 @@ fn without_a_response_only_loopback_has_a_name() {
 #[test]
 fn mapped_addresses_are_ipv4_addresses() {
     let mut cache = Cache::new();
-    cache.insert(&answer("four", &["192.0.2.1"]), 0);
-    cache.insert(&answer("six", &["::ffff:192.0.2.2"]), 0);
+    cache.insert(&answer("four", &["192.0.2.1"]), 0, 0);
+    cache.insert(&answer("six", &["::ffff:192.0.2.2"]), 0, 0);
     assert_eq!(text(&cache, "::ffff:192.0.2.1", 0), "four");
     assert_eq!(text(&cache, "192.0.2.2", 0), "six");
     // Not mapped: the address of another machine.
@@ -72,12 +72,12 @@ fn mapped_addresses_are_ipv4_addresses() {
 #[test]
 fn the_newest_response_wins() {
     let mut cache = Cache::new();
-    cache.insert(&answer("second", &["192.0.2.1"]), 20);
-    cache.insert(&answer("first", &["192.0.2.1"]), 10);
+    cache.insert(&answer("second", &["192.0.2.1"]), 0, 20);
+    cache.insert(&answer("first", &["192.0.2.1"]), 0, 10);
     assert_eq!(text(&cache, "192.0.2.1", 20), "second");
-    cache.insert(&answer("third", &["192.0.2.1"]), 20);
+    cache.insert(&answer("third", &["192.0.2.1"]), 0, 20);
     assert_eq!(text(&cache, "192.0.2.1", 20), "third");
-    cache.insert(&answer("fourth", &["192.0.2.1"]), 30);
+    cache.insert(&answer("fourth", &["192.0.2.1"]), 0, 30);
     assert_eq!(text(&cache, "192.0.2.1", 30), "fourth");
     assert_eq!((cache.entries.len(), cache.by_age.len()), (1, 1));
 }
@@ -85,11 +85,11 @@ fn the_newest_response_wins() {
 #[test]
 fn an_address_is_forgotten_after_a_day() {
     let mut cache = Cache::new();
-    cache.insert(&answer("old", &["192.0.2.1"]), MS);
+    cache.insert(&answer("old", &["192.0.2.1"]), 0, MS);
     assert_eq!(text(&cache, "192.0.2.1", MS + DAY - MS), "old (86399999.000ms)");
     assert_eq!(text(&cache, "192.0.2.1", MS + DAY), "No DNS Query");
     // The next response drops it.
-    cache.insert(&answer("new", &["192.0.2.2"]), MS + DAY);
+    cache.insert(&answer("new", &["192.0.2.2"]), 0, MS + DAY);
     assert_eq!((cache.entries.len(), cache.by_age.len()), (1, 1));
 }
 
@@ -100,16 +100,35 @@ fn the_oldest_make_room() {
     let mut response = answer("name", &[]);
     for n in 0..CAPACITY + 3 {
         response.addresses = vec![address(n)];
-        cache.insert(&response, n as u64);
+        cache.insert(&response, 0, n as u64);
     }
     assert_eq!((cache.entries.len(), cache.by_age.len()), (CAPACITY, CAPACITY));
     for n in 0..CAPACITY + 3 {
-        assert_eq!(cache.entries.contains_key(&address(n)), n >= 3);
+        assert_eq!(cache.entries.contains_key(&(address(n), ANYBODY)), n >= 3);
     }
     // A response older than all of them finds no room.
     response.addresses = vec![address(0)];
-    cache.insert(&response, 0);
-    assert!(!cache.entries.contains_key(&address(0)));
+    cache.insert(&response, 0, 0);
+    assert!(!cache.entries.contains_key(&(address(0), ANYBODY)));
+}
+
+#[test]
+fn what_the_process_asked_for_comes_first() {
+    let mut cache = Cache::new();
+    let said = |cache: &Cache, pid| {
+        let mut out = Vec::new();
+        cache.query_text("192.0.2.1".parse().unwrap(), pid, 3, &mut out);
+        String::from_utf8(out).unwrap()
+    };
+    cache.insert(&answer("one", &["192.0.2.1"]), 1, 1);
+    cache.insert(&answer("two", &["192.0.2.1"]), 2, 2);
+    assert_eq!([1, 2, 3, 0].map(|pid| said(&cache, pid)), ["one", "two", "two", "two"]);
+    // What is forgotten leaves what was there before.
+    cache.forget(2);
+    assert_eq!([1, 2, 3, 0].map(|pid| said(&cache, pid)), ["one"; 4]);
+    cache.forget(1);
+    assert_eq!(said(&cache, 1), "No DNS Query");
+    assert!(cache.entries.is_empty() && cache.by_age.is_empty());
 }
 
 proptest! {
@@ -122,7 +141,7 @@ proptest! {
         for (number, (host, hour)) in inserts.into_iter().enumerate() {
             let seen_ns = hour * hours;
             let address = IpAddr::from([192, 0, 2, host]);
-            cache.insert(&answer(&number.to_string(), &[&address.to_string()]), seen_ns);
+            cache.insert(&answer(&number.to_string(), &[&address.to_string()]), 0, seen_ns);
             if !list.iter().any(|entry| entry.1 == address && entry.0 > seen_ns) {
                 list.retain(|entry| entry.1 != address);
                 list.push((seen_ns, address, number));
