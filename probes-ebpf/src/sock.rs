@@ -284,14 +284,15 @@ impl<A: Access> Sock<A> {
         };
         word(2) == MAPPED_WORD && word(0) == 0 && word(1) == 0
     }
-}
 
-/// The SYN-ACK's sequence number of the `struct request_sock` at `request`, which TCP made.
-#[inline(always)]
-pub fn syn_ack_number(request: *const u8) -> u32 {
-    // The type of a tracepoint's argument ends before the field, and the call copes with any pointer.
-    // SAFETY: it begins TCP's own struct.
-    unsafe { field::<Probed, u32>(request, Field::RequestSntIsn) }
+    /// The sequence number of the SYN-ACK, of a request that TCP made (`struct tcp_request_sock` begins with a socket's
+    /// common part).
+    #[inline(always)]
+    pub fn syn_ack_number(self) -> u32 {
+        // The type of a tracepoint's argument ends before the field.
+        // SAFETY: the helper behind it copes with any pointer.
+        unsafe { field::<Probed, u32>(self.at, Field::RequestSntIsn) }
+    }
 }
 
 /// The `struct sock` of a `struct socket`; `None` before it has one.

@@ -1181,9 +1181,13 @@ fn dns_tells_of_questions_that_it_forgot(case: &Case) {
         client.send_to(&question, server.local_addr().expect("bound")).expect("sent");
     }
     let ended = run.stop();
-    let told = "names may be missing: 3 DNS questions were forgotten";
-    if !ended.code(0).said().contains(told) {
-        ended.fail(told);
+    // Other tests may ask meanwhile.
+    let said = ended.code(0).said();
+    let told = said
+        .split_once("names may be missing: ")
+        .and_then(|(_, told)| told.split_once(" DNS questions were forgotten"));
+    if told.and_then(|(number, _)| number.parse().ok()).unwrap_or(0) < 3 {
+        ended.fail("three questions were forgotten at least");
     }
 }
 

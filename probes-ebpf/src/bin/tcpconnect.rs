@@ -407,6 +407,7 @@ fn sent<A: Access>(sk: Sock<A>, skb: Skb<A>, pid: impl FnOnce() -> u32) {
         return;
     }
     // In two steps: the stack has no room for a question. Its packet has not left, so no answer comes in between.
+    #[expect(clippy::needless_borrows_for_generic_args, reason = "a static cannot be moved")]
     let empty = QUESTIONS.insert(asked, &EMPTY, 0);
     let Some(question) = storage::entry(&QUESTIONS, asked).filter(|_| empty.is_ok()) else {
         lost(Loss::Question);

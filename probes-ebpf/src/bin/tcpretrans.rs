@@ -24,7 +24,7 @@ use netbcc_common::tcpretrans::{Config, Event, FAILED, LOSS_PROBE, RETRANSMIT, S
 use probes_ebpf::emit::{lost, reserve};
 use probes_ebpf::mem::{Access, Probed, Typed};
 use probes_ebpf::skb::Skb;
-use probes_ebpf::sock::{Sock, state, syn_ack_number};
+use probes_ebpf::sock::{Sock, state};
 use probes_ebpf::timer::{self, Timer};
 use probes_ebpf::{filter, setting, storage, task};
 
@@ -179,7 +179,7 @@ fn learn_tp(ctx: BtfTracePointContext) -> i32 {
 fn syn_acks<A: Access>(request: *const u8, error: i32) {
     let Some(as_socket) = Sock::<A>::new(request) else { return };
     // The kernel calls this state of a request NEW_SYN_RECV.
-    let what = || (syn_ack_number(request), 1, state::SYN_RECV);
+    let what = || (as_socket.syn_ack_number(), 1, state::SYN_RECV);
     if error == 0 {
         happens(as_socket, SYN_ACK, 0, what);
     } else if setting!(CONFIG.failed) != 0 {
