@@ -10,6 +10,10 @@ use crate::dev::Dev;
 use crate::mem::{Access, Probed, field, field_ptr, offset};
 use crate::sock::Sock;
 
+/// EtherTypes (RFC 7042 appendix B), as [`Skb::protocol`] tells them.
+pub const ETH_P_IP: u16 = 0x0800;
+pub const ETH_P_IPV6: u16 = 0x86dd;
+
 /// A `struct sk_buff *`, never null.
 #[derive(Clone, Copy)]
 pub struct Skb<A> {

@@ -290,14 +290,18 @@ pub(crate) fn limit(command: &mut Command, resource: Resource, most: u64) {
     unsafe { command.pre_exec(move || Ok(setrlimit(resource, most, most)?)) };
 }
 
-/// Has the process that this starts ignore a signal from the beginning, as `nohup` does.
-pub(crate) fn ignore(command: &mut Command, signal: Signal) {
+/// Has the process that this starts ignore these signals from the beginning, as `nohup` does, and no others that end or stop
+/// a process: whoever runs the tests may ignore some, as a script does for what it starts in the background.
+pub(crate) fn ignore_only(command: &mut Command, ignored: Vec<Signal>) {
     let action = move || {
-        // SAFETY: no handler is installed, the signal is ignored.
-        unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }?;
+        for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGTSTP] {
+            let how = if ignored.contains(&signal) { SigHandler::SigIgn } else { SigHandler::SigDfl };
+            // SAFETY: no handler is installed.
+            unsafe { nix::sys::signal::signal(signal, how) }?;
+        }
         Ok(())
     };
-    // SAFETY: what runs between fork and exec is one system call, which touches no memory but its own stack.
+    // SAFETY: what runs between fork and exec are system calls, and reads of a list that was made before.
     unsafe { command.pre_exec(action) };
 }
 

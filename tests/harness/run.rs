@@ -28,7 +28,7 @@ use crate::hidden::Watch;
 use crate::kernel::{Rung, also_said, has_failed, lacks_rung, skip};
 use crate::lines::Lines;
 use crate::net::{END_PORT, Net};
-use crate::raw::{clock_ahead, end_with_this_thread, ignore, limit, own_terminal};
+use crate::raw::{clock_ahead, end_with_this_thread, ignore_only, limit, own_terminal};
 use crate::rows::{Cells, Format, Row, Rows, fenced};
 use crate::schema::Schema;
 
@@ -70,6 +70,9 @@ impl Copy {
     pub fn path(&self) -> PathBuf {
         self.0.path().join("netbcc")
     }
+
+    /// CAP_PERFMON and CAP_BPF, all that a tool needs, in the upper word of a set.
+    pub const NEEDED: u32 = 1 << (38 - 32) | 1 << (39 - 32);
 
     /// Gives it these file capabilities of the upper word, permitted and effective (`struct vfs_cap_data`), and no
     /// others; skips the test where the file system has none.
@@ -293,9 +296,7 @@ impl Launch {
         if let Some(seconds) = self.ahead {
             clock_ahead(&mut command, seconds);
         }
-        for signal in self.ignored {
-            ignore(&mut command, signal);
-        }
+        ignore_only(&mut command, self.ignored);
         if let Some(uid) = self.user {
             command.uid(uid).gid(uid);
         }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check};
 use netbcc_tests::net::Net;
-use netbcc_tests::run::{Launch, PATIENCE, Run, Seat};
+use netbcc_tests::run::{Copy, Launch, PATIENCE, Run, Seat};
 use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -27,6 +27,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     the_terminal_is_as_it_was_however_the_tool_ends,
     a_stopped_tool_gives_the_terminal_back_and_takes_it_again,
     a_screen_that_takes_nothing_keeps_no_tool,
+    a_terminal_of_another_user_keeps_no_tool,
     no_name_is_wider_than_the_screen,
 ];
 
@@ -347,6 +348,23 @@ fn a_screen_that_takes_nothing_keeps_no_tool(_: &Case) {
     run.ends().code(0);
     assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
     assert_eq!(tcgetattr(&terminal).expect("a terminal").local_modes & LINE, LINE);
+}
+
+/// As after su(1): the session is an ordinary user's, its terminal root's. Nobody looks at the screen.
+fn a_terminal_of_another_user_keeps_no_tool(_: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let copy = Copy::new();
+    copy.grant(Copy::NEEDED);
+    let pty = openpty(None, None).expect("a pseudo-terminal");
+    let side = || pty.slave.try_clone().expect("a descriptor");
+    let launch = Launch::new("tcpconnect", "--json").program(copy.path()).user(65_534);
+    let run = launch.stdin(side(), Seat::Session).stdout(side()).start(&net);
+    // Each is a row of 200 bytes at least, and a terminal takes 64 KiB at most.
+    assert_eq!(client.churn(net.v4(80), 1009, 1), (0, 1009));
+    let ended = run.signal(Signal::SIGTERM);
+    ended.code(0);
+    assert!(ended.not_written() > 0, "{}", ended.stderr);
 }
 
 fn no_name_is_wider_than_the_screen(_: &Case) {

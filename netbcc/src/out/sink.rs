@@ -3,7 +3,8 @@
 //!
 //! Standard output is shared with whoever gave it to us, so it must not be made non-blocking. Pipes and terminals are
 //! opened once more, non-blocking, by their name in /proc, or /dev/tty where the terminal is another user's; sockets have a
-//! flag for that; what can be opened in no way is asked before each write whether it takes one. Files are written as they are: they do not wait for a reader.
+//! flag for that; what can be opened in no way is asked before each write whether it takes one. Files are written as they
+//! are: they do not wait for a reader.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};

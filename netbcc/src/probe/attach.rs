@@ -300,8 +300,8 @@ fn only_of_kprobes(kind: Kind, error: &io::Error) -> bool {
     matches!(kind, Kind::Kprobe | Kind::Kretprobe) && error.raw_os_error() == Some(Errno::ENOSYS as i32)
 }
 
-/// Whether it is the right to hang a program on a breakpoint that lacks, which two distributions withhold further than the
-/// kernel's own authors.
+/// Whether the right to open a perf event is missing: Debian and Ubuntu withhold it from more users than the kernel's
+/// authors do.
 fn is_about_perf(kind: Kind, error: &io::Error) -> bool {
     matches!(kind, Kind::Kprobe | Kind::Kretprobe) && error.raw_os_error() == Some(Errno::EACCES as i32)
 }

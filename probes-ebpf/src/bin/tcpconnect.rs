@@ -28,7 +28,7 @@ use netbcc_common::tcpconnect::{
 use probes_ebpf::emit::{lost, reserve, reserve_in};
 use probes_ebpf::filter::{self, PortSet};
 use probes_ebpf::mem::{Access, Probed, Typed};
-use probes_ebpf::skb::{Packet, Skb};
+use probes_ebpf::skb::{ETH_P_IP, ETH_P_IPV6, Packet, Skb};
 use probes_ebpf::sock::{Sock, ToTcp, state};
 use probes_ebpf::timer::{self, Timer};
 use probes_ebpf::{setting, storage, syscall, task};
@@ -38,8 +38,7 @@ static RPORTS: PortSet = PortSet::new();
 #[unsafe(no_mangle)]
 static CONFIG: Config = Config { count: 0, count_lport: 0, lport: 0, zero: 0 };
 
-/// Connects per flow, for `-c`. Per CPU, and user space adds up modulo 2^64: one CPU may take
-/// back what another counted.
+/// Connects per flow, for `-c`. Per CPU, and user space adds up modulo 2^64: one CPU may take back what another counted.
 #[map]
 static FLOWS: PerCpuHashMap<Flow, u64> = PerCpuHashMap::with_max_entries(10_240, BPF_F_NO_PREALLOC);
 
@@ -337,9 +336,7 @@ const DNS_PORT: u16 = 53;
 const UDP_BYTES: u32 = 8;
 const DNS_BYTES: u32 = 12;
 const DNS_RESPONSE: u8 = 0x80;
-/// EtherTypes (RFC 7042 appendix B) and the IP protocol number of UDP.
-const ETH_P_IP: u16 = 0x0800;
-const ETH_P_IPV6: u16 = 0x86dd;
+/// The IP protocol number of UDP (IANA).
 const IPPROTO_UDP: u8 = 17;
 
 /// What a message of DNS says of itself in front: its ports, its id, and whether it is an answer.

@@ -21,7 +21,7 @@ use netbcc_common::tcpdrop::{Config, Entries, Event, FRAMES, Holder, NAMES, NAME
 use probes_ebpf::emit::{reserve, reserve_if_room};
 use probes_ebpf::filter::{self, PortSet};
 use probes_ebpf::mem::{Access, Probed, Typed};
-use probes_ebpf::skb::{Packet, Skb};
+use probes_ebpf::skb::{ETH_P_IP, ETH_P_IPV6, Packet, Skb};
 use probes_ebpf::sock::{Sock, is_inet, state};
 use probes_ebpf::{setting, stack, storage, task};
 
@@ -99,10 +99,6 @@ const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION: u8 = 60;
-
-/// EtherTypes (RFC 7042 appendix B).
-const ETH_P_IP: u16 = 0x0800;
-const ETH_P_IPV6: u16 = 0x86dd;
 
 /// Reads the packet's ends; answers its TCP flags, or `None` if it is no TCP packet.
 #[inline(always)]

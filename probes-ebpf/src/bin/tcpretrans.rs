@@ -197,7 +197,7 @@ fn synack_tp(ctx: BtfTracePointContext) -> i32 {
 // match-proto: int tcp_rtx_synack(const struct sock *sk, struct request_sock *req)
 #[fexit(function = "tcp_rtx_synack")]
 fn synack_fexit(ctx: FExitContext) -> i32 {
-    // The return value lies behind the arguments, as above.
+    // The return value lies behind the arguments.
     syn_acks::<Typed>(ctx.arg(1), ctx.arg(2));
     0
 }

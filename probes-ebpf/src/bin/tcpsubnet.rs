@@ -1,8 +1,8 @@
 //! tcpsubnet: bytes that processes send by TCP, per subnet of a list.
 //!
 //! Sent is what the kernel took: the results of `tcp_sendmsg` (and of `tcp_sendpage`, by which sendfile and splice sent
-//! before 6.5); kprobes see these calls begin, and what they sent where they let go of the socket ([`calls`]). Without fentry and kprobes, `sock:sock_send_length` (since 6.3) tells, or else the results of the
-//! system calls that send.
+//! before 6.5). Kprobes see these calls begin, and what they sent where they let go of the socket ([`calls`]). Without
+//! fentry and kprobes, `sock:sock_send_length` (since 6.3) tells, or else the results of the system calls that send.
 //!
 //! The subnet is looked up in a trie, whose longest prefix user space has given the first subnet of the list. What was
 //! found is kept per address, so that the length of the list costs nothing for addresses that come again.
