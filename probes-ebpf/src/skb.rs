@@ -10,8 +10,9 @@ use crate::dev::Dev;
 use crate::mem::{Access, Probed, field, field_ptr, offset};
 use crate::sock::Sock;
 
-/// EtherTypes (RFC 7042 appendix B), as [`Skb::protocol`] tells them.
+/// EtherType of IPv4 (RFC 7042 appendix B), host order.
 pub const ETH_P_IP: u16 = 0x0800;
+/// EtherType of IPv6, host order.
 pub const ETH_P_IPV6: u16 = 0x86dd;
 
 /// A `struct sk_buff *`, never null.

@@ -1270,7 +1270,11 @@ fn dns_keeps_what_a_cut_answer_has(case: &Case) {
 }
 
 fn dns_ignores_garbage_without_a_word(case: &Case) {
-    let notes = case.notes("-d");
+    // Another test may ask over TCP meanwhile.
+    let unasked = |said: String| -> Vec<String> {
+        said.lines().filter(|line| !line.contains("over TCP")).map(str::to_owned).collect()
+    };
+    let notes = unasked(case.notes("-d"));
     let net = Net::new();
     let dns = Dns::new(case, &net);
     let to = dns.target();
@@ -1285,7 +1289,7 @@ fn dns_ignores_garbage_without_a_word(case: &Case) {
     }
     assert_eq!(dns.query_of(to), "No DNS Query");
     assert_eq!(dns.query(dns.serve(&good), "recv", to), "good.example.com");
-    assert_eq!(dns.run.stop().code(0).said(), notes);
+    assert_eq!(unasked(dns.run.stop().code(0).said()), notes);
 }
 
 fn dns_ignores_what_is_no_response(case: &Case) {

@@ -129,7 +129,7 @@ fn all() -> Vec<Form> {
         let frames = vec![text(data), text(data)];
         let event = event::<netbcc_common::tcpdrop::Event>(data)?;
         let stack = Rc::new(tcpdrop::Functions::new(frames));
-        Some((event.ts_ns, tcpdrop::Row::new(event, reason.into(), stack)))
+        Some((event.ts_ns, tcpdrop::Row::new(event, Some(reason.into()), stack)))
     }));
     // A table is of one family; so are its rows.
     all.extend(forms::<Tcptop, _>(
