@@ -104,6 +104,24 @@ pub fn program_exists(id: u32) -> io::Result<bool> {
     exists(PROG_GET_FD_BY_ID, id)
 }
 
+/// The type of a program (`enum bpf_prog_type`) and its first instructions, as the kernel made them.
+pub fn program_begins(id: u32) -> io::Result<(u32, [u64; 2])> {
+    let mut attr = Attr::default();
+    attr[0] = u64::from(id);
+    let program = bpf_fd(PROG_GET_FD_BY_ID, &attr)?;
+    // The kernel says how many there are, then writes as many as there is room for.
+    let mut instructions = vec![0_u64; 1 << 14];
+    // `struct bpf_prog_info`: type, id, tag, lengths of machine code and of instructions, and where they go.
+    let mut info = [0_u64; 16];
+    info[2] = pair(0, u32::try_from(size_of_val(&instructions[..])).map_err(io::Error::other)?);
+    info[4] = instructions.as_mut_ptr().expose_provenance() as u64;
+    let mut attr = Attr::default();
+    attr[0] = pair(number(&program), u32::try_from(size_of_val(&info)).map_err(io::Error::other)?);
+    attr[1] = info.as_mut_ptr().expose_provenance() as u64;
+    bpf(OBJ_GET_INFO_BY_FD, &attr)?;
+    Ok((info[0] as u32, [instructions[0], instructions[1]]))
+}
+
 /// Whether the kernel still holds the map with this id.
 pub fn map_exists(id: u32) -> io::Result<bool> {
     exists(MAP_GET_FD_BY_ID, id)

@@ -12,12 +12,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use netbcc::sys::btf::{self, Wanted};
 use netbcc_tests::checks;
 use netbcc_tests::ended::Ended;
-use netbcc_tests::kernel::{Case, Check, note};
+use netbcc_tests::kernel::{Case, Check, note, skip};
 use netbcc_tests::net::{END_PORT, Net};
 use netbcc_tests::peer::{How, Listener, Peer};
-use netbcc_tests::raw::{link_exists, map_entries, map_exists, program_exists};
+use netbcc_tests::raw::{link_exists, map_entries, map_exists, program_begins, program_exists};
 use netbcc_tests::run::{Launch, PATIENCE, Run, links_of, maps_of, programs_of};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
@@ -30,6 +31,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_full_ring_tells_exactly_what_it_lost: alone,
     kill_9_in_a_flood_leaves_nothing: alone,
     a_reader_that_takes_nothing_is_told_what_it_missed: alone,
+    threads_that_share_processors_cost_no_row_untold: alone,
 ];
 
 /// Not about one tool.
@@ -253,6 +255,60 @@ fn at_the_default_ring_nothing_is_lost(case: &Case) {
             ended.fail("the default ring was full");
         }
     });
+}
+
+/// How many connections threads make that share processors.
+const SHARED: usize = 400;
+
+/// More threads than processors, so that tasks lose theirs anywhere, also in the middle of a program.
+fn threads_that_share_processors_cost_no_row_untold(case: &Case) {
+    let flood = row_of(case);
+    let served = flood.traffic == Traffic::Served;
+    if !served && flood.traffic != Traffic::Refused {
+        skip("one thread makes its rows");
+    }
+    with_scene(flood.traffic, |scene| {
+        let run = scene.start(flood, "");
+        if all_programs_lose_processors() {
+            for id in programs_of(run.pid()) {
+                let (kind, begins) = program_begins(id).expect("we may ask");
+                assert!(!TYPED.contains(&kind) || keeps_processor(begins), "program {id}: {begins:#x?}");
+            }
+        }
+        let before = scene.net.retransmissions();
+        let (to, outcome) =
+            if served { (scene.web.address(), (SHARED, 0)) } else { (scene.closed(), (0, SHARED)) };
+        assert_eq!(scene.client.churn(to, SHARED, 8), outcome);
+        if served {
+            scene.web.served(SHARED);
+        } else {
+            scene.again.set(scene.net.retransmissions() - before);
+        }
+        let all = scene.made(flood, SHARED);
+        let (rows, ended) = adds_up(run, all);
+        if rows < all {
+            let skipped = ended.skipped();
+            note(format!("NOTE {}: {rows} of {all} rows, {skipped} runs were skipped", case.tool));
+        }
+    });
+}
+
+/// `BPF_PROG_TYPE_TRACING` and `BPF_PROG_TYPE_RAW_TRACEPOINT`.
+const TYPED: [u32; 2] = [26, 17];
+
+/// Whether the programs of tracepoints may lose their processor here, too, and programs can call what keeps it.
+fn all_programs_lose_processors() -> bool {
+    const GUARD: &str = "class_srcu_fast_notrace_t";
+    let wanted = Wanted { typedefs: vec![GUARD.to_owned()], ..Wanted::default() };
+    let compiled =
+        fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").is_ok_and(|text| text.trim() != "0");
+    compiled && btf::read(&wanted).expect("the kernel has BTF").has_typedef(GUARD)
+}
+
+/// Whether a program that begins so calls one of the kernel's functions right after it has kept its context: `r6 = r1`,
+/// `call`.
+fn keeps_processor(begins: [u64; 2]) -> bool {
+    begins[0] == 0x16bf && begins[1] & 0xffff == 0x2085
 }
 
 fn a_full_ring_tells_exactly_what_it_lost(case: &Case) {

@@ -50,7 +50,8 @@ impl Losses {
         if self.missed > 0 {
             // Not a count of rows: what a skipped run would have done is not known.
             sentences.push(format!(
-                "the kernel skipped {} probe runs (interrupted while the probe was running): rows may be missing",
+                "the kernel skipped {} probe runs (the probe was running already on that processor, in a task that was \
+                 interrupted or had to wait): rows may be missing",
                 self.missed
             ));
         }
@@ -113,8 +114,8 @@ mod tests {
         assert_eq!(
             losses.sentence().expect("something was lost"),
             "lost 7 events: 5 because the ring buffer was full, 2 because a table was full; the kernel skipped 3 probe \
-             runs (interrupted while the probe was running): rows may be missing; names may be missing: 6 DNS questions \
-             were forgotten, because too many waited for their answers, 7 DNS answers had no room; not understood: 4 \
+             runs (the probe was running already on that processor, in a task that was interrupted or had to wait): rows \
+             may be missing; names may be missing: 6 DNS questions were forgotten, because too many waited for their answers, 7 DNS answers had no room; not understood: 4 \
              records (a defect of netbcc: please report it)"
         );
     }

@@ -26,7 +26,7 @@ use netbcc_common::kernel::{FIELD_COUNT, FIELDS, Field, MISSING};
 
 use super::code::{self, Constants, Unclear};
 use super::hook::{Kind, Prog};
-use super::load::{self, Loaded};
+use super::load::{self, Functions, Loaded};
 use super::plan::root_cause;
 use super::table::{Shape, Table};
 use crate::sys::bpf;
@@ -48,8 +48,8 @@ pub(super) struct Object {
 /// What the kernel has of what objects are made for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Means {
-    /// BTF id of its `bpf_rdonly_cast`, if it has that.
-    pub(super) cast: Option<u32>,
+    /// Its functions that programs call.
+    pub(super) functions: Functions,
     /// Whether entries of a hash may be allocated when a program makes them: whether its BPF has an allocator of its own
     /// (since 6.1). Without it a program may be in the middle of the kernel's own allocation; 5.10 warns of each kprobe
     /// program with such a map, which is a panic where `panic_on_warn` is set, and refuses it with `PREEMPT_RT`.
@@ -181,7 +181,7 @@ impl Object {
                 // The kernel asks that of programs without types only.
                 let typed = matches!(prog.kind, Kind::Fentry | Kind::Fexit | Kind::TpBtf);
                 let instructions = with_maps(&program.instructions, maps, means.allocates || typed)?;
-                let loaded = load::load(prog, target, instructions, means.cast, license)?;
+                let loaded = load::load(prog, target, instructions, means.functions, license)?;
                 &program.loaded.insert(loaded).fd
             }
         };
@@ -279,6 +279,12 @@ impl Object {
     pub(super) fn uncast(&self) -> impl Iterator<Item = &str> {
         let uncast = |program: &Program| program.loaded.as_ref().is_some_and(|loaded| loaded.uncast);
         self.programs.iter().filter(move |(_, program)| uncast(program)).map(|(name, _)| name.as_str())
+    }
+
+    /// Programs that the kernel took only without what keeps their processor.
+    pub(super) fn unheld(&self) -> impl Iterator<Item = &str> {
+        let unheld = |program: &Program| program.loaded.as_ref().is_some_and(|loaded| loaded.unheld);
+        self.programs.iter().filter(move |(_, program)| unheld(program)).map(|(name, _)| name.as_str())
     }
 
     /// Bytes of the kernel's memory that its programs and maps take, as the kernel counts them.

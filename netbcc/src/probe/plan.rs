@@ -21,6 +21,7 @@ use super::capability;
 use super::diagnosis::{Diagnosis, Hooks, Verdict, Way};
 use super::drain::Probe;
 use super::hook::{Kind, Ladder, LessExact, Need, Prog, RungName};
+use super::load::{Functions, Hold};
 use super::object::{Means, Object};
 use super::pid;
 use crate::cli::{Containers, Family, Ports};
@@ -51,6 +52,17 @@ const SYSFS: &str = "/sys/kernel";
 
 /// What programs cast pointers with where the kernel has it (kernel/bpf/helpers.c, since 6.2).
 const CAST_FUNCTION: &str = "bpf_rdonly_cast";
+
+/// What programs keep their processor with, and give it back, where the kernel has it (kernel/bpf/helpers.c, since 6.14).
+const HOLD_FUNCTIONS: [&str; 4] =
+    ["bpf_preempt_disable", "bpf_preempt_enable", "bpf_local_irq_save", "bpf_local_irq_restore"];
+
+/// What the kernel guards its tracepoints with since tasks may lose their processor in there (7.0). By then the storage of
+/// sockets needs no lock for which a task may have to wait.
+const TRACEPOINT_GUARD: &str = "class_srcu_fast_notrace_t";
+
+/// What a kernel has whose locks may make tasks wait (`PREEMPT_RT`).
+const LOCK_THAT_WAITS: &str = "rt_spin_lock";
 
 /// What BPF allocates entries of tables with where the kernel has it (kernel/bpf/memalloc.c, since 6.1).
 const ALLOCATOR: &str = "bpf_mem_alloc";
@@ -316,6 +328,9 @@ impl Plan {
         for name in object.uncast() {
             cx.debug(format_args!("{name}: without {CAST_FUNCTION}: verified more slowly"));
         }
+        for name in object.unheld() {
+            cx.debug(format_args!("{name}: the kernel may take its processor, and skips it then"));
+        }
         if object.misses_untold() {
             cx.warn(format_args!(
                 "this kernel skips a kprobe that interrupts another, and does not count that: rows may be missing untold"
@@ -381,11 +396,13 @@ impl Plan {
     /// One pass over the kernel's BTF for everything that this run may attach to.
     fn ask_kernel(&self, has_ipv6: bool) -> Result<Kernel> {
         let mut wanted = Wanted::default();
-        wanted.functions.push(CAST_FUNCTION.to_owned());
+        let functions = [CAST_FUNCTION, LOCK_THAT_WAITS].into_iter().chain(HOLD_FUNCTIONS);
+        wanted.functions.extend(functions.map(str::to_owned));
         if self.filter.pid != 0 {
             wanted.functions.push(pid::ITERATOR.to_owned());
         }
         wanted.structs.push(ALLOCATOR.to_owned());
+        wanted.typedefs.push(TRACEPOINT_GUARD.to_owned());
         wanted.enums.extend(self.enums.iter().map(|&name| name.to_owned()));
         for prog in self.programs().filter(|prog| self.needs(prog, has_ipv6)) {
             match prog.kind {
@@ -428,12 +445,26 @@ impl Plan {
         let absent = OPTIONAL.iter().filter(|&name| self.pinned.iter().all(|(given, _)| given != name));
         pinned.extend(absent.map(|name| (*name, None)));
         let means = Means {
-            cast: kernel.function(CAST_FUNCTION),
+            functions: Functions { cast: function(kernel, CAST_FUNCTION), hold: hold(kernel) },
             allocates: kernel.has_struct(ALLOCATOR),
             ipv6: kernel_has_ipv6(),
         };
         Object::parse(self.object, globals, &sizes, pinned, means).context("its BPF object")
     }
+}
+
+/// BTF id of one of the kernel's functions, as instructions have it.
+fn function(kernel: &Kernel, name: &str) -> Option<i32> {
+    kernel.function(name).and_then(|id| i32::try_from(id).ok())
+}
+
+/// What keeps a processor, where a program can lose it and may keep it.
+fn hold(kernel: &Kernel) -> Option<Hold> {
+    let [keep, give_back, mask, unmask] = HOLD_FUNCTIONS.map(|name| function(kernel, name));
+    let tracepoints = kernel.has_typedef(TRACEPOINT_GUARD);
+    let allowed = tracepoints || kernel.function(LOCK_THAT_WAITS).is_none();
+    allowed.then_some(())?;
+    Some(Hold { keep: keep?, give_back: give_back?, mask: mask?, unmask: unmask?, tracepoints })
 }
 
 /// A module that is not loaded, or a kernel without it: there is nothing to see then.

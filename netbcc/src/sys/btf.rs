@@ -33,6 +33,8 @@ pub struct Wanted {
     pub enums: Vec<String>,
     /// Names of structs of which it is asked whether the kernel has them.
     pub structs: Vec<String>,
+    /// Names of typedefs of which it is asked whether the kernel has them.
+    pub typedefs: Vec<String>,
 }
 
 /// What the kernel's BTF says.
@@ -47,6 +49,7 @@ pub struct Kernel {
     tracepoints: HashMap<String, u32>,
     enums: HashMap<String, Vec<(u32, String)>>,
     structs: HashSet<String>,
+    typedefs: HashSet<String>,
 }
 
 impl Kernel {
@@ -78,6 +81,11 @@ impl Kernel {
     /// Whether there is a struct or union of this wanted name.
     pub fn has_struct(&self, name: &str) -> bool {
         self.structs.contains(name)
+    }
+
+    /// Whether there is a typedef of this wanted name.
+    pub fn has_typedef(&self, name: &str) -> bool {
+        self.typedefs.contains(name)
     }
 
     /// Values and names of a wanted enum's members, in the kernel's order; empty if it has no such enum.
@@ -489,7 +497,7 @@ impl Names {
         for name in &wanted.tracepoints {
             names.want(&typedef_name(name));
         }
-        for name in wanted.enums.iter().chain(&wanted.structs) {
+        for name in wanted.enums.iter().chain(&wanted.structs).chain(&wanted.typedefs) {
             names.want(name);
         }
         names.left = names.at.len();
@@ -678,6 +686,7 @@ impl Pass {
             tracepoints: HashMap::new(),
             enums: HashMap::new(),
             structs: HashSet::new(),
+            typedefs: HashSet::new(),
         };
         for (index, (_, spec)) in FIELDS.iter().enumerate() {
             match self.field_offset(spec.of, spec.member, u32::from(spec.bytes)) {
@@ -713,6 +722,12 @@ impl Pass {
             let id = self.names.of(name);
             if self.structs.iter().any(|&(found, _)| Some(found) == id) {
                 kernel.structs.insert(name.clone());
+            }
+        }
+        for name in &wanted.typedefs {
+            let id = self.names.of(name);
+            if self.typedefs.iter().any(|&(found, _)| Some(found) == id) {
+                kernel.typedefs.insert(name.clone());
             }
         }
         Ok(kernel)
@@ -880,6 +895,7 @@ mod tests {
             tracepoints: owned(&["net_dev_queue"]),
             enums: owned(&["skb_drop_reason", "no_such_enum"]),
             structs: owned(&["sock", "bpf_no_such"]),
+            typedefs: owned(&["btf_trace_net_dev_queue", "sock", "no_such_type"]),
         }
     }
 
@@ -903,6 +919,8 @@ mod tests {
         assert_eq!(kernel.members_of("skb_drop_reason"), reasons);
         assert!(kernel.members_of("no_such_enum").is_empty() && kernel.members_of("sock").is_empty());
         assert!(kernel.has_struct("sock") && !kernel.has_struct("bpf_no_such"));
+        assert!(kernel.has_typedef("btf_trace_net_dev_queue"));
+        assert!(!kernel.has_typedef("sock") && !kernel.has_typedef("no_such_type"));
         assert!(kernel.fits(Some((Func::TcpRetransmitSkb, 2))));
         assert!(!kernel.fits(Some((Func::TcpRetransmitSkb, 3))));
     }

@@ -92,7 +92,7 @@ impl Tool for Tcplife {
     type Args = Options;
 
     fn rows(args: &Options) -> Vec<Rows> {
-        vec![Rows::new("", table(args))]
+        vec![Rows { about: "", fields: table(args).fields() }]
     }
 
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {

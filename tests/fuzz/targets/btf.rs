@@ -21,6 +21,7 @@ fn wanted() -> Wanted {
         tracepoints: vec!["inet_sock_set_state".into(), "t".into()],
         enums: vec!["skb_drop_reason".into(), "e".into()],
         structs: vec!["bpf_mem_alloc".into(), "s".into()],
+        typedefs: vec!["class_srcu_fast_notrace_t".into(), "s".into()],
     }
 }
 
