@@ -134,6 +134,39 @@ fn the_help_of_each_tool_is_its_fixture() {
 }
 
 #[test]
+fn every_tool_lists_its_columns_and_refuses_others_before_anything_is_loaded() {
+    for tool in tools() {
+        let list = prints(&[&tool, "-o", "help"]);
+        assert_eq!(prints(&[&tool, "--output=help", "--json"]), list);
+        assert!(list.lines().any(|line| line.starts_with("ts_ns ")), "{list}");
+        assert!(list.lines().all(|line| line.chars().count() < 80 && line.trim_end() == line), "{list}");
+        let refused = |words: &str, expected: &str| {
+            let output = run(command(binary()).arg(&tool).args(["-o", words]));
+            assert_eq!(output.status.code(), Some(2), "{tool} -o {words:?}");
+            let said = text(&output.stderr);
+            assert!(said.starts_with(&format!("{tool}: -o: ")) && said.contains(expected), "{said}");
+            assert_eq!((said.lines().count(), &*text(&output.stdout)), (1, ""), "{said}");
+        };
+        refused("ts_n", "did you mean 'ts_ns'?");
+        refused("+frobnicate", "no column is called 'frobnicate'; there are ");
+        refused("", "the name of a column is empty");
+        refused("ts_ns,,", "the name of a column is empty");
+    }
+    let refused = |words: &[&str], expected: &str| {
+        let output = run(command(binary()).args(words));
+        assert_eq!(
+            (output.status.code(), text(&output.stderr).contains(expected)),
+            (Some(2), true),
+            "{words:?}"
+        );
+    };
+    refused(&["tcpconnect", "-o", "query"], "column 'query' is not known in this run: add -d");
+    refused(&["tcpconnect", "-c", "-o", "comm"], "no column is called 'comm'");
+    refused(&["tcpsubnet", "-J", "-o", "bytes"], "has no columns");
+    refused(&["softirqs", "-d", "-o", "count"], "has no columns");
+}
+
+#[test]
 fn help_fits_into_80_columns_and_hides_what_is_not_for_users() {
     for tool in tools() {
         let help = prints(&[&tool, "--help"]);

@@ -35,7 +35,7 @@ pub const TOOLS: &[Entry] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::out::Field;
+    use crate::out::{Choice, Field, Rows, Wrong};
     use crate::tool::demo;
 
     fn all() -> impl Iterator<Item = &'static Entry> {
@@ -100,6 +100,19 @@ mod tests {
                 keys.sort();
                 keys.dedup();
                 assert_eq!(keys.len(), count, "{}: a key twice", spec.name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_column_can_be_chosen_by_its_name() {
+        for Entry { spec, command, rows_of, .. } in TOOLS {
+            let matches = command().try_get_matches_from([spec.name]).unwrap();
+            let kinds = rows_of(&matches).unwrap();
+            for (name, text) in kinds.iter().filter(|rows| rows.is_used()).flat_map(Rows::names) {
+                let checked = Choice::of([&*name]).unwrap().check(&kinds);
+                assert!(matches!(checked, Ok(()) | Err(Wrong::NotKnown { .. })), "{}: {name}", spec.name);
+                assert!(!text.is_empty() && name.is_ascii() && !name.contains([' ', ',', '+']), "{name:?}");
             }
         }
     }

@@ -101,13 +101,21 @@ pub struct Entry {
     pub command: fn() -> Command,
     /// Its rows, with all columns that any option shows.
     pub rows: fn() -> Result<Vec<Rows>>,
+    /// Its rows in a run with this command line.
+    pub rows_of: fn(&ArgMatches) -> Result<Vec<Rows>>,
     /// Runs it with a parsed command line.
     pub run: fn(&ArgMatches, &mut Ctx) -> Result<()>,
 }
 
 /// Turns a tool into an entry.
 pub const fn entry<T: Tool>() -> Entry {
-    Entry { spec: Of::<T>::SPEC, command: cli::command::<T>, rows: rows::<T>, run: run::<T> }
+    Entry {
+        spec: Of::<T>::SPEC,
+        command: cli::command::<T>,
+        rows: rows::<T>,
+        rows_of: rows_of::<T>,
+        run: run::<T>,
+    }
 }
 
 /// Gives a tool's spec a place to live in, so that it can be borrowed for ever.
@@ -119,8 +127,11 @@ impl<T: Tool> Of<T> {
 
 /// The tables of a run without arguments: they declare all columns, whatever they show.
 fn rows<T: Tool>() -> Result<Vec<Rows>> {
-    let matches = cli::command::<T>().try_get_matches_from([T::SPEC.name])?;
-    Ok(T::rows(&T::Args::from_arg_matches(&matches)?))
+    rows_of::<T>(&cli::command::<T>().try_get_matches_from([T::SPEC.name])?)
+}
+
+fn rows_of<T: Tool>(matches: &ArgMatches) -> Result<Vec<Rows>> {
+    Ok(T::rows(&T::Args::from_arg_matches(matches)?))
 }
 
 fn run<T: Tool>(matches: &ArgMatches, cx: &mut Ctx) -> Result<()> {
@@ -189,7 +200,7 @@ pub(crate) mod demo {
                     args.wide.wide,
                     out::data("wide", |_: &u16| Cell::Empty).about(About::text("Null.").or_null()),
                 );
-            vec![Rows { about: "", fields: table.fields() }]
+            vec![Rows::new("", table)]
         }
 
         fn run(args: FlowsArgs, cx: &mut Ctx) -> Result<()> {

@@ -60,6 +60,7 @@ pub(crate) const ANY: &[Check] = checks![
     the_headers_are_exactly_these,
     the_csv_row_is_exactly_these_bytes,
     the_wide_row_is_exactly_these_bytes,
+    chosen_columns_are_exactly_these_bytes,
     six_leading_zero_groups_are_written_as_glibc_does,
     csv_with_both_times_has_their_form,
     csv_wins_over_wide,
@@ -171,6 +172,24 @@ fn the_csv_row_is_exactly_these_bytes(case: &Case) {
     let near = end_at(&rows, local.port());
     let (pid, port) = (client.pid(), local.port());
     near.reads(&format!("{pid},abcdefghijklmno,4,{},{port},{},80,4,0,{}", local.ip(), web.ip(), ms(near)));
+    run.finish();
+}
+
+fn chosen_columns_are_exactly_these_bytes(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("abcdefghijklmno"));
+    let web = net.v4_of(2, 80);
+    let run = case.launch("-o tx_bytes,raddr,LPORT,rport,RX_KB,pid").start(&net);
+    let local = talk(&server, &client, web, web, 5000);
+    let (pid, port, to) = (client.pid(), local.port(), web.ip().to_string());
+    assert_eq!(run.header(), format!("TX_BYTES {:<15} LPORT RPORT RX_KB PID", "RADDR"));
+    end_at(&run.rows(2), port).reads(&format!("5002     {to:<15} {port:<5} 80    {:>5} {pid}", 0));
+    run.finish();
+
+    let run = case.launch("-s -o rport,pid -o +lport,raddr,rport").start(&net);
+    let local = talk(&server, &client, web, web, 5000);
+    assert_eq!(run.header(), "RPORT,PID,LPORT,RADDR");
+    end_at(&run.rows(2), local.port()).reads(&format!("80,{pid},{},{to}", local.port()));
     run.finish();
 }
 

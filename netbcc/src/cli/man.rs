@@ -197,7 +197,10 @@ fn fields(text: &mut Roff, kinds: &[Rows]) {
     text.text([
         roman("Titles are those of text and CSV; what "),
         bold(JSON),
-        roman(" calls the same field stands behind them. Each JSON row begins with these:"),
+        roman(" calls the same field stands behind them. "),
+        bold("-o"),
+        roman(" takes either name, in any case of letters; columns are then as wide as what was in them so far. "),
+        roman("Each JSON row begins with these:"),
     ]);
     for field in Field::of_every_row() {
         one(text, vec![bold(field.key())], &field);

@@ -4,6 +4,7 @@
 //! never live here: what an option does to a probe, or an option of one tool only.
 //! Doc comments on the structs would replace the commands' descriptions, hence `//`.
 
+mod columns;
 mod completions;
 mod doctor;
 mod groups;
@@ -97,6 +98,10 @@ fn run_tool(entry: &'static Entry, typed: &str, args: Vec<OsString>) -> Result<(
     let table = table.value_parser(clap::value_parser!(u32).range(1..));
     let command = command_as(entry, typed).args([ebpf, ring, table]);
     let Some(matches) = parse_args(command, args)? else { return Ok(()) };
+    let mut out = Out::stdout()?;
+    if let Some(list) = columns::choose(entry, typed, &matches, &mut out)? {
+        return print(list);
+    }
     if matches.get_flag("ebpf") {
         return print(format!(
             "{name}: no source is generated at run time: its BPF object, {size} bytes in this binary, is \
@@ -111,7 +116,7 @@ fn run_tool(entry: &'static Entry, typed: &str, args: Vec<OsString>) -> Result<(
     if (ring_bytes.is_some() || table_entries.is_some()) && !rustix::process::geteuid().is_root() {
         return Err(usage("--x-ring-bytes and --x-table-entries take memory of the kernel: for root only"));
     }
-    let mut cx = Ctx { verbose, ring_bytes, table_entries, ..Ctx::new(entry.spec, Out::stdout()?) };
+    let mut cx = Ctx { verbose, ring_bytes, table_entries, ..Ctx::new(entry.spec, out) };
     cx.out.clock().set_ahead(machine::clock_ahead()?);
     stop::hold()?;
     let ran = (entry.run)(&matches, &mut cx);
@@ -173,7 +178,8 @@ fn print(text: impl std::fmt::Display) -> Result<()> {
 /// A tool's command line: its own options under the manners that all tools share.
 pub fn command<T: Tool>() -> Command {
     let spec = &T::SPEC;
-    let command = T::Args::augment_args(manners(Command::new(spec.name))).about(spec.about);
+    let command =
+        T::Args::augment_args(manners(Command::new(spec.name))).about(spec.about).args(columns::args());
     if T::ONCE.is_empty() { command } else { command.args_override_self(false).mut_args(last_wins::<T>) }
 }
 

@@ -185,8 +185,13 @@ fn unknown(name: &OsStr, tools: &'static [Entry]) -> Call {
 
 /// The tool whose name is most like this one, if it is much like it.
 fn nearest(name: &str, tools: &'static [Entry]) -> Option<&'static str> {
-    let all = tools.iter().map(|entry| (distance(name, entry.spec.name), entry.spec.name));
-    all.min().filter(|(distance, tool)| *distance <= tool.len() / 3).map(|(_, tool)| tool)
+    nearest_of(name, tools.iter().map(|entry| entry.spec.name))
+}
+
+/// The word that is most like this one, if it is much like it.
+pub(super) fn nearest_of<'w>(name: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+    let all = words.map(|word| (distance(name, word), word));
+    all.min().filter(|(distance, word)| *distance <= word.len().div_ceil(3)).map(|(_, word)| word)
 }
 
 /// Insertions, deletions and replacements between two words.

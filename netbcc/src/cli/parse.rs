@@ -188,7 +188,7 @@ pub(super) fn rungs(spec: &Spec) -> Vec<&'static str> {
 }
 
 /// Appends `words`, broken into lines of less than 80 columns.
-fn fill(text: &mut String, words: &str, first: &str, rest: &str) {
+pub(super) fn fill(text: &mut String, words: &str, first: &str, rest: &str) {
     let mut line = String::from(first);
     for word in words.split_whitespace() {
         if !line.ends_with(' ') {

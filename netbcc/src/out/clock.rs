@@ -24,6 +24,7 @@ const SECOND: i64 = 1_000_000_000;
 const STEP: u64 = 1_000_000;
 
 /// Tells the time of day of events that carry `bpf_ktime_get_ns`.
+#[derive(Clone)]
 pub struct Clock {
     /// Real time minus the kernel's monotonic time.
     offset: i64,

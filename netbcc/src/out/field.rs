@@ -5,7 +5,9 @@
 use std::borrow::Cow;
 
 use super::Format;
+use super::choice::names_of;
 use super::json::quoted;
+use super::table::Table;
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +87,8 @@ pub struct Field {
     /// The formats that have it in every run.
     pub(super) always: u8,
     pub(super) about: Option<About>,
+    /// Why this run does not know its values.
+    pub(super) unknown: Option<&'static str>,
 }
 
 impl Field {
@@ -96,6 +100,7 @@ impl Field {
             formats: Format::Json.bit(),
             always: Format::Json.bit(),
             about: Some(about),
+            unknown: None,
         };
         [
             field(
@@ -118,6 +123,16 @@ impl Field {
             Some(key) => key.into(),
             None => key_of(self.title).into(),
         }
+    }
+
+    /// Whether `-o` means it by this name, which is in lower case: its key, or its title.
+    pub(super) fn is_called(&self, name: &str) -> bool {
+        self.key() == name || self.title.eq_ignore_ascii_case(name)
+    }
+
+    /// What would make its values known, if this run does not know them.
+    pub(super) fn unknown(&self) -> Option<&'static str> {
+        self.unknown
     }
 
     /// Whether text or CSV has it.
@@ -194,7 +209,52 @@ pub struct Rows {
     pub about: &'static str,
     /// The columns, in the order of their declaration.
     pub fields: Vec<Field>,
+    /// Whether this run prints them as a table.
+    used: bool,
 }
+
+impl Rows {
+    /// The rows of `table`.
+    pub fn new<R>(about: &'static str, table: Table<R>) -> Self {
+        Self { about, fields: table.fields(), used: true }
+    }
+
+    /// A run prints them only if `used`: another option may ask for other rows.
+    #[must_use]
+    pub fn used_if(mut self, used: bool) -> Self {
+        self.used = used;
+        self
+    }
+
+    /// Whether this run prints them as a table.
+    pub fn is_used(&self) -> bool {
+        self.used
+    }
+
+    /// What `-o` may name: their columns, and the two that every row of JSON begins with.
+    pub fn choosable(&self) -> Vec<Field> {
+        let [time, moment] = Field::of_every_row();
+        let time = Field { about: Some(About::text(TIME)), ..time };
+        let moment = Field { about: Some(About::count(MOMENT)), ..moment };
+        self.fields.iter().cloned().chain([time, moment]).collect()
+    }
+
+    /// The names and sentences of these, each name once.
+    pub fn names(&self) -> Vec<(String, &'static str)> {
+        let all = self.choosable();
+        let text =
+            |name: &String| all.iter().find(|field| field.key() == name.as_str()).map_or("", Field::text);
+        names_of(&all)
+            .map(|name| {
+                let text = text(&name);
+                (name, text)
+            })
+            .collect()
+    }
+}
+
+const TIME: &str = "When it happened: the local time of day. JSON has the whole time in any case.";
+const MOMENT: &str = "When it happened on the kernel's monotonic clock, in nanoseconds.";
 
 /// The JSON key that a title stands for.
 pub(super) fn key_of(title: &str) -> String {
@@ -208,7 +268,7 @@ mod tests {
     use super::*;
 
     fn schema(about: About) -> String {
-        Field { title: "X", key: None, formats: 7, always: 7, about: Some(about) }.schema()
+        Field { title: "X", key: None, formats: 7, always: 7, about: Some(about), unknown: None }.schema()
     }
 
     #[test]

@@ -10,10 +10,7 @@ use super::number;
 use super::table::Table;
 
 pub(super) fn row<R>(line: &mut Line<'_>, table: &Table<R>, row: &R, moment: &mut Moment<'_>) {
-    line.bytes(b"{\"time\":\"");
-    moment.clock.write_rfc3339(line, moment.ts_ns);
-    line.bytes(b"\",\"ts_ns\":");
-    number::unsigned(line, moment.ts_ns);
+    begin(line, moment);
     for (column, prefix) in table.columns.iter().zip(&table.prefixes) {
         line.bytes(prefix.as_bytes());
         value(line, moment.cell(column, row));
@@ -21,8 +18,16 @@ pub(super) fn row<R>(line: &mut Line<'_>, table: &Table<R>, row: &R, moment: &mu
     line.bytes(b"}\n");
 }
 
+/// What every row begins with.
+pub(super) fn begin(line: &mut Line<'_>, moment: &mut Moment<'_>) {
+    line.bytes(b"{\"time\":\"");
+    moment.clock.write_rfc3339(line, moment.ts_ns);
+    line.bytes(b"\",\"ts_ns\":");
+    number::unsigned(line, moment.ts_ns);
+}
+
 /// One value of a row.
-fn value(line: &mut Line<'_>, cell: Cell<'_>) {
+pub(super) fn value(line: &mut Line<'_>, cell: Cell<'_>) {
     match cell {
         Cell::Empty => line.bytes(b"null"),
         Cell::Unsigned(number) | Cell::Scaled(number) => number::unsigned(line, number),

@@ -10,6 +10,7 @@
 )]
 
 mod cell;
+mod choice;
 mod clock;
 mod csv;
 mod escape;
@@ -36,6 +37,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 pub use self::cell::Cell;
+pub use self::choice::{Choice, Wrong};
 pub use self::clock::Clock;
 pub use self::escape::{escaped, name_in};
 pub use self::field::{About, Field, Kind, Rows};
@@ -82,6 +84,10 @@ struct Records {
 /// Standard output: one buffer, written once per batch, as far as the reader takes it.
 pub struct Out {
     format: Format,
+    /// The columns that the user asked for; none means BCC's.
+    choice: Option<Choice>,
+    /// Whether tables have no header.
+    bare: bool,
     buf: Vec<u8>,
     records: Records,
     /// None collects, for tests.
@@ -112,6 +118,8 @@ impl Out {
     pub fn memory(format: Format, clock: Clock) -> Self {
         Out {
             format,
+            choice: None,
+            bare: false,
             buf: Vec::new(),
             records: Records::default(),
             sink: None,
@@ -135,6 +143,24 @@ impl Out {
         self.format
     }
 
+    /// Chooses the columns, and whether tables have a header; before the first line.
+    pub fn choose(&mut self, choice: Option<Choice>, bare: bool) {
+        self.choice = choice;
+        self.bare = bare;
+    }
+
+    /// Whether the user chose columns.
+    pub fn is_chosen(&self) -> bool {
+        self.choice.is_some()
+    }
+
+    /// An empty page of text, which shows what this shows.
+    pub fn page(&self) -> Self {
+        let mut page = Out::memory(Format::Text, self.clock.clone());
+        page.choose(self.choice.clone(), self.bare);
+        page
+    }
+
     /// The clock that stamps rows.
     pub fn clock(&mut self) -> &mut Clock {
         &mut self.clock
@@ -152,7 +178,11 @@ impl Out {
 
     /// The table's header; JSON has none.
     pub fn header<R>(&mut self, table: &Table<R>) {
-        if table.format == Format::Json || !self.begin(false) {
+        if table.format == Format::Json || self.bare || !self.begin(false) {
+            return;
+        }
+        if let Some(choice) = &self.choice {
+            table.layout(choice).header(&mut Line::new(&mut self.buf), table);
             return;
         }
         match table.format {
@@ -170,6 +200,10 @@ impl Out {
         let origin = *self.origin.get_or_insert(ts_ns);
         let mut moment = Moment { clock: &mut self.clock, ts_ns, origin, interval_ns: self.interval_ns };
         let mut line = Line::new(&mut self.buf);
+        if let Some(choice) = &self.choice {
+            table.layout(choice).row(&mut line, table, row, &mut moment);
+            return;
+        }
         match table.format {
             Format::Text => text::row(&mut line, table, row, &mut moment),
             Format::Csv => csv::row(&mut line, table, row, &mut moment),
@@ -374,6 +408,7 @@ impl Moment<'_> {
             Source::Seconds => Cell::Float(self.seconds()),
             Source::Nanos => Cell::Signed(self.nanos()),
             Source::Interval => Cell::Unsigned(self.interval_ns),
+            Source::Monotonic => Cell::Unsigned(self.ts_ns),
         }
     }
 }

@@ -2,9 +2,13 @@
 //!
 //! Lives here: what a column is. Must never live here: a tool's name, or code that asks which tool it prints.
 
+use std::borrow::Cow;
+use std::cell::OnceCell;
+
 use super::Format;
 use super::cell::Cell;
-use super::field::{About, Field, Kind, key_of};
+use super::choice::{Choice, Layout};
+use super::field::{About, Field, Kind};
 use super::text::Form;
 
 /// Where a column takes its cell from.
@@ -19,6 +23,8 @@ pub(super) enum Source<R> {
     Nanos,
     /// What a sampler's row covers, in nanoseconds.
     Interval,
+    /// The kernel's monotonic time of the event, in nanoseconds.
+    Monotonic,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,6 +51,8 @@ pub struct Column<R> {
     formats: u8,
     always: u8,
     about: Option<About>,
+    /// Why this run does not know its values: what would make them known.
+    unknown: Option<&'static str>,
 }
 
 const ALL: u8 = Format::Text.bit() | Format::Csv.bit() | Format::Json.bit();
@@ -87,6 +95,11 @@ pub fn interval<R>() -> Column<R> {
         .about(About::count("The time that the row covers, as it was measured, in nanoseconds."))
 }
 
+/// The kernel's monotonic time of the event.
+fn moment<R>() -> Column<R> {
+    Column::new("ts_ns", Align::Left, 0, Source::Monotonic)
+}
+
 /// A column that only JSON has.
 pub fn data<R>(key: &'static str, cell: fn(&R) -> Cell<'_>) -> Column<R> {
     left(key, 0, cell).key(key).only(Format::Json)
@@ -109,7 +122,14 @@ impl<R> Column<R> {
             formats: ALL,
             always: 0,
             about: None,
+            unknown: None,
         }
+    }
+
+    /// Says that this run knows its values only if `is_known`; `remedy` is what would change this.
+    pub fn known_if(mut self, is_known: bool, remedy: &'static str) -> Self {
+        self.unknown = (!is_known).then_some(remedy);
+        self
     }
 
     /// Cuts names at the column's width, in text. CSV and JSON carry the whole name.
@@ -173,6 +193,12 @@ impl<R> Column<R> {
         self
     }
 
+    /// In no format unless it is named.
+    fn only_if_chosen(mut self) -> Self {
+        self.formats = 0;
+        self
+    }
+
     /// What it means, for the manual page and the JSON Schema.
     pub fn about(mut self, about: About) -> Self {
         self.about = Some(about);
@@ -180,10 +206,39 @@ impl<R> Column<R> {
     }
 
     /// What stands before the value in a JSON row: `,"key":`.
-    fn json_prefix(&self) -> String {
-        match self.key {
-            Some(key) => format!(",\"{key}\":"),
-            None => format!(",\"{}\":", key_of(self.header)),
+    pub(super) fn json_prefix(&self) -> String {
+        format!(",\"{}\":", self.name())
+    }
+
+    /// Its key in JSON, which `-o` takes as its name.
+    pub(super) fn name(&self) -> Cow<'static, str> {
+        self.field().key()
+    }
+
+    /// Whether `-o` means it by this name, which is in lower case.
+    pub(super) fn is_called(&self, name: &str) -> bool {
+        self.field().is_called(name)
+    }
+
+    /// Whether this format has it, shown or not.
+    pub(super) fn is_in(&self, format: Format) -> bool {
+        self.formats & format.bit() != 0
+    }
+
+    /// Its title where `-o` chose it: its own, and in capitals the key of a column that only JSON has.
+    pub(super) fn title_of(&self, format: Format) -> String {
+        if self.is_in(format) { self.header.to_owned() } else { self.name().to_ascii_uppercase() }
+    }
+
+    /// What it says about itself.
+    fn field(&self) -> Field {
+        Field {
+            title: self.header,
+            key: self.key,
+            formats: self.formats,
+            always: self.always,
+            about: self.about,
+            unknown: self.unknown,
         }
     }
 }
@@ -195,8 +250,12 @@ pub struct Table<R> {
     pub(super) columns: Vec<Column<R>>,
     /// Per column, for JSON.
     pub(super) prefixes: Vec<String>,
+    /// Columns that this run shows only to those who ask for them by name.
+    pub(super) spare: Vec<Column<R>>,
     /// All that were declared, shown or not.
     declared: Vec<Field>,
+    /// What it looks like after a choice, once that is needed.
+    layout: OnceCell<Layout>,
     pub(super) lead: &'static str,
     pub(super) tail: &'static str,
 }
@@ -204,7 +263,17 @@ pub struct Table<R> {
 impl<R> Table<R> {
     /// A table without columns.
     pub fn new(format: Format) -> Self {
-        Table { format, columns: Vec::new(), prefixes: Vec::new(), declared: Vec::new(), lead: "", tail: "" }
+        Table {
+            format,
+            columns: Vec::new(),
+            prefixes: Vec::new(),
+            // What every row has, whatever the tool.
+            spare: vec![wall(8).only_if_chosen(), moment().only_if_chosen()],
+            declared: Vec::new(),
+            layout: OnceCell::new(),
+            lead: "",
+            tail: "",
+        }
     }
 
     /// Adds a column, unless this format does not show it.
@@ -218,13 +287,7 @@ impl<R> Table<R> {
     }
 
     fn add(mut self, wanted: bool, mut column: Column<R>) -> Self {
-        self.declared.push(Field {
-            title: column.header,
-            key: column.key,
-            formats: column.formats,
-            always: column.always,
-            about: column.about,
-        });
+        self.declared.push(column.field());
         let bit = self.format.bit();
         if (wanted || column.always & bit != 0) && column.formats & bit != 0 {
             self.prefixes.push(column.json_prefix());
@@ -233,8 +296,15 @@ impl<R> Table<R> {
             }
             column.form = Form::new(column.width, column.cut, column.precision, column.align);
             self.columns.push(column);
+        } else {
+            self.spare.push(column);
         }
         self
+    }
+
+    /// What it looks like after `choice`, which is the same for all of its rows.
+    pub(super) fn layout(&self, choice: &Choice) -> &Layout {
+        self.layout.get_or_init(|| Layout::of(self, choice))
     }
 
     /// All columns that were declared, whether or not this run shows them.

@@ -101,7 +101,7 @@ const ROOM: usize = 64;
 const WORD: usize = size_of::<u128>();
 
 /// Brings the cell that begins at `start` to its width.
-fn pad(line: &mut Line<'_>, start: usize, align: Align, missing: usize) {
+pub(super) fn pad(line: &mut Line<'_>, start: usize, align: Align, missing: usize) {
     match align {
         Align::Left => line.blanks(missing),
         Align::Right => line.indent(start, missing),

@@ -111,7 +111,7 @@ pub(super) fn load(
     }
 }
 
-/// The program with the processor kept from its first instruction to its last (ARCHITECTURE.md, D34). `None`: it is not
+/// The program with the processor kept from its first instruction to its last (ARCHITECTURE.md, D35). `None`: it is not
 /// built as expected.
 fn held(instructions: &[bpf_insn], hold: Hold) -> Option<Vec<bpf_insn>> {
     // The functions that a program calls come behind it, and begin where they are called.
@@ -235,7 +235,7 @@ mod tests {
     }
 
     /// An instruction, as it is written here.
-    fn code(this: &bpf_insn) -> (u8, u8, u8, i16, i32) {
+    fn code(this: bpf_insn) -> (u8, u8, u8, i16, i32) {
         (this.code, this.dst_reg(), this.src_reg(), this.off, this.imm)
     }
 
@@ -275,7 +275,7 @@ mod tests {
             &[(0x85, 0, 1, 0, 1), end, (0xb7, 0, 0, 0, 0), end],
         ]
         .concat();
-        assert_eq!(whole.iter().map(code).collect::<Vec<_>>(), expected);
+        assert_eq!(whole.iter().copied().map(code).collect::<Vec<_>>(), expected);
         // What goes backwards is not built so.
         assert!(held(&[instruction((0x85, 0, 1, 0, -5))], HOLD).is_none());
     }

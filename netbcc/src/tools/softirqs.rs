@@ -110,8 +110,9 @@ impl Tool for Softirqs {
 
     fn rows(args: &Options) -> Vec<Rows> {
         vec![
-            Rows { about: "Totals", fields: table(args).fields() },
-            Rows { about: "Slots of histograms, with -d", fields: slot_table(args).fields() },
+            Rows::new("Totals", table(args)).used_if(!args.dist),
+            Rows::new("Slots of histograms, with -d", slot_table(args))
+                .used_if(args.dist && args.json.format() == Format::Json),
         ]
     }
 
@@ -216,13 +217,15 @@ pub fn table(args: &Options) -> Table<Total> {
         .col_if(
             !args.events && nanos,
             right("TOTAL_nsecs", 11, |t: &Total| t.time_ns.into())
-                .about(About::count("With -N: the time in its handler, in nanoseconds.")),
+                .about(About::count("With -N: the time in its handler, in nanoseconds."))
+                .known_if(!args.events, TIMES),
         )
         // The sum is divided, not what it is made of.
         .col_if(
             !args.events && !nanos,
             right("TOTAL_usecs", 11, |t: &Total| (t.time_ns / 1000).into())
-                .about(About::count("The time in its handler, in microseconds; not with -N or -C.")),
+                .about(About::count("The time in its handler, in microseconds; not with -N or -C."))
+                .known_if(!args.events, TIMES),
         )
         .col_if(
             args.events || args.counts,
@@ -259,6 +262,9 @@ fn print_totals(args: &Options, cx: &mut Ctx, totals: &mut [Total], now_ns: u64)
         cx.out.row(&table, now_ns, total);
     }
 }
+
+/// What makes a run know times.
+const TIMES: &str = "leave -C out";
 
 /// A slot of a histogram, for JSON.
 #[derive(Clone, Copy, Debug)]

@@ -150,8 +150,8 @@ impl Tool for Tcpconnect {
 
     fn rows(args: &Options) -> Vec<Rows> {
         vec![
-            Rows { about: "Connects", fields: table(args).fields() },
-            Rows { about: "Flows, with -c", fields: count_table(args).fields() },
+            Rows::new("Connects", table(args)).used_if(!args.count),
+            Rows::new("Flows, with -c", count_table(args)).used_if(args.count),
         ]
     }
 
@@ -291,10 +291,18 @@ pub fn table(args: &Options) -> Table<Row> {
         .col(left("COMM", 12, |r: &Row| (&r.event.comm).into()).cut().about(conn::COMM))
         .col(left("IP", 2, |r: &Row| Cell::Unsigned(conn::version(r.event.tuple.family))).about(conn::IP))
         .col(left("SADDR", 16, |r: &Row| conn::laddr(&r.event.tuple).into()).about(conn::LADDR))
-        .col_if(args.shows_lport(), left("LPORT", 6, |r: &Row| r.event.tuple.lport.into()).about(LPORT))
+        .col_if(
+            args.shows_lport(),
+            left("LPORT", 6, |r: &Row| r.event.tuple.lport.into())
+                .about(LPORT)
+                .known_if(args.shows_lport(), "add -L"),
+        )
         .col(left("DADDR", 16, |r: &Row| conn::raddr(&r.event.tuple).into()).about(conn::RADDR))
         .col(left("DPORT", 6, |r: &Row| r.event.tuple.rport.into()).about(conn::RPORT))
-        .col_if(args.dns, left("QUERY", 0, |r: &Row| Cell::Name(&r.query)).about(QUERY));
+        .col_if(
+            args.dns,
+            left("QUERY", 0, |r: &Row| Cell::Name(&r.query)).about(QUERY).known_if(args.dns, "add -d"),
+        );
     // BCC's rows always have the blank that QUERY would follow; its header does not.
     if args.dns { table } else { table.tail(" ") }
 }

@@ -147,7 +147,7 @@ impl Tool for Tcpdrop {
     type Args = Options;
 
     fn rows(args: &Options) -> Vec<Rows> {
-        vec![Rows { about: "", fields: table(args).fields() }]
+        vec![Rows::new("", table(args))]
     }
 
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {
@@ -689,7 +689,7 @@ pub fn table(args: &Options) -> Table<Row> {
                 Kind::List,
                 "The kernel's functions on the way to the drop, the last one first, with offsets; not with --no-stack. \
                  In text each has a line below the row.",
-            )),
+            )).known_if(!args.no_stack, "leave --no-stack out"),
         )
 }
 

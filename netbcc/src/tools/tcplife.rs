@@ -92,7 +92,7 @@ impl Tool for Tcplife {
     type Args = Options;
 
     fn rows(args: &Options) -> Vec<Rows> {
-        vec![Rows { about: "", fields: table(args).fields() }]
+        vec![Rows::new("", table(args))]
     }
 
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {

@@ -110,8 +110,8 @@ impl Tool for Tcpretrans {
 
     fn rows(args: &Options) -> Vec<Rows> {
         vec![
-            Rows { about: "Segments", fields: table(args).fields() },
-            Rows { about: "Flows, with -c", fields: count_table(args).fields() },
+            Rows::new("Segments", table(args)).used_if(!args.count),
+            Rows::new("Flows, with -c", count_table(args)).used_if(args.count),
         ]
     }
 
@@ -300,9 +300,17 @@ pub fn table(args: &Options) -> Table<Row> {
         ))
         .col_if(
             args.failed,
-            left("ERROR", 0, |r: &Row| error(r, "-".into())).except(Format::Json).about(about_error),
+            left("ERROR", 0, |r: &Row| error(r, "-".into()))
+                .except(Format::Json)
+                .about(about_error)
+                .known_if(args.failed, "add --failed"),
         )
-        .col_if(args.failed, data("error", |r: &Row| error(r, Cell::Empty)).about(about_error))
+        .col_if(
+            args.failed,
+            data("error", |r: &Row| error(r, Cell::Empty))
+                .about(about_error)
+                .known_if(args.failed, "add --failed"),
+        )
 }
 
 /// A number of the packet. A probe may carry any, and what it sends again has a row of its own.

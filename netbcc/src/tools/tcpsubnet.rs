@@ -188,7 +188,7 @@ impl Tool for Tcpsubnet {
     type Args = Options;
 
     fn rows(args: &Options) -> Vec<Rows> {
-        vec![Rows { about: "", fields: table(args).fields() }]
+        vec![Rows::new("", table(args)).used_if(!args.object)]
     }
 
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {
@@ -510,6 +510,10 @@ pub fn block(args: &Options, out: &mut Out, mut rows: Vec<Row>, now_ns: u64) {
     }
     out.line(format_args!("[{date} {time}]"));
     let table = table(args);
+    // BCC's have no titles.
+    if out.is_chosen() {
+        out.header(&table);
+    }
     for row in &rows {
         out.row(&table, now_ns, row);
     }

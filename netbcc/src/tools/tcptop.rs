@@ -45,7 +45,7 @@ use zerocopy::{FromBytes as _, IntoBytes as _, transmute};
 
 use super::{conn, object, sends};
 use crate::cli::{Containers, Every, Family, Json, Pid, Verbose, given, path};
-use crate::out::{About, Cell, Clock, Format, Out, Rows, Table, data, interval, left, right};
+use crate::out::{About, Cell, Format, Out, Rows, Table, data, interval, left, right};
 use crate::probe::hook::{Ladder, LessExact, Prog, Rung, RungName, fexit, kprobe, tp_btf};
 use crate::probe::{Blocks, Generations, Pace, Plan, Probe, Table as Map, Then, Turn};
 use crate::tool::{Ctx, Spec, Tool};
@@ -157,7 +157,7 @@ impl Tool for Tcptop {
     const ONCE: &'static [&'static str] = &["cgroup", "sort", "rows"];
 
     fn rows(args: &Options) -> Vec<Rows> {
-        vec![Rows { about: "", fields: table(args, false).fields() }]
+        vec![Rows::new("", table(args, false))]
     }
 
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {
@@ -413,7 +413,7 @@ impl Blocks for Top<'_> {
         let (args, paused) = (self.args, self.paused);
         if let Some(last) = &mut self.last {
             sort(self.sort, &mut last.rows);
-            let page = page(args, last, paused, cx.out.room().1);
+            let page = page(args, cx.out.page(), last, paused, cx.out.room().1);
             cx.out.show(&page);
         }
     }
@@ -426,9 +426,7 @@ fn summary(cx: &mut Ctx, now_ns: u64) -> Result<String> {
 }
 
 /// A block for a screen of so many lines.
-fn page(args: &Options, block: &Block, paused: bool, lines: usize) -> Out {
-    // Its rows tell no time.
-    let mut page = Out::memory(Format::Text, Clock::fixed(0, 0));
+fn page(args: &Options, mut page: Out, block: &Block, paused: bool, lines: usize) -> Out {
     let mut room = lines;
     if let Some(summary) = &block.summary {
         page.line(format_args!("{summary}{}", if paused { "  paused" } else { "" }));
@@ -570,6 +568,7 @@ mod tests {
     use netbcc_common::addr::{AF_INET6, Tuple};
 
     use super::*;
+    use crate::out::Clock;
 
     fn row(pid: u32, comm: &[u8], family: u16, lport: u16, rx_bytes: u64, tx_bytes: u64) -> Row {
         let mut name = [0; 16];
@@ -648,10 +647,11 @@ mod tests {
             })
             .collect();
         sort(Sort::All, &mut rows);
+        let empty = || Out::memory(Format::Text, Clock::fixed(0, 0));
         let mut block = Block { summary: Some("now".to_owned()), rows, now_ns: 1 };
         let mut before = 0;
         for lines in 0..30 {
-            let text = page(&args, &block, false, lines).take();
+            let text = page(&args, empty(), &block, false, lines).take();
             let count = text.lines().count();
             assert!(count <= lines.max(2), "{lines}: {text}");
             // A header has a row below it.
@@ -662,10 +662,14 @@ mod tests {
         }
         assert_eq!(before, 9);
         // IPv4, then an empty line, a header and a row of IPv6.
-        assert_eq!(page(&args, &block, false, 6).take().lines().count(), 4, "no room for the first of IPv6");
-        assert_eq!(page(&args, &block, false, 7).take().lines().count(), 7);
-        assert!(page(&args, &block, true, 7).take().starts_with("now  paused\n"));
+        assert_eq!(
+            page(&args, empty(), &block, false, 6).take().lines().count(),
+            4,
+            "no room for the first of IPv6"
+        );
+        assert_eq!(page(&args, empty(), &block, false, 7).take().lines().count(), 7);
+        assert!(page(&args, empty(), &block, true, 7).take().starts_with("now  paused\n"));
         block.summary = None;
-        assert_eq!(page(&args, &block, true, 5).take().lines().count(), 5);
+        assert_eq!(page(&args, empty(), &block, true, 5).take().lines().count(), 5);
     }
 }

@@ -1,0 +1,82 @@
+//! `-o` and `--no-header`, which every tool has: the columns of its rows by name, checked before anything is loaded.
+//!
+//! Must never live here: what a column prints.
+
+use anyhow::Result;
+use clap::{Arg, ArgAction, ArgMatches};
+
+use super::OUTPUT;
+use super::multicall::nearest_of;
+use super::parse::fill;
+use crate::error::usage;
+use crate::out::{Choice, Out, Rows, Wrong};
+use crate::tool::Entry;
+
+/// The options.
+pub(super) fn args() -> [Arg; 2] {
+    let columns =
+        Arg::new("output").short('o').long("output").value_name("COLUMNS").action(ArgAction::Append);
+    let bare = Arg::new("no-header").long("no-header").action(ArgAction::SetTrue);
+    [
+        columns
+            .help("Only these columns, or with + before them also these; help lists them")
+            .help_heading(OUTPUT),
+        bare.help("Print no titles of columns").help_heading(OUTPUT),
+    ]
+}
+
+/// Applies the options to `out`. Answers the list of columns instead where it was asked for.
+pub(super) fn choose(
+    entry: &Entry,
+    typed: &str,
+    matches: &ArgMatches,
+    out: &mut Out,
+) -> Result<Option<String>> {
+    let lists: Vec<&str> =
+        matches.get_many::<String>("output").into_iter().flatten().map(String::as_str).collect();
+    let bare = matches.get_flag("no-header");
+    if lists.is_empty() {
+        out.choose(None, bare);
+        return Ok(None);
+    }
+    let kinds = (entry.rows_of)(matches)?;
+    if lists.iter().any(|list| *list == "help" || *list == "+help") {
+        return Ok(Some(listing(&kinds)));
+    }
+    let choice = Choice::of(lists).and_then(|choice| choice.check(&kinds).map(|()| choice));
+    let choice = choice.map_err(|wrong| usage(sentence(typed, wrong)))?;
+    out.choose(Some(choice), bare);
+    Ok(None)
+}
+
+/// Names and meanings, in two columns; of several kinds of rows, each under its title.
+fn listing(kinds: &[Rows]) -> String {
+    let mut text = String::new();
+    for rows in kinds {
+        if !rows.about.is_empty() {
+            text.push_str(if text.is_empty() { "" } else { "\n" });
+            text.push_str(rows.about);
+            text.push_str(":\n");
+        }
+        let names = rows.names();
+        let width = names.iter().map(|(name, _)| name.len()).max().unwrap_or_default() + 2;
+        for (name, meaning) in names {
+            fill(&mut text, meaning, &format!("{name:width$}"), &" ".repeat(width));
+        }
+    }
+    text
+}
+
+fn sentence(tool: &str, wrong: Wrong) -> String {
+    match wrong {
+        Wrong::Empty => format!("-o: the name of a column is empty (try '{tool} -o help')"),
+        Wrong::Unknown { name, names } => match nearest_of(&name, names.iter().map(String::as_str)) {
+            Some(nearest) => {
+                format!("-o: no column is called '{name}'; did you mean '{nearest}'? (try '{tool} -o help')")
+            }
+            None => format!("-o: no column is called '{name}'; there are {}", names.join(", ")),
+        },
+        Wrong::NotKnown { name, remedy } => format!("-o: column '{name}' is not known in this run: {remedy}"),
+        Wrong::NoTable => "-o: what these options print has no columns".to_owned(),
+    }
+}
