@@ -145,7 +145,7 @@ fn every_tool_lists_its_columns_and_refuses_others_before_anything_is_loaded() {
             assert_eq!(output.status.code(), Some(2), "{tool} -o {words:?}");
             let said = text(&output.stderr);
             assert!(said.starts_with(&format!("{tool}: -o: ")) && said.contains(expected), "{said}");
-            assert_eq!((said.lines().count(), &*text(&output.stdout)), (1, ""), "{said}");
+            assert_eq!((said.lines().count(), text(&output.stdout)), (1, ""), "{said}");
         };
         refused("ts_n", "did you mean 'ts_ns'?");
         refused("+frobnicate", "no column is called 'frobnicate'; there are ");

@@ -155,6 +155,7 @@ impl Out {
     }
 
     /// An empty page of text, which shows what this shows.
+    #[must_use]
     pub fn page(&self) -> Self {
         let mut page = Out::memory(Format::Text, self.clock.clone());
         page.choose(self.choice.clone(), self.bare);
