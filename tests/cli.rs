@@ -894,7 +894,7 @@ fn shown(help: &str) -> Vec<Shown> {
         if inside && text.starts_with('-') && line.len() - text.len() < 8 {
             let (names, about) = text.split_once("  ").unwrap_or((text, ""));
             indent = line.len() - about.trim_start().len();
-            let words = names.split([' ', ',']).filter(|word| word.starts_with('-'));
+            let words = names.split([' ', ',', '[']).filter(|word| word.starts_with('-'));
             options.push(Shown { names: words.map(Into::into).collect(), about: about.trim().into() });
         } else if inside && line.len() - text.len() == indent {
             let option = options.last_mut().expect("the help begins with an option");

@@ -4,6 +4,7 @@
 //! numbers, the longest addresses, times that round. A fixture holds one block per command line, in the order of
 //! the test; `UPDATE_EXPECT=1` makes it say what the tools print.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::IpAddr;
@@ -45,9 +46,22 @@ where
     T::Args::from_arg_matches(&matches).expect("what was parsed can be taken")
 }
 
+thread_local! {
+    /// The tool whose rows are to be records of OpenTelemetry's logs.
+    static OTLP: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+fn memory(format: Format) -> Out {
+    let mut out = Out::memory(format, clock());
+    if let Some(tool) = OTLP.get() {
+        out.set_otlp(tool, "a \"host\"");
+    }
+    out
+}
+
 /// Header and rows.
 fn printed<R>(format: Format, table: &Table<R>, rows: &[R], at: impl Fn(&R) -> u64) -> String {
-    let mut out = Out::memory(format, clock());
+    let mut out = memory(format);
     out.header(table);
     for row in rows {
         out.row(table, at(row), row);
@@ -387,6 +401,45 @@ fn netqtop_json() {
     matches_fixture("netqtop", "rows.json", &[("-n lo --json", queue_block("-n lo --json"))]);
 }
 
+/// That these are what the published protobufs say is checked by `tests/otlp.py`.
+#[test]
+fn otlp_records() {
+    type Block = (&'static str, &'static str, fn(&str) -> String);
+    let blocks: [Block; 12] = [
+        ("netqtop", "-n lo --json", queue_block),
+        ("solisten", "--json", listen_block),
+        ("tcpaccept", "--json", accept_block),
+        ("tcpconnect", "--json -L -d", connect_block),
+        ("tcpconnlat", "--json", latency_block),
+        ("tcpdrop", "--json", drop_block),
+        ("tcplife", "--json", life_block),
+        ("tcpretrans", "--json --failed", retransmit_block),
+        ("tcpstates", "--json", transition_block),
+        ("tcpsubnet", "--json -fM", subnet_block),
+        ("tcptop", "--json", transfer_block),
+        ("tcptracer", "--json", tracer_block),
+    ];
+    let mut text = String::new();
+    for (tool, args, block) in blocks {
+        OTLP.set(Some(tool));
+        let lines = block(args);
+        assert!(lines.lines().count() >= 7, "{tool}");
+        for line in lines.lines() {
+            let value: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            let record = &value["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0];
+            let keys = record["attributes"].as_array().expect("attributes").iter();
+            let mut keys: Vec<&str> = keys.map(|one| one["key"].as_str().expect("a name")).collect();
+            let count = keys.len();
+            keys.sort_unstable();
+            keys.dedup();
+            assert_eq!(keys.len(), count, "an attribute twice: {line}");
+        }
+        text += &lines;
+    }
+    OTLP.set(None);
+    matches_fixture("otlp", "rows.json", &[("", text)]);
+}
+
 #[test]
 fn json_can_be_read_by_others() {
     for text in [connect_block("--json -L -d -t"), life_block("--json -t")] {
@@ -444,7 +497,7 @@ fn subnet_block(args: &str) -> String {
         ("::/0", 1024),
     ];
     let rows = rows.map(|(label, bytes)| options.row(label, bytes));
-    let mut out = Out::memory(options.format(), clock());
+    let mut out = memory(options.format());
     tcpsubnet::block(&options, &mut out, rows.to_vec(), 1000 * SECOND);
     tcpsubnet::block(&options, &mut out, Vec::new(), 1001 * SECOND);
     out.take()

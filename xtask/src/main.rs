@@ -21,6 +21,7 @@ mod initramfs;
 mod kernels;
 mod load;
 mod modules;
+mod otlp;
 mod peers;
 mod report;
 mod run;

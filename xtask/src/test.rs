@@ -17,6 +17,7 @@ use crate::build::{dist, dist_for, static_cargo, static_cargo_for};
 use crate::dist::{guest as package, make};
 use crate::fuzz::{self, Outcome};
 use crate::kernels::{ARM64, LINES, Line};
+use crate::otlp;
 use crate::report::{Harness, Report};
 use crate::setup::{self, satisfy};
 use crate::shell::{cargo, is_root, output, run, say, target, workspace};
@@ -185,6 +186,16 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     phases.begin("unit, golden, cli");
     tiers.cargo_test("unit", &binary, &["--workspace", "--exclude=probes-ebpf", "--lib", "--bins"])?;
     tiers.cargo_test("golden", &binary, &["--package=netbcc-tests", "--test=golden"])?;
+    if options.filter.is_none() {
+        match otlp::check() {
+            Ok(mut check) => tiers.check("otlp", &mut check)?,
+            Err(why) => {
+                let why = format!("{why:#}").replace('\n', " ");
+                say(&format!("SKIP otlp: {why}"));
+                tiers.report.skipped(HERE, "otlp", "records against the published protobufs", &why);
+            }
+        }
+    }
     tiers.cargo_test("cli", &binary, &["--package=netbcc-tests", "--test=cli"])?;
     if options.quick {
         return tiers.ended(options, &phases);

@@ -1,15 +1,17 @@
-//! `-o` and `--no-header`, which every tool has: the columns of its rows by name, checked before anything is loaded.
+//! `-o` and `--no-header`, which every tool has: the columns of its rows by name, checked before anything is loaded; and
+//! the form of JSON.
 //!
 //! Must never live here: what a column prints.
 
 use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches};
 
-use super::OUTPUT;
 use super::multicall::nearest_of;
 use super::parse::fill;
+use super::{JsonForm, OUTPUT};
 use crate::error::usage;
 use crate::out::{Choice, Out, Rows, Wrong};
+use crate::sys::machine;
 use crate::tool::Entry;
 
 /// The options.
@@ -35,6 +37,9 @@ pub(super) fn choose(
     let lists: Vec<&str> =
         matches.get_many::<String>("output").into_iter().flatten().map(String::as_str).collect();
     let bare = matches.get_flag("no-header");
+    if let Ok(Some(JsonForm::Otlp)) = matches.try_get_one("json") {
+        out.set_otlp(entry.spec.name, &machine::host_name());
+    }
     if lists.is_empty() {
         out.choose(None, bare);
         return Ok(None);

@@ -7,7 +7,7 @@
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::parse::{Ports, given, path, pid, pid_or_all, ports, positive};
 use crate::out::Format;
@@ -116,14 +116,26 @@ impl WideCsv {
 // One JSON object per row.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Json {
-    /// One JSON object per line
-    #[arg(long, help_heading = OUTPUT)]
-    pub json: bool,
+    /// One JSON object per line; otlp: an OpenTelemetry log
+    #[arg(
+        long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "lines",
+        value_enum, hide_possible_values = true, help_heading = OUTPUT
+    )]
+    pub json: Option<JsonForm>,
+}
+
+/// What an object of JSON is.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JsonForm {
+    /// A row, with its fields as keys.
+    Lines,
+    /// A request of OTLP/JSON with one record of a log.
+    Otlp,
 }
 
 impl Json {
     pub fn format(self) -> Format {
-        if self.json { Format::Json } else { Format::Text }
+        if self.json.is_some() { Format::Json } else { Format::Text }
     }
 }
 

@@ -23,7 +23,7 @@ use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command};
 
 pub use self::groups::{
-    Containers, Every, FILTERS, Family, FlowPorts, Json, OUTPUT, Pid, PidOrAll, Timestamp, Verbose,
+    Containers, Every, FILTERS, Family, FlowPorts, Json, JsonForm, OUTPUT, Pid, PidOrAll, Timestamp, Verbose,
     WallClock, WideCsv,
 };
 pub use self::parse::{Ports, Words, given, netns, path, pid_or_all, ports, positive, uid, word_list, words};

@@ -248,7 +248,7 @@ mod tests {
             ),
             ("tcpflows -4 -6", "the argument '--ipv4' cannot be used with '--ipv6'"),
             ("tcpflows -64", "the argument '--ipv6' cannot be used with '--ipv4'"),
-            ("tcpflows -s --json", "the argument '--csv' cannot be used with '--json'"),
+            ("tcpflows -s --json", "the argument '--csv' cannot be used with '--json[=<FORM>]'"),
             ("tcpflows --tim", "ambiguous option '--tim': '--time' or '--timestamp'"),
             ("tcpflows --nothing", "unexpected argument '--nothing' found"),
             ("tcpflows stray", "unexpected argument 'stray' found"),

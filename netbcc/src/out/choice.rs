@@ -163,6 +163,11 @@ impl Layout {
         line.push(b'\n');
     }
 
+    /// The columns, in their order.
+    pub(super) fn columns<'t, R>(&'t self, table: &'t Table<R>) -> impl Iterator<Item = &'t Column<R>> {
+        self.0.iter().map(|place| column(table, place.at))
+    }
+
     pub(super) fn row<R>(&self, line: &mut Line<'_>, table: &Table<R>, row: &R, moment: &mut Moment<'_>) {
         match table.format {
             Format::Text => {

@@ -117,6 +117,13 @@ impl Clock {
         line.push(b'Z');
     }
 
+    /// Nanoseconds of real time since 1970.
+    pub(super) fn unix_ns(&mut self, ts_ns: u64) -> i64 {
+        // Looks whether somebody set the clock.
+        self.date_second = Some(self.second(ts_ns, self.date_second));
+        self.real(ts_ns)
+    }
+
     fn real(&self, ts_ns: u64) -> i64 {
         i64::try_from(ts_ns).unwrap_or(i64::MAX).saturating_add(self.offset)
     }

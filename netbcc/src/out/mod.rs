@@ -20,6 +20,7 @@ pub mod journal;
 mod json;
 mod line;
 mod number;
+mod otlp;
 mod sink;
 mod table;
 #[cfg(test)]
@@ -88,6 +89,8 @@ pub struct Out {
     choice: Option<Choice>,
     /// Whether tables have no header.
     bare: bool,
+    /// What records of OpenTelemetry's logs have in common, if JSON's rows are such records.
+    origin_of_logs: Option<otlp::Origin>,
     buf: Vec<u8>,
     records: Records,
     /// None collects, for tests.
@@ -120,6 +123,7 @@ impl Out {
             format,
             choice: None,
             bare: false,
+            origin_of_logs: None,
             buf: Vec::new(),
             records: Records::default(),
             sink: None,
@@ -147,6 +151,11 @@ impl Out {
     pub fn choose(&mut self, choice: Option<Choice>, bare: bool) {
         self.choice = choice;
         self.bare = bare;
+    }
+
+    /// Rows of JSON are records of OpenTelemetry's logs (OTLP/JSON), of this tool on the host of this name.
+    pub fn set_otlp(&mut self, tool: &str, host: &str) {
+        self.origin_of_logs = Some(otlp::Origin::of(tool, host));
     }
 
     /// Whether the user chose columns.
@@ -201,6 +210,13 @@ impl Out {
         let origin = *self.origin.get_or_insert(ts_ns);
         let mut moment = Moment { clock: &mut self.clock, ts_ns, origin, interval_ns: self.interval_ns };
         let mut line = Line::new(&mut self.buf);
+        if let Some(origin) = self.origin_of_logs.as_ref().filter(|_| table.format == Format::Json) {
+            match &self.choice {
+                Some(choice) => origin.row(&mut line, table.layout(choice).columns(table), row, &mut moment),
+                None => origin.row(&mut line, table.columns.iter(), row, &mut moment),
+            }
+            return;
+        }
         if let Some(choice) = &self.choice {
             table.layout(choice).row(&mut line, table, row, &mut moment);
             return;

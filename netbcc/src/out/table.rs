@@ -225,6 +225,19 @@ impl<R> Column<R> {
         self.formats & format.bit() != 0
     }
 
+    /// Its name as an attribute of a log record: OpenTelemetry's, or our own.
+    pub(super) fn attribute(&self) -> Cow<'static, str> {
+        match self.about.and_then(|about| about.otel) {
+            Some(name) => name.into(),
+            None => format!("netbcc.{}", self.name()).into(),
+        }
+    }
+
+    /// Whether its values may have a fraction.
+    pub(super) fn is_number(&self) -> bool {
+        self.about.is_some_and(|about| about.kind == Kind::Number)
+    }
+
     /// Its title where `-o` chose it: its own, and in capitals the key of a column that only JSON has.
     pub(super) fn title_of(&self, format: Format) -> String {
         if self.is_in(format) { self.header.to_owned() } else { self.name().to_ascii_uppercase() }

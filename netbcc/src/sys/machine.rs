@@ -11,6 +11,11 @@ pub fn sysctl(name: &str) -> Option<String> {
     fs::read_to_string(format!("/proc/sys/{name}")).ok().map(|text| text.trim().to_owned())
 }
 
+/// The name of this host, as programs in this UTS namespace see it; empty if it has none.
+pub fn host_name() -> String {
+    sysctl("kernel/hostname").filter(|name| name != "(none)").unwrap_or_default()
+}
+
 /// A kind of namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Space {

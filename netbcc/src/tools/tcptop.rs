@@ -203,7 +203,7 @@ impl Tool for Tcptop {
         let seconds = args.every.interval.unwrap_or(NonZeroU32::MIN);
         cx.out.line(format_args!("Tracing... Output every {seconds} secs. Hit Ctrl-C to end"));
         let pace = Pace::from(Every { interval: Some(seconds), ..args.every });
-        let screen = !args.noclear && !args.json.json && can_clear() && cx.out.is_terminal();
+        let screen = !args.noclear && args.json.json.is_none() && can_clear() && cx.out.is_terminal();
         let mut top =
             Top { sort: args.sort, args: &args, sums, screen, paused: false, step: false, last: None };
         if screen {
