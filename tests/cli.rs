@@ -15,8 +15,11 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use netbcc_tests::laws::{Laws, consistent, nanoseconds, now};
 use netbcc_tests::run::binary;
 use netbcc_tests::schema::Schema;
+use nix::time::ClockId;
+use serde_json::json;
 
 /// Nothing here takes longer; a tool that runs on has accepted what it should have refused.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -1266,6 +1269,44 @@ fn each_shell_offers_the_options_that_the_help_has() {
         for (answer, question) in answers.iter().zip(&questions) {
             assert_eq!(answer, question, "{shell}");
         }
+    }
+}
+
+/// The harness looks at every JSON row of the kernel tests by these.
+#[test]
+fn a_row_that_contradicts_itself_or_the_clocks_is_told() {
+    let time = "2026-05-01T12:34:56.123456789Z";
+    assert_eq!(nanoseconds(time), Some(1_777_638_896_123_456_789));
+    assert_eq!(nanoseconds("2024-02-29T00:00:00.000000001Z"), Some(1_709_164_800_000_000_001));
+    assert_eq!(nanoseconds("2026-05-01"), None);
+    let from_now = |line: serde_json::Value| Laws::from_now().check(&line.to_string());
+    for (ts_ns, why) in [(1, "ts_ns is not between"), (u64::MAX / 2, "ts_ns is not between")] {
+        assert!(from_now(json!({ "time": time, "ts_ns": ts_ns })).is_err_and(|told| told.starts_with(why)));
+    }
+    let mut laws = Laws::from_now();
+    let ts_ns = now(ClockId::CLOCK_MONOTONIC);
+    let told = laws.check(&json!({ "time": time, "ts_ns": ts_ns }).to_string());
+    assert!(told.is_err_and(|told| told.starts_with("time is ")));
+    let check = |row: &serde_json::Value| consistent(row, 2_000_001_999, 1_000_001_000);
+    for good in [
+        json!({ "time_s": 1.0, "time_ns": 1_000_000_999 }),
+        json!({ "interval_ns": 250_000_000, "bytes": 1000, "bytes_per_s": 4000.0 }),
+        json!({ "low_usecs": 0, "high_usecs": 1 }),
+        json!({ "low_nsecs": 2, "high_nsecs": 3 }),
+        json!({ "low_nsecs": 1_u64 << 63, "high_nsecs": u64::MAX }),
+    ] {
+        assert_eq!(check(&good), Ok(()), "{good}");
+    }
+    for wrong in [
+        json!({ "time_s": 2.0 }),
+        json!({ "time_ns": 1_000_001_000 }),
+        json!({ "interval_ns": 500_000_000, "bytes": 1000, "bytes_per_s": 4000.0 }),
+        json!({ "interval_ns": 250_000_000, "packets": 3, "packets_per_s": 12.1 }),
+        json!({ "low_usecs": 1, "high_usecs": 1 }),
+        json!({ "low_nsecs": 4, "high_nsecs": 15 }),
+        json!({ "low_nsecs": 4, "high_nsecs": 8 }),
+    ] {
+        assert!(check(&wrong).is_err(), "{wrong}");
     }
 }
 

@@ -8,6 +8,7 @@ pub mod dns;
 pub mod ended;
 pub mod hidden;
 pub mod kernel;
+pub mod laws;
 mod lines;
 pub mod net;
 mod netlink;

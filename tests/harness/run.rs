@@ -26,6 +26,7 @@ use tempfile::TempDir;
 use crate::ended::Ended;
 use crate::hidden::Watch;
 use crate::kernel::{Rung, also_said, has_failed, lacks_rung, skip};
+use crate::laws::Laws;
 use crate::lines::Lines;
 use crate::net::{END_PORT, Net};
 use crate::raw::{clock_ahead, end_with_this_thread, ignore_only, limit, own_terminal};
@@ -300,6 +301,7 @@ impl Launch {
         if let Some(uid) = self.user {
             command.uid(uid).gid(uid);
         }
+        let laws = Laws::from_now();
         let (ready, signal) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
         command.env("NETBCC_READY_FD", signal.as_raw_fd().to_string());
         // Times of day are compared with the system's clock.
@@ -315,7 +317,7 @@ impl Launch {
         let mut child = child.unwrap_or_else(|e| panic!("{described}: {e}"));
         let out = child.stdout.take().map_or_else(Lines::none, Lines::from);
         let err = child.stderr.take().map_or_else(Lines::none, Lines::from);
-        Started { described, child, out, err, ready, schema }
+        Started { described, child, out, err, ready, schema, laws }
     }
 
     /// Starts the tool and waits until its hooks are attached.
@@ -394,6 +396,7 @@ pub(crate) struct Started {
     err: Lines,
     ready: OwnedFd,
     schema: Option<Schema>,
+    laws: Laws,
 }
 
 impl Started {
@@ -428,12 +431,16 @@ impl Started {
         .concat()
     }
 
-    /// Insists that the rows are what the schema says.
+    /// Insists that the rows are what the schema says, and agree with themselves and the clocks.
     fn check_schema(&self) {
         let Some(schema) = &self.schema else { return };
+        let mut laws = self.laws;
         for line in self.out.texts() {
             if let Err(why) = schema.check(&line) {
                 panic!("a row is not what the schema says: {why}: {line}\n{}", self.report(&[]));
+            }
+            if let Err(why) = laws.check(&line) {
+                panic!("a row cannot be true: {why}: {line}\n{}", self.report(&[]));
             }
         }
     }

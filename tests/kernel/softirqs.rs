@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use netbcc_tests::checks;
 use netbcc_tests::ended::Ended;
-use netbcc_tests::kernel::{Case, Check, skip};
+use netbcc_tests::kernel::{Case, Check, note, skip};
 use netbcc_tests::net::Net;
 use netbcc_tests::run::Run;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -171,8 +171,6 @@ fn histograms_hold_every_run(case: &Case) {
 /// What the kernel does with a packet, on one CPU, by the clock of who sends it: as packets come in within the sender's own
 /// call, what a call takes at least is the time of a handler, if its work is nearly all of that.
 fn times_are_those_of_a_clock(case: &Case) {
-    const CPU: usize = 0;
-    const PACKETS: u32 = 1500;
     if std::env::var_os("NETBCC_SCATTER").is_some() {
         skip("packets that come in within the sender's call");
     }
@@ -182,54 +180,94 @@ fn times_are_those_of_a_clock(case: &Case) {
     net.near().nft(&format!(
         "add chain inet probe in {{ type filter hook input priority 0; policy drop; }}\n{rules}"
     ));
-    let runs = ["-N -c 0", "-N --count", "-c 0", "-d -N", "--json -c 0"];
+    let mut told = Vec::new();
+    for _ in 0..5 {
+        match time_packets(case, &net) {
+            // Packets of others were received meanwhile, and what they took is not known.
+            None => {}
+            Some(wrong) if wrong.is_empty() => return,
+            Some(wrong) => told.push(wrong),
+        }
+    }
+    if told.is_empty() {
+        note(format!("NOTE {}: others' packets came all the time: times have wide bounds only", case.tool));
+    } else {
+        panic!("times are not those of the sender's clock, in {} of 5 runs: {told:#?}", told.len());
+    }
+}
+
+/// Sends packets, and looks at what the tool says of the time that they took: it fails where that is more than there was,
+/// or far too little. Where no others' packets were received: what is not close to what the usual call took.
+fn time_packets(case: &Case, net: &Net) -> Option<Vec<String>> {
+    const CPU: usize = 0;
+    const PACKETS: u32 = 1500;
+    let runs = ["-N --count -c 0", "-N --count", "-N", "-c 0", "-d -N", "--json -c 0", "--json -d -c 0"];
     let start = Instant::now();
-    let runs = runs.map(|options| (options, case.launch(options).start(&net)));
+    let runs = runs.map(|options| (options, case.launch(options).start(net)));
     let me = Pid::from_raw(0);
     let before = sched_getaffinity(me).expect("it is ours");
     let mut only = CpuSet::new();
     only.set(CPU).expect("it is there");
     sched_setaffinity(me, &only).expect("CPU 0 is there");
     let from = net.near().enter(|| UdpSocket::bind(net.v4(0))).expect("a port");
-    let mut shortest = Duration::MAX;
-    for _ in 0..PACKETS {
+    let send = |_| {
         let call = Instant::now();
         from.send_to(b"x", net.v4_of(2, 80)).expect("there is a route");
-        shortest = shortest.min(call.elapsed());
-    }
+        call.elapsed()
+    };
+    let mut calls: Vec<Duration> = (0..PACKETS).map(send).collect();
+    calls.sort_unstable();
+    let shortest = calls[0];
+    // Between two instructions of a call others may have had the processor, which is no time of a handler.
+    let usual = (calls[calls.len() / 2] * PACKETS).as_nanos();
     sched_setaffinity(me, &before).expect("as before");
     // Half of it may be what is not the handler's.
     let least = (shortest * PACKETS).as_nanos() / 2;
     assert!(shortest > Duration::from_micros(20), "{shortest:?} is too short to tell anything");
+    let close = usual * 6 / 10..=usual * 115 / 100;
+    let (mut wrong, mut quiet) = (Vec::new(), true);
     for (options, run) in runs {
         let ended = run.finish();
         let cpus = if options.contains("-c 0") { 1 } else { thread_count() };
         let most = start.elapsed().as_nanos() * cpus;
         let number = |text: &str| text.parse::<u128>().unwrap_or_else(|_| ended.fail(text));
-        let (low, high) = if options.contains("-d") {
+        let (low, high) = if options.contains("--json") {
+            let rows =
+                ended.stdout.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            rows.filter(|row| row["softirq"] == "net_rx").fold((0, 0), |(low, high), row| {
+                let cell = |name: &str| u128::from(row[name].as_u64().expect("a number"));
+                if options.contains("-d") {
+                    let count = cell("count") * 1000;
+                    (low + cell("low_usecs") * count, high + (cell("high_usecs") + 1) * count)
+                } else {
+                    (low + cell("total_usecs") * 1000, high + cell("total_usecs") * 1000)
+                }
+            })
+        } else if options.contains("-d") {
             let lines = ended.stdout.iter().skip_while(|line| *line != "softirq = net_rx").skip(2);
             let rows = lines.take_while(|line| !line.is_empty()).map(|line| {
                 let words: Vec<&str> = line.split_whitespace().collect();
                 (number(words[0]) * number(words[4]), number(words[2]) * number(words[4]))
             });
             rows.fold((0, 0), |(low, high), row| (low + row.0, high + row.1))
-        } else if options.contains("--json") {
-            let rows =
-                ended.stdout.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-            let mine = rows.filter(|row| row["softirq"] == "net_rx");
-            let sum = mine.map(|row| u128::from(row["total_usecs"].as_u64().expect("a number")) * 1000).sum();
-            (sum, sum)
         } else {
             let row = ended.stdout.iter().find_map(|line| line.strip_prefix("net_rx"));
-            let cell =
-                row.and_then(|row| row.split_whitespace().next()).unwrap_or_else(|| ended.fail("none"));
-            let time = number(cell) * if options.contains("-N") { 1 } else { 1000 };
+            let mut words = row.unwrap_or_else(|| ended.fail("none")).split_whitespace();
+            let time = number(words.next().unwrap_or_else(|| ended.fail("no time")));
+            if let Some(count) = words.next() {
+                quiet &= number(count) <= u128::from(PACKETS) * 11 / 10;
+            }
+            let time = time * if options.contains("-N") { 1 } else { 1000 };
             (time, time)
         };
         if high < least || low > most {
             ended.fail(&format!("net_rx took {low} to {high} ns, not {least} to {most}"));
         }
+        if high < *close.start() || low > *close.end() {
+            wrong.push(format!("{options}: net_rx took {low} to {high} ns, the calls {usual} ns"));
+        }
     }
+    quiet.then_some(wrong)
 }
 
 fn blocks_come_at_their_interval_and_end_by_themselves(case: &Case) {
@@ -264,6 +302,7 @@ fn json_rows_carry_every_value(case: &Case) {
     for (options, keys) in [
         ("--json -C", vec!["softirq", "total_count"]),
         ("--json -d", vec!["softirq", "low_usecs", "high_usecs", "count"]),
+        ("--json -dN", vec!["softirq", "low_nsecs", "high_nsecs", "count"]),
     ] {
         let net = Net::new();
         let run = case.launch(options).start(&net);

@@ -566,7 +566,7 @@ fn json_rows_carry_every_value(case: &Case) {
     let net = Net::new();
     let (server, client, keeper) = (net.peer("server"), net.peer("client"), net.peer("keeper"));
     let web = server.listen(net.v4_of(2, 80));
-    let run = start(case, "--json", &net, &keeper);
+    let run = start(case, "--json -tv", &net, &keeper);
     let near = client.connect(web.address());
     let rows = run.rows(1);
     rows[0].is("type", "connect").is("pid", client.pid()).is("uid", 0).is("comm", "client").is("ip", 4);
