@@ -104,7 +104,8 @@ macro_rules! checks {
 }
 
 /// Trials of `tool`: every check on every rung. `NETBCC_WHOLE` may name the rungs (`any` for checks that need none) whose
-/// checks all run; on the others it is the first one of the list, by convention the tool's plainest rows.
+/// checks all run, or one tool's (`tcptop::fexit`); on the others it is the first one of the list, by convention the tool's
+/// plainest rows.
 pub fn trials(tool: &'static str, rungs: &'static [Rung], checks: &'static [Check]) -> Vec<Trial> {
     rungs.iter().flat_map(|&rung| trials_of(tool, rung, rung.name(), checks)).collect()
 }
@@ -116,7 +117,10 @@ pub fn trials_of_netbcc(tool: &'static str, checks: &'static [Check]) -> Vec<Tri
 
 fn trials_of(tool: &'static str, rung: Rung, list: &str, checks: &'static [Check]) -> Vec<Trial> {
     let is_whole = match std::env::var("NETBCC_WHOLE") {
-        Ok(whole) => whole.split(',').any(|word| word == list),
+        Ok(whole) => whole.split(',').any(|word| match word.split_once("::") {
+            Some((of, rung)) => of == tool && rung == list,
+            None => word == list,
+        }),
         Err(_) => true,
     };
     let checks = if is_whole { checks } else { checks.get(..1).unwrap_or(checks) };

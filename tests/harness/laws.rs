@@ -59,7 +59,11 @@ pub fn consistent(row: &Value, at: u64, first: u64) -> Result<(), String> {
     // Whole microseconds first, as BCC.
     let micros = (at / 1000).cast_signed() - (first / 1000).cast_signed();
     near("time_s", micros as f64 / 1e6)?;
-    near("time_ns", (at.cast_signed() - first.cast_signed()) as f64)?;
+    if let Some(told) = row.get("time_ns").and_then(Value::as_i64)
+        && told != at.cast_signed() - first.cast_signed()
+    {
+        return Err(format!("time_ns is {told}, and the rows' times are {first} and {at}"));
+    }
     if let Some(interval) = number("interval_ns") {
         let per_second = |key| number(key).map(|sum| sum * 1e9 / interval);
         per_second("bytes").map_or(Ok(()), |rate| near("bytes_per_s", rate))?;

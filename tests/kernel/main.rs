@@ -2,7 +2,8 @@
 //!
 //! Trials are made at run time and named `tool::rung::sentence`. What this kernel or machine lacks is skipped and
 //! said; `NETBCC_EXPECT_RUNGS=fexit,kprobe,tracepoint,raw_tp` makes the absence of a rung a failure instead.
-//! `NETBCC_WHOLE=netbcc,any,kprobe` takes the first check only of every list that is not named: for machines that are slow.
+//! `NETBCC_WHOLE=netbcc,any,tcptop::fexit` takes the first check only of every list that is not named: for machines that are
+//! slow.
 
 use std::process::ExitCode;
 

@@ -128,7 +128,7 @@ fn a_lost_syn_makes_a_long_row_that_thresholds_see(case: &Case) {
         "add chain inet probe in { type filter hook input priority 0; }\n\
          add rule inet probe in tcp dport 80 tcp flags & (syn|ack) == syn numgen inc mod 2 0 drop\n",
     );
-    let all = case.launch("0.0001").start(&net);
+    let (all, json) = (case.launch("0.0001").start(&net), case.launch("--json 0.0001").start(&net));
     let slow = || client.connect(web.address());
     let long = case.launch("900").start(&net);
     let longer = case.launch("60000.5").start(&net);
@@ -141,6 +141,9 @@ fn a_lost_syn_makes_a_long_row_that_thresholds_see(case: &Case) {
     rows.are("DPORT", &[81, 80]).are("PID", &[client.pid(); 2]).are("COMM", &["client"; 2]);
     rows[1]
         .must((990.0..=most_ms).contains(&rows[1].number("LAT(ms)")), format!("1 s, {most_ms} ms at most"));
+    let row = &json.rows(2)[1];
+    row.must((990.0..=most_ms).contains(&(row.number("span_us") / 1000.0)), "as long in microseconds");
+    json.finish();
     long.arrival(1);
     for (run, count) in [(long, 1), (longer, 0)] {
         // Its end connect is too fast to be a row.

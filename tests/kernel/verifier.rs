@@ -1,7 +1,8 @@
 //! How much work the verifier has with each program, on each kernel: `fixtures/verifier.txt`.
 //!
 //! A start waits for the verifier, and a program that grows may be refused by an older kernel one day. So growth is
-//! noticed here: more than a fifth over the table fails, and says the lines that the table should have instead.
+//! noticed here: more than a fifth over the table fails, and says the lines that the table should have instead. So does
+//! less than half of what the table says: what is that far from the truth would let a program double unseen.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -35,11 +36,19 @@ fn series() -> String {
     release.split('.').take(2).collect::<Vec<_>>().join(".")
 }
 
+/// Whether the table may go on to say this of a program.
+fn is_near(insns: u32, told: u32) -> bool {
+    let (insns, told) = (u64::from(insns), u64::from(told));
+    insns * 5 <= told * 6 && insns * 2 >= told
+}
+
 fn no_program_grows_unnoticed(_: &Case) {
     if cfg!(not(target_arch = "x86_64")) {
         // The programs differ in how they read the registers of a kprobe; one table of their growth is enough.
         skip("x86-64, whose kernels fixtures/verifier.txt is about");
     }
+    // The last that pass, and the first that do not.
+    assert_eq!([50, 120, 49, 121].map(|insns| is_near(insns, 100)), [true, true, false, false]);
     let series = series();
     let mut known = BTreeMap::new();
     for line in TABLE.lines().filter(|line| !line.starts_with('#')) {
@@ -71,9 +80,9 @@ fn no_program_grows_unnoticed(_: &Case) {
             for id in programs_of(run.pid()) {
                 let (program, insns) = program_verified(id).expect("the tool holds it");
                 let _infallible = writeln!(now, "{series} {tool} {} {program} {insns}", name.as_str());
-                let most = known.remove(&(tool, name.as_str(), program.clone()));
-                if most.is_none_or(|most| u64::from(insns) * 5 > u64::from(most) * 6) {
-                    wrong.push(format!("{tool} {} {program}: {insns}, was {most:?}", name.as_str()));
+                let told = known.remove(&(tool, name.as_str(), program.clone()));
+                if told.is_none_or(|told| !is_near(insns, told)) {
+                    wrong.push(format!("{tool} {} {program}: {insns}, was {told:?}", name.as_str()));
                 }
             }
             run.finish();

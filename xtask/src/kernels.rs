@@ -110,11 +110,14 @@ impl Line {
     }
 
     /// The lists of checks that run whole in this line's guest when the run is not of all: together with this machine's
-    /// kernel every rung has one kernel on which all of its checks run, and `netbcc` what does not depend on kernels.
+    /// kernel every rung has one kernel on which all of its checks run, and so has every program of a rung that only one of
+    /// the kernels loads; `netbcc` is what does not depend on kernels.
     pub(crate) fn part(self) -> &'static str {
         match self.name {
-            "6.1" => "netbcc,any,kprobe,tracepoint,raw_tp",
-            "6.12" => "any,fexit",
+            // The last three have other fexit programs where inet_listen is one function, and sendfile another call.
+            "6.1" => "netbcc,any,kprobe,tracepoint,raw_tp,solisten::fexit,tcpsubnet::fexit,tcptop::fexit",
+            // Its inet_listen is two functions.
+            "6.12" => "any,fexit,solisten::kprobe",
             _ => "",
         }
     }
@@ -328,6 +331,30 @@ mod tests {
         let line = Line { name: "6.12-rt", arch: Arch::X86_64 };
         let newest = newest_first(line, names.map(str::to_owned).to_vec());
         assert_eq!(newest, ["linux-image-6.12.117+deb13-rt-amd64", "linux-image-6.12.90+deb12-rt-amd64"]);
+    }
+
+    /// The table of what the verifier did says which kernel loads which program, by which way of which tool.
+    #[test]
+    fn every_program_has_a_kernel_on_which_all_checks_run() {
+        let table = include_str!("../../tests/fixtures/verifier.txt");
+        let programs: Vec<[&str; 4]> = table
+            .lines()
+            .filter_map(|line| line.split(' ').take(4).collect::<Vec<_>>().try_into().ok())
+            .filter(|program: &[&str; 4]| program[0] != "#")
+            .collect();
+        assert!(programs.len() > 100, "the table has another form");
+        // Its checks name no way: each kernel has its own by itself, and the others are only loaded.
+        for [_, tool, rung, program] in programs.iter().filter(|program| program[1] != "tcpdrop") {
+            let is_whole = |series: &str| {
+                // Where there is no guest, the tests themselves run, and all of them.
+                let Some(line) = LINES.iter().find(|line| line.name == series) else { return true };
+                let of_tool = format!("{tool}::{rung}");
+                line.part().split(',').any(|word| word == *rung || word == of_tool)
+            };
+            let with_it = |other: &&[&str; 4]| other[1..] == [*tool, *rung, *program];
+            let found = programs.iter().filter(with_it).any(|other| is_whole(other[0]));
+            assert!(found, "{tool} {rung} {program}: no kernel's part has the checks of it");
+        }
     }
 
     #[test]
