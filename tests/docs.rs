@@ -139,3 +139,26 @@ fn no_tool_talks_to_the_network_or_starts_a_program() {
         assert_eq!(product.lines().find(starts), None, "{name}");
     }
 }
+
+/// How a comment begins that says nothing without the one above it.
+const LEANING: [&str; 8] =
+    ["the same", "as above", "see above", "as before", "ditto", "likewise", "both of them", "the other one"];
+
+#[test]
+fn no_comment_needs_the_one_above_it() {
+    for folder in ["netbcc/src", "netbcc-common/src", "probes-ebpf/src", "xtask/src", "tests"] {
+        for (name, text) in sources(folder) {
+            let mut before = "";
+            for (nth, line) in text.lines().map(str::trim).enumerate() {
+                let is_first = !before.starts_with("//");
+                before = line;
+                let Some(words) = line.strip_prefix("//").filter(|_| is_first) else { continue };
+                let words = words.trim_start_matches(['/', '!']).trim().to_ascii_lowercase();
+                let leans = words.ends_with('.')
+                    && words.split(' ').count() <= 4
+                    && LEANING.iter().any(|start| words.starts_with(start));
+                assert!(!leans, "{name}, line {}: {line:?} says nothing by itself", nth + 1);
+            }
+        }
+    }
+}

@@ -11,9 +11,9 @@ use anyhow::Error;
 
 /// Everything went as asked, or the reader of our output went away.
 pub const EXIT_OK: u8 = 0;
-/// It could not be done.
+/// What was asked for could not be done.
 pub const EXIT_FAILURE: u8 = 1;
-/// It was asked for in a way that makes no sense.
+/// The command line makes no sense.
 pub const EXIT_USAGE: u8 = 2;
 
 /// Adds a hint: what the user can do about it. Printed behind the error, or below it if it has several lines.

@@ -66,7 +66,7 @@ pub struct Ctx {
 /// What becomes of a tool's plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Purpose {
-    /// It is attached.
+    /// The plan is attached.
     #[default]
     Trace,
     /// Every way to attach it is tried, and taken back at once: `Plan::attach` ends the tool with a

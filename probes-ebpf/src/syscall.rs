@@ -27,7 +27,7 @@ impl Regs {
         (!at.is_null()).then_some(Self(at))
     }
 
-    /// Those of the current thread.
+    /// The registers with which the current thread came into the kernel.
     #[inline(always)]
     pub fn current() -> Option<Self> {
         // SAFETY: no arguments; the second helper takes what the first one answers.

@@ -89,7 +89,7 @@ struct Actor {
     sockets: HashMap<u32, OwnedFd>,
     /// A message for each connection that a serving listener closed.
     served: HashMap<u32, Receiver<()>>,
-    /// Those that move bytes.
+    /// Threads that move bytes.
     threads: Vec<JoinHandle<io::Result<usize>>>,
 }
 

@@ -103,7 +103,7 @@ enum Pids {
     Ours,
     /// One of their own, which the first of them makes.
     New,
-    /// This one.
+    /// The namespace of this file.
     In(File),
 }
 

@@ -88,7 +88,7 @@ pub(crate) fn headers(release: &str) -> [String; 2] {
 
 /// The suites of Debian that have kernels, older and newer than this machine's own.
 const SUITES: [&str; 6] = ["bullseye", "bookworm", "bookworm-backports", "trixie", "trixie-backports", "sid"];
-/// Those of its security archive.
+/// The suites of Debian's security archive that have kernels.
 const SECURITY_SUITES: [&str; 1] = ["bullseye-security"];
 
 /// The packages of an architecture, from the archives that this machine knows. What is downloaded for another one than

@@ -14,7 +14,7 @@ pub(crate) enum Arch {
 }
 
 impl Arch {
-    /// This machine's.
+    /// The architecture of this machine.
     pub(crate) const HERE: Self = if cfg!(target_arch = "aarch64") { Self::Aarch64 } else { Self::X86_64 };
 
     /// # Errors

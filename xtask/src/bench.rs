@@ -206,7 +206,7 @@ fn with_libraries(cmd: &mut Command) {
 /// Bytes of the kernel's memory that a process takes for BPF.
 ///
 /// # Errors
-/// It is gone.
+/// The process is gone.
 pub(crate) fn kernel_memory(pid: &str) -> Result<u64> {
     memory::kernel_bytes(pid.parse().context("a process's number")?)
 }
@@ -214,7 +214,7 @@ pub(crate) fn kernel_memory(pid: &str) -> Result<u64> {
 /// Nanoseconds that the BPF programs of a process have run.
 ///
 /// # Errors
-/// It is gone.
+/// The process is gone.
 pub(crate) fn program_time(pid: &str) -> Result<u64> {
     memory::program_ns(pid.parse().context("a process's number")?)
 }

@@ -146,7 +146,7 @@ pub(crate) enum Outcome {
 /// Runs one target at the lowest priority: whatever else the machine does comes first.
 ///
 /// # Errors
-/// It cannot be started.
+/// The fuzzer cannot be started.
 pub(crate) fn run_one(programs: &Path, name: &str, seconds: u32) -> Result<Outcome> {
     let folder = target().join("fuzz");
     let (corpus, artifacts) = (folder.join("corpus").join(name), folder.join("artifacts").join(name));

@@ -48,7 +48,7 @@ const NAMES: [&str; 16] = [
     "7.3-nosymbols",
 ];
 
-/// The same two on arm64.
+/// The kernels that are proved on arm64.
 pub(crate) const ARM64: [Line; 2] = [Line::V6_1.on(Arch::Aarch64), Line::V6_12.on(Arch::Aarch64)];
 
 /// A kernel on disk.

@@ -37,7 +37,7 @@ pub(crate) struct Guest<'a> {
     pub(crate) files: Vec<(PathBuf, String)>,
     /// The shell script to run.
     pub(crate) script: String,
-    /// It is ended after this.
+    /// How long the guest may run; then it is ended.
     pub(crate) timeout: Duration,
 }
 

@@ -301,7 +301,7 @@ impl Out {
     /// Writes as much as the reader takes without waiting. Once per batch: rows must not wait.
     ///
     /// # Errors
-    /// It takes nothing any more.
+    /// Standard output takes nothing any more.
     pub fn flush(&mut self) -> Result<()> {
         self.write_out();
         match self.failed.take() {

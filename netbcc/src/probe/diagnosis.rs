@@ -44,7 +44,7 @@ pub struct Way {
 /// Whether a way can be gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It was.
+    /// The way can be gone.
     Works,
     /// It cannot, for this reason, and the tool looks for another way.
     Lacks(String),

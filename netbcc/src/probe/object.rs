@@ -97,7 +97,7 @@ pub(super) enum Fault {
     Map(String, io::Error),
     /// It could not be loaded; and what the verifier said.
     Load(io::Error, String),
-    /// It could not be attached.
+    /// The program could not be attached.
     Attach(io::Error),
 }
 

@@ -51,7 +51,7 @@ impl Turn<'_> {
 /// What becomes of a run after a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
-    /// It goes on.
+    /// The run goes on.
     On,
     /// The screen is drawn again.
     Draw,

@@ -8,17 +8,17 @@ use crate::out::{About, Cell, Kind};
 
 /// The IP version.
 pub(super) const IP: About = About::new(Kind::Choice(&[4, 6]), "The IP version.").otel("network.type");
-/// The local end.
+/// The local address.
 pub(super) const LADDR: About = About::new(Kind::Address, "The local address.").otel("network.local.address");
-/// The local end.
+/// The local port.
 pub(super) const LPORT: About = About::new(Kind::Port, "The local port.").otel("network.local.port");
-/// Both of them.
+/// The local address and port in one column.
 pub(super) const LOCAL: About = About::text("The local address and port.");
-/// The other end.
+/// The remote address.
 pub(super) const RADDR: About = About::new(Kind::Address, "The remote address.").otel("network.peer.address");
-/// The other end.
+/// The remote port.
 pub(super) const RPORT: About = About::new(Kind::Port, "The remote port.").otel("network.peer.port");
-/// Both of them.
+/// The remote address and port in one column.
 pub(super) const REMOTE: About = About::text("The remote address and port.");
 /// The name of the thread that PID stands for.
 pub(super) const COMM: About =

@@ -214,7 +214,7 @@ const CONNECTS: Ladder = Ladder {
             ],
             less_exact: None,
         },
-        // The same rows.
+        // Its rows are those of the other rungs.
         Rung {
             name: RungName::Tracepoint,
             programs: &[

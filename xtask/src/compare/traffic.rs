@@ -102,7 +102,7 @@ impl Traffic {
     /// What the kernel itself calls what happened.
     ///
     /// # Errors
-    /// It does not say.
+    /// The kernel does not name it.
     pub(super) fn names(self) -> Result<Vec<String>> {
         if self == Self::Drops { lossy::names() } else { Ok(Vec::new()) }
     }

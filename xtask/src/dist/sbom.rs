@@ -15,7 +15,7 @@ const BINARY: &str = "SPDXRef-Package-binary";
 /// The document's text, of this time. The checksum is the binary's, and makes the document's name its own.
 ///
 /// # Errors
-/// It is not what SPDX demands.
+/// The document is not what SPDX demands.
 pub(super) fn write(linked: &Linked, checksum: &str, created: &str) -> Result<String> {
     let document = document(linked, checksum, created);
     if let Some(problem) = problem(&document) {

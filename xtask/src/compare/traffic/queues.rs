@@ -26,7 +26,7 @@ const SETUP: [&str; 13] = [
     "ip -n far neigh replace 10.77.0.1 lladdr 02:00:00:00:00:01 nud permanent dev nq1",
 ];
 
-/// The other end's address.
+/// The address behind the cable, in the network namespace `far`.
 pub(super) const FAR: &str = "10.77.0.2";
 
 pub(super) fn prepare() -> Result<()> {
@@ -43,14 +43,14 @@ fn words(line: &str) -> Result<()> {
     run_command(Command::new(words.next().context("a command")?).args(words))
 }
 
-/// This program at the other end.
+/// Runs this program in the network namespace behind the cable.
 pub(super) fn far(args: &[&str]) -> Result<Command> {
     let mut cmd = Command::new("ip");
     cmd.args(["netns", "exec", "far"]).arg(std::env::current_exe()?).args(args);
     Ok(cmd)
 }
 
-/// Both ends send.
+/// Sends flows through the cable in both directions.
 pub(super) fn run() -> Result<()> {
     flows(FAR)?;
     run_command(&mut far(&["beside", "flows", "10.77.0.1"])?)
@@ -59,7 +59,7 @@ pub(super) fn run() -> Result<()> {
 /// Datagrams of many flows, in sizes on all sides of the classes. Whoever gets them does not listen, and says so.
 ///
 /// # Errors
-/// They cannot be sent.
+/// The datagrams cannot be sent.
 pub(crate) fn flows(to: &str) -> Result<()> {
     // Headers of UDP, IPv4 and the link are 42 bytes, of which the receiver counts 28.
     for payload in [10, 21, 22, 35, 36, 400, 470, 484, 2005, 2006, 5000, 16_341, 16_356, 40_000, 65_000] {
