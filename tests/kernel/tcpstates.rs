@@ -365,7 +365,7 @@ fn json_rows_carry_every_value(case: &Case) {
     }
     // The kernel's own addresses are in the upper half, and what begins there is aligned.
     let address = u64::from_str_radix(rows[0].get("skaddr"), 16).expect("hexadecimal");
-    rows[0].must(address >> 63 == 1 && address % 8 == 0, "an address of the kernel");
+    rows[0].must(address >> 63 == 1 && address.is_multiple_of(8), "an address of the kernel");
     rows[0].is("oldstate", "CLOSE").is("newstate", "SYN_SENT").is("span_us", 0);
     rows[1].is("oldstate", "SYN_SENT").is("newstate", "CLOSE");
     let passed = rows[1].number("ts_ns") - rows[0].number("ts_ns");
