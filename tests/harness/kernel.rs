@@ -8,6 +8,7 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Completion, Failed, Trial};
+use serde_json::Value;
 
 use crate::hidden::Canaries;
 use crate::net::Net;
@@ -110,20 +111,33 @@ pub fn trials(tool: &'static str, rungs: &'static [Rung], checks: &'static [Chec
     rungs.iter().flat_map(|&rung| trials_of(tool, rung, rung.name(), checks)).collect()
 }
 
+/// The value of `NETBCC_WHOLE` that leaves nothing but the first check of each list that belongs to a rung.
+const SMOKE: &str = "smoke";
+
+/// And the first check of these lists: a tool that chooses its rung by itself, and what says which rungs there are.
+const SMOKE_WITHOUT_RUNG: [&str; 2] = ["doctor", "tcpdrop"];
+
 /// Trials of what netbcc does in the same way on every kernel: the list `netbcc` of `NETBCC_WHOLE`.
 pub fn trials_of_netbcc(tool: &'static str, checks: &'static [Check]) -> Vec<Trial> {
     trials_of(tool, Rung::Any, "netbcc", checks)
 }
 
 fn trials_of(tool: &'static str, rung: Rung, list: &str, checks: &'static [Check]) -> Vec<Trial> {
-    let is_whole = match std::env::var("NETBCC_WHOLE") {
-        Ok(whole) => whole.split(',').any(|word| match word.split_once("::") {
-            Some((of, rung)) => of == tool && rung == list,
-            None => word == list,
-        }),
-        Err(_) => true,
+    let (is_whole, is_smoke) = match std::env::var("NETBCC_WHOLE") {
+        Ok(whole) => {
+            let is_whole = whole.split(',').any(|word| match word.split_once("::") {
+                Some((of, rung)) => of == tool && rung == list,
+                None => word == list,
+            });
+            (is_whole, whole == SMOKE)
+        }
+        Err(_) => (true, false),
     };
-    let checks = if is_whole { checks } else { checks.get(..1).unwrap_or(checks) };
+    let checks = match (is_whole, is_smoke && rung == Rung::Any && !SMOKE_WITHOUT_RUNG.contains(&tool)) {
+        (true, _) => checks,
+        (false, true) => &[],
+        (false, false) => checks.get(..1).unwrap_or(checks),
+    };
     let trial = |&check: &Check| {
         let name = format!("{tool}::{}::{}", rung.name(), check.name);
         let case = Case { tool, rung };
@@ -320,10 +334,28 @@ fn require_rung(case: Case) {
         known
             .get_or_insert_default()
             .entry((case.tool, case.rung))
-            .or_insert_with(|| case.launch("").refusal())
+            .or_insert_with(|| case.launch("").refusal().inspect(|why| doctor_says_so_too(case, why)))
             .clone()
     };
     if let Some(why) = lacking {
         lacks_rung(case.rung, &why);
+    }
+}
+
+/// Insists that doctor refuses what the tool refuses, for the same reasons.
+fn doctor_says_so_too(case: Case, refusal: &str) {
+    let ended = Launch::new("doctor", &format!("{} --json", case.tool)).ends();
+    let text = ended.stdout.join("");
+    let answer: Value = serde_json::from_str(&text).unwrap_or_else(|error| ended.fail(&error.to_string()));
+    let items = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let hooks = items(&answer["tools"][0]["hooks"]);
+    let refuses = |hooks: &&Value| {
+        let ways = items(&hooks["ways"]);
+        let mut ways = ways.iter().filter(|way| way["by"] == case.rung.name());
+        hooks["optional"] == false
+            && ways.all(|way| way["why"].as_str().is_some_and(|why| refusal.contains(why)))
+    };
+    if !hooks.iter().any(|hooks| refuses(&hooks)) {
+        ended.fail(&format!("doctor does not say what the tool says: {refusal}"));
     }
 }

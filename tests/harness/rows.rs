@@ -160,6 +160,13 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// The first of them, as many as this at most.
+    #[must_use]
+    pub fn first(mut self, count: usize) -> Self {
+        self.rows.truncate(count);
+        self
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
         self.rows.len()

@@ -2,8 +2,8 @@
 //!
 //! Trials are made at run time and named `tool::rung::sentence`. What this kernel or machine lacks is skipped and
 //! said; `NETBCC_EXPECT_RUNGS=fexit,kprobe,tracepoint,raw_tp` makes the absence of a rung a failure instead.
-//! `NETBCC_WHOLE=netbcc,any,tcptop::fexit` takes the first check only of every list that is not named: for machines that are
-//! slow.
+//! `NETBCC_WHOLE=netbcc,any,tcptop::fexit` takes the first check only of every list that is not named, `NETBCC_WHOLE=smoke`
+//! the first one of each tool's rungs and nothing else: for machines that are slow.
 
 use std::process::ExitCode;
 
@@ -57,6 +57,7 @@ fn main() -> ExitCode {
     }
     let all: Vec<Trial> = [
         trials_of_netbcc("doctor", doctor::CHECKS),
+        trials("doctor", &[Rung::Any], doctor::ANY),
         trials_of_netbcc("engine", engine::CHECKS),
         trials_of_netbcc("flood", flood::ANY),
         trials("netqtop", &[Rung::Any], netqtop::ANY),
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         trials("tcpconnlat", &[Rung::Any], tcpconnlat::ANY),
         trials("tcpconnlat", &Rung::FORCED, tcpconnlat::CHECKS),
         trials("tcpdrop", &[Rung::Any], tcpdrop::CHECKS),
+        trials("tcpdrop", &[Rung::Any], tcpdrop::WAYS),
         trials("tcplife", &Rung::FORCED, tcplife::CHECKS),
         trials("tcplife", &[Rung::Kprobe], tcplife::KPROBES),
         trials("tcpretrans", &[Rung::Any], tcpretrans::ANY),

@@ -22,7 +22,6 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_drop_on_the_way_in_is_of_the_socket_that_receives,
     what_does_not_get_to_tcp_has_no_socket_of_an_earlier_packet,
     a_syn_ack_that_is_dropped_shows_the_state_of_the_open,
-    what_tcp_itself_drops_has_its_socket_by_every_way,
     a_socket_filter_shows_where_the_kernel_tells_the_socket,
     an_overflowing_accept_queue_shows_the_listener_where_the_kernel_tells_it,
     data_after_the_end_is_a_row,
@@ -40,6 +39,9 @@ pub(crate) const CHECKS: &[Check] = checks![
     json_rows_carry_every_value,
     every_row_of_a_flood_has_its_stack: alone,
 ];
+
+/// What forces the tool to each of its ways by itself.
+pub(crate) const WAYS: &[Check] = checks![what_tcp_itself_drops_has_its_socket_by_every_way];
 
 /// Starts the tool. An open to [`END_PORT`] that never leaves ends its rows.
 fn start<'n>(case: &Case, options: &str, net: &'n Net, client: &'n Peer) -> Run<'n> {

@@ -11,11 +11,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use netbcc_tests::checks;
-use netbcc_tests::kernel::{Case, Check, Rung, skip};
+use netbcc_tests::kernel::{Case, Check, Rung, lacks_rung, skip};
 use netbcc_tests::net::{END_PORT, Net, has_ipv6};
 use netbcc_tests::peer::{How, Peer};
 use netbcc_tests::rows::{Row, Rows};
-use netbcc_tests::run::{Copy, PATIENCE, Run};
+use netbcc_tests::run::{Copy, Launch, PATIENCE, Run};
 
 /// What does not depend on the rung.
 pub(crate) const ANY: &[Check] = checks![
@@ -148,6 +148,9 @@ fn ms(row: &Row) -> String {
 }
 
 fn the_tracepoint_is_the_first_choice(case: &Case) {
+    if let Some(why) = Launch::new(case.tool, "").rung(Rung::Tracepoint).refusal() {
+        lacks_rung(Rung::Tracepoint, &why);
+    }
     let net = Net::new();
     let ended = start(case, "-v", &net).finish();
     assert!(ended.stderr.contains("attached by tracepoint"), "{}", ended.stderr);

@@ -66,6 +66,7 @@ pub(crate) fn compare(args: &[OsString]) -> Result<ExitCode> {
         memory: 2048,
         smp: 1,
         icount: false,
+        panic_on_warn: false,
         disk: Some(disk),
         files,
         script,

@@ -87,8 +87,10 @@ impl Line {
     /// # Errors
     /// A word names no line.
     pub(crate) fn parse_list(text: &str) -> Result<Vec<Self>> {
-        let names: Vec<&str> = if text == "all" { NAMES.to_vec() } else { text.split(',').collect() };
-        names.into_iter().map(|name| Self::parse(name.trim())).collect()
+        if text == "all" {
+            return Ok(Self::all());
+        }
+        text.split(',').map(|name| Self::parse(name.trim())).collect()
     }
 
     /// This line, for another architecture.
@@ -104,18 +106,18 @@ impl Line {
             // Programs before 5.11 have no storage per socket, which most tools' other rungs need.
             ("5.10" | "5.10-rt", _) => "kprobe",
             // What reads memory by a helper is forbidden: every program of a kprobe, and a few others.
-            ("7.3-lockdown", _) => "fexit,raw_tp",
+            ("7.3-lockdown", _) => "fexit",
             _ => "fexit,kprobe,tracepoint,raw_tp",
         }
     }
 
-    /// The lists of checks that run whole in this line's guest when the run is not of all: together with this machine's
-    /// kernel every rung has one kernel on which all of its checks run, and so has every program of a rung that only one of
-    /// the kernels loads; `netbcc` is what does not depend on kernels.
+    /// The lists of checks that run whole in this line's guest when the run is not of all: every rung has one kernel on
+    /// which all of its checks run, and so has every program of a rung that only one of the kernels loads. All of `netbcc`,
+    /// which does not depend on kernels, runs on this machine's only.
     pub(crate) fn part(self) -> &'static str {
         match self.name {
             // The last three have other fexit programs where inet_listen is one function, and sendfile another call.
-            "6.1" => "netbcc,any,kprobe,tracepoint,raw_tp,solisten::fexit,tcpsubnet::fexit,tcptop::fexit",
+            "6.1" => "any,kprobe,tracepoint,raw_tp,solisten::fexit,tcpsubnet::fexit,tcptop::fexit",
             // Its inet_listen is two functions.
             "6.12" => "any,fexit,solisten::kprobe",
             _ => "",
@@ -130,6 +132,11 @@ impl Line {
     /// Whether it is the preemptible one.
     fn is_rt(self) -> bool {
         self.name.ends_with("-rt")
+    }
+
+    /// Every line that `--kernels` knows.
+    pub(crate) fn all() -> Vec<Self> {
+        NAMES.map(|name| Self { name, arch: Arch::HERE }).to_vec()
     }
 
     /// What the command line of its kernel says besides.

@@ -20,6 +20,7 @@ mod fuzz;
 mod initramfs;
 mod kernels;
 mod load;
+mod matrix;
 mod modules;
 mod otlp;
 mod peers;
@@ -43,17 +44,20 @@ cargo xtask build [--arch aarch64]           the release binary: one static file
                                              architecture: netbcc-aarch64)
 cargo xtask dist [--arch aarch64] [--check]  the Debian package, a tarball, SPDX, checksums, all in target/dist;
                                              --check builds once more in a clone elsewhere and compares all bytes
-cargo xtask test [FILTER] [--all] [--kernels LIST|all] [--quick|--no-vm] [--arm64[=all]] [--scatter]
+cargo xtask test [FILTER] [--all|--smoke] [--kernels LIST|all] [--quick|--no-vm|--no-here] [--arm64[=all]] [--scatter]
                  [--fuzz-seconds N]
                                              all tiers: format, lints, unit, golden, command line, this machine's
                                              kernel, and QEMU guests with Debian's 6.1 and 6.12 kernels, with the fuzz
-                                             targets beside them for N (10) seconds each; without FILTER a guest runs
-                                             all checks of some ways to attach and the first ones of the others, with
-                                             --all every check of every way; --kernels: guests with these kernels of
-                                             Debian's instead (5.10, 6.1-rt, 7.3 and others), first checks only but
-                                             with --all or FILTER; --arm64 adds guests with Debian's arm64 kernels, in
-                                             which each tool's plainest rows are tested (=all: everything); --scatter
-                                             receives the tests' packets on whichever processor their addresses say
+                                             targets beside them for N (10) seconds each; --kernels: guests with these
+                                             kernels of Debian's instead (5.10, 6.1-rt, 7.3 and others). Without FILTER
+                                             6.1 and 6.12 run all checks of some ways to attach and the first ones of
+                                             the others, other kernels each tool's plainest rows. --smoke: only
+                                             these, everywhere; --all: every check of every way on every kernel that
+                                             Debian has (hours), and the table in docs/kernels.md, which --kernels all
+                                             writes, too. --no-here: nothing but the guests. --arm64 adds guests with
+                                             Debian's arm64 kernels and each tool's plainest rows (=all: everything);
+                                             --scatter receives the tests' packets on whichever processor their
+                                             addresses say
 cargo xtask fuzz [TARGET] [--seconds N]      one fuzz target, or each, for N (60) seconds
 cargo xtask vm --kernel K [--arch aarch64] [--icount] [--timeout SECONDS] [-- COMMAND...]
                                              a shell in a guest with kernel K (6.1, 5.10-rt, 7.3, ...), or one command

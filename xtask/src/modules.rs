@@ -14,8 +14,8 @@ use anyhow::{Context as _, Result, bail};
 use crate::elf::Elf;
 
 /// What a guest can load: devices and queueing for the tests' networks, and packet filtering so that a test can drop
-/// or refuse packets.
-const WANTED: [&str; 34] = [
+/// or refuse packets, with the checksum that packet filtering asks some kernels for by its name.
+const WANTED: [&str; 35] = [
     "act_gact",
     "act_mirred",
     "bridge",
@@ -23,6 +23,7 @@ const WANTED: [&str; 34] = [
     "cls_flower",
     "cls_matchall",
     "cls_u32",
+    "crc32c_generic",
     "dummy",
     "ifb",
     "mptcp_diag",

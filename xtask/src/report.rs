@@ -173,6 +173,20 @@ fn count(text: &str, what: &str) -> usize {
     part.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
 }
 
+/// What a tool says of a way that the kernel does not have.
+const REFUSAL: &str = "this kernel does not offer";
+
+/// What became of a tool's way to attach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// It showed what it should.
+    Passed,
+    /// A check failed.
+    Failed,
+    /// What a check needs besides is not there.
+    Untested,
+}
+
 /// The whole run: columns are kernels, rows are tiers and tools.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -183,6 +197,10 @@ pub(crate) struct Report {
     failures: Vec<String>,
     skips: BTreeMap<(usize, String), BTreeSet<String>>,
     again: Vec<String>,
+    /// How the checks of a tool ended, by column, tool and way to attach.
+    ways: BTreeMap<(usize, String, String), Counts>,
+    /// Where a check was skipped though the kernel may have the way.
+    untested: BTreeSet<(usize, String, String)>,
 }
 
 impl Report {
@@ -195,6 +213,8 @@ impl Report {
             failures: Vec::new(),
             skips: BTreeMap::new(),
             again: Vec::new(),
+            ways: BTreeMap::new(),
+            untested: BTreeSet::new(),
         }
     }
 
@@ -209,6 +229,21 @@ impl Report {
     /// Adds the kernel tests: a row per tool, which is the first part of a test's name.
     pub(crate) fn tools(&mut self, column: usize, harness: &Harness) {
         self.harness(column, harness, |name| name.split("::").next().unwrap_or_default().to_owned());
+        for (name, verdict) in &harness.verdicts {
+            if let [tool, way, _] = name.split("::").collect::<Vec<_>>()[..] {
+                let verdict = if harness.reasons.contains_key(name) && *verdict == Verdict::Passed {
+                    Verdict::Skipped
+                } else {
+                    *verdict
+                };
+                let key = (column, tool.to_owned(), way.to_owned());
+                let reason = harness.reasons.get(name).map_or("", String::as_str);
+                if verdict == Verdict::Skipped && !reason.contains(REFUSAL) {
+                    self.untested.insert(key.clone());
+                }
+                self.ways.entry(key).or_default().add(verdict);
+            }
+        }
         if let Some(problem) = harness.problem() {
             self.failed(column, "kernel tests", &problem);
         }
@@ -256,6 +291,24 @@ impl Report {
             self.rows.push(row.to_owned());
         }
         self.cells.entry((row.to_owned(), column)).or_default()
+    }
+
+    /// What became of the tool there when it was made to attach in this way; nothing where the kernel does not offer it.
+    pub(crate) fn way(&self, column: usize, tool: &str, way: &str) -> Option<Way> {
+        let key = (column, tool.to_owned(), way.to_owned());
+        let counts = self.ways.get(&key)?;
+        if counts.failed > 0 {
+            Some(Way::Failed)
+        } else if counts.passed > 0 {
+            Some(Way::Passed)
+        } else {
+            self.untested.contains(&key).then_some(Way::Untested)
+        }
+    }
+
+    /// Whether something in this cell failed.
+    pub(crate) fn has_failed(&self, column: usize, row: &str) -> bool {
+        self.cells.get(&(row.to_owned(), column)).is_some_and(|counts| counts.failed > 0)
     }
 
     /// All cells together.

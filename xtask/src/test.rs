@@ -17,6 +17,7 @@ use crate::build::{dist, dist_for, static_cargo, static_cargo_for};
 use crate::dist::{guest as package, make};
 use crate::fuzz::{self, Outcome};
 use crate::kernels::{ARM64, LINES, Line};
+use crate::matrix;
 use crate::otlp;
 use crate::report::{Harness, Report};
 use crate::setup::{self, satisfy};
@@ -33,12 +34,16 @@ pub(crate) struct Options {
     filter: Option<String>,
     /// Leave the guests out.
     no_vm: bool,
+    /// Nothing but the guests.
+    no_here: bool,
     /// Only what needs no kernel: unit, golden and command-line tests.
     quick: bool,
     /// Packets are received on any processor: see `tests/harness/net.rs`.
     scatter: bool,
-    /// Every check on every rung in every guest of this architecture.
+    /// Every check on every rung of every kernel.
     all: bool,
+    /// In the guests no more than each tool's plainest rows on each rung.
+    smoke: bool,
     /// Guests with these kernels instead of [`LINES`].
     kernels: Option<Vec<Line>>,
     /// Guests of arm64 too, and how much in them.
@@ -60,13 +65,18 @@ enum Extent {
 
 impl Extent {
     /// The lists whose checks all run in the guest of this line, as `NETBCC_WHOLE` says them; nothing when all do. Of
-    /// every other list the first check runs.
+    /// every other list the first check runs; in a smoke test, of those that belong to a rung.
     fn whole(self, line: Line) -> Option<&'static str> {
         match self {
             Self::All => None,
             Self::Part => Some(line.part()),
-            Self::Smoke => Some(""),
+            Self::Smoke => Some("smoke"),
         }
+    }
+
+    /// As much of this as there is on that line.
+    fn on(self, line: Line) -> Self {
+        if self == Self::Part && line.part().is_empty() { Self::Smoke } else { self }
     }
 
     /// What the column of the guest says.
@@ -75,6 +85,15 @@ impl Extent {
             Self::All => "",
             Self::Part => ", part",
             Self::Smoke => ", smoke",
+        }
+    }
+
+    /// The same for a table of kernels.
+    fn told(self, line: Line) -> String {
+        match self {
+            Self::All => "all".to_owned(),
+            Self::Part => format!("all of {}", line.part().replace(',', ", ")),
+            Self::Smoke => "plainest rows".to_owned(),
         }
     }
 }
@@ -91,9 +110,11 @@ impl Options {
         while let Some(arg) = args.next() {
             match arg.to_str().context("an argument is not UTF-8")? {
                 "--no-vm" => options.no_vm = true,
+                "--no-here" => options.no_here = true,
                 "--quick" => options.quick = true,
                 "--scatter" => options.scatter = true,
                 "--all" => options.all = true,
+                "--smoke" => options.smoke = true,
                 "--kernels" => {
                     let list = args.next().and_then(|list| list.to_str());
                     let list = list.context("--kernels wants a list of kernels, or all")?;
@@ -107,10 +128,14 @@ impl Options {
                 second => bail!("test takes one filter; {second} is a second one"),
             }
         }
-        let guests = options.arm64.is_some() || options.all || options.kernels.is_some();
-        if (options.no_vm || options.quick) && guests {
+        if options.all && options.smoke {
+            bail!("--all is every check, --smoke the plainest ones: one of them");
+        }
+        let guests = options.arm64.is_some() || options.all || options.smoke || options.kernels.is_some();
+        if (options.no_vm || options.quick) && (guests || options.no_here) {
             bail!(
-                "--no-vm and --quick leave the guests out; --all, --kernels and --arm64 say which there are"
+                "--no-vm and --quick leave the guests out; --all, --smoke, --kernels and --arm64 say what they \
+                 run, --no-here leaves nothing but them"
             );
         }
         Ok(options)
@@ -129,10 +154,14 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     let mut no_guests =
         without.iter().find(|(given, _)| *given).map(|(_, option)| format!("{option} was given"));
     satisfy(&[setup::LINTS, setup::BUILD, setup::MANUALS, setup::TRAFFIC].concat())?;
-    // A kernel that was asked for by name may be one that no suite of Debian's has any more.
-    let sure = if options.kernels.is_some() { &[][..] } else { &LINES };
+    let lines = match &options.kernels {
+        Some(lines) => lines.clone(),
+        // A run of all checks of some tests is for them, not for the kernels.
+        None if options.all && options.filter.is_none() => Line::all(),
+        None => LINES.to_vec(),
+    };
     if no_guests.is_none()
-        && let Err(why) = satisfy(&[&setup::guests(sure), setup::PACKAGES, setup::INSTALLING].concat())
+        && let Err(why) = satisfy(&[&setup::guests(&[]), setup::PACKAGES, setup::INSTALLING].concat())
     {
         if ci {
             return Err(why.context("the guests, which must run in CI"));
@@ -140,18 +169,25 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
         no_guests = Some(format!("{why:#}").replace('\n', " "));
     }
     // Who names tests wants them on every rung of every kernel.
-    let extent = if options.all || options.filter.is_some() { Extent::All } else { Extent::Part };
+    let extent = match options {
+        Options { smoke: true, .. } => Extent::Smoke,
+        Options { all: true, .. } | Options { filter: Some(_), .. } => Extent::All,
+        _ => Extent::Part,
+    };
     let mut guests = Vec::new();
     let mut missing = Vec::new();
-    for &line in options.kernels.as_deref().unwrap_or(&LINES) {
+    for &line in &lines {
         if no_guests.is_none()
-            && options.kernels.is_some()
             && let Err(why) = satisfy(&setup::guests(&[line]))
         {
+            // The kernels of each run must be there; another one may be gone from all suites of Debian.
+            if ci && LINES.contains(&line) {
+                return Err(why.context("the guests, which must run in CI"));
+            }
             say(&format!("SKIP kernel {line}: {why:#}"));
             missing.push((line, format!("{why:#}").replace('\n', " ")));
         } else {
-            guests.push((line, extent));
+            guests.push((line, extent.on(line)));
         }
     }
     // On a machine of arm64 they are the guests already.
@@ -174,7 +210,7 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
         seen: 0,
     };
     // A filter names tests; whoever gives one waits for those.
-    if options.filter.is_none() && !options.quick {
+    if options.filter.is_none() && !options.quick && !options.no_here {
         phases.begin("fmt and clippy");
         tiers.check("fmt", cargo().args(["fmt", "--all", "--check"]))?;
         tiers.check("fmt", cargo().args(["fmt", "--manifest-path=tests/fuzz/Cargo.toml", "--check"]))?;
@@ -183,20 +219,13 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     }
     phases.begin("the binary");
     let binary = dist()?;
-    phases.begin("unit, golden, cli");
-    tiers.cargo_test("unit", &binary, &["--workspace", "--exclude=probes-ebpf", "--lib", "--bins"])?;
-    tiers.cargo_test("golden", &binary, &["--package=netbcc-tests", "--test=golden"])?;
-    if options.filter.is_none() {
-        match otlp::check() {
-            Ok(mut check) => tiers.check("otlp", &mut check)?,
-            Err(why) => {
-                let why = format!("{why:#}").replace('\n', " ");
-                say(&format!("SKIP otlp: {why}"));
-                tiers.report.skipped(HERE, "otlp", "records against the published protobufs", &why);
-            }
-        }
+    if !options.no_here {
+        phases.begin("unit, golden, cli");
+        tiers.cargo_test("unit", &binary, &["--workspace", "--exclude=probes-ebpf", "--lib", "--bins"])?;
+        tiers.cargo_test("golden", &binary, &["--package=netbcc-tests", "--test=golden"])?;
+        tiers.otlp()?;
+        tiers.cargo_test("cli", &binary, &["--package=netbcc-tests", "--test=cli"])?;
     }
-    tiers.cargo_test("cli", &binary, &["--package=netbcc-tests", "--test=cli"])?;
     if options.quick {
         return tiers.ended(options, &phases);
     }
@@ -204,16 +233,17 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     let tests = kernel_tests(Arch::HERE)?;
     match &tests {
         None => tiers.report.failed(HERE, "kernel tests", "they do not compile"),
+        Some(_) if options.no_here => tiers.no_tier(HERE, "--no-here was given"),
         Some(tests) => tiers.here(&binary, tests)?,
     }
     // Not beside the tests here: what they flood is measured against the other processor.
-    let targets = tiers.fuzz_targets()?;
+    let targets = if options.no_here { Vec::new() } else { tiers.fuzz_targets()? };
     let seconds = options.fuzz_seconds.unwrap_or(FUZZ_SECONDS);
     let fuzzed = thread::spawn(move || fuzz_all(&targets, seconds));
     phases.begin("guests");
-    match (tests, no_guests) {
+    match (tests, &no_guests) {
         (None, _) => {}
-        (_, Some(why)) => (1..).zip(&guests).for_each(|(column, _)| tiers.no_tier(column, &why)),
+        (_, Some(why)) => (1..).zip(&guests).for_each(|(column, _)| tiers.no_tier(column, why)),
         (Some(tests), None) => tiers.guests(&guests, &binary, &tests),
     }
     for (column, (_, why)) in (1 + guests.len()..).zip(&missing) {
@@ -221,6 +251,10 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     }
     phases.begin("the rest of the fuzz targets");
     tiers.fuzzed(fuzzed.join().map_err(|_| anyhow::anyhow!("what runs the fuzz targets panicked"))?);
+    if options.filter.is_none() && no_guests.is_none() && Line::all().iter().all(|line| lines.contains(line))
+    {
+        say(&format!("wrote {}", tiers.matrix(options, &guests, &missing, &binary)?));
+    }
     tiers.ended(options, &phases)
 }
 
@@ -311,6 +345,22 @@ impl Run {
         Ok(())
     }
 
+    /// The records of OpenTelemetry, checked against the published protobufs, when no filter names other tests.
+    fn otlp(&mut self) -> Result<()> {
+        if self.filter.is_some() {
+            return Ok(());
+        }
+        match otlp::check() {
+            Ok(mut check) => self.check("otlp", &mut check)?,
+            Err(why) => {
+                let why = format!("{why:#}").replace('\n', " ");
+                say(&format!("SKIP otlp: {why}"));
+                self.report.skipped(HERE, "otlp", "records against the published protobufs", &why);
+            }
+        }
+        Ok(())
+    }
+
     /// What the kernel tests are told in their environment.
     fn environment(&self) -> Option<&'static str> {
         self.scatter.then_some("NETBCC_SCATTER=1")
@@ -339,8 +389,8 @@ impl Run {
         Ok(())
     }
 
-    /// The kernel tests in a guest per kernel line, before them the package where it is of the line's architecture. Two
-    /// guests run at a time, as each keeps one processor busy; whichever ends makes room for the next one.
+    /// The kernel tests in a guest per kernel line, on one of them the package first. Two guests run at a time, as each
+    /// keeps one processor busy; whichever ends makes room for the next one, and the long ones come first.
     fn guests(&mut self, guests: &[(Line, Extent)], binary: &Path, tests: &Path) {
         const AT_ONCE: usize = 2;
         let filter = self.filter.clone();
@@ -358,6 +408,8 @@ impl Run {
         let package = package.as_ref();
         let here = Built { binary: binary.to_owned(), tests: tests.to_owned() };
         let elsewhere: OnceLock<Result<Built, String>> = OnceLock::new();
+        let mut order: Vec<usize> = (0..guests.len()).collect();
+        order.sort_by_key(|&nth| guests[nth].1 == Extent::Smoke);
         let next = AtomicUsize::new(0);
         let run = |(line, extent): (Line, Extent)| -> Vec<Harness> {
             let built = if line.arch == Arch::HERE {
@@ -370,17 +422,18 @@ impl Run {
             };
             say(&format!("kernel tests in the guest with kernel {line}"));
             let installed = package
-                .filter(|_| line.arch == Arch::HERE)
+                .filter(|_| line == Line::V6_12 && extent != Extent::Smoke)
                 .map(|made| told(line, |on_line| package::check(made, line, on_line)));
+            let since = Instant::now();
             let tested = told(line, |on_line| guest(line, extent, built, environment, filter, on_line));
+            say(&format!("the guest with kernel {line} took {} s", since.elapsed().as_secs()));
             installed.into_iter().chain([tested]).collect()
         };
         let work = || {
             let mut done = Vec::new();
             loop {
-                let nth = next.fetch_add(1, Ordering::Relaxed);
-                let Some(&guest) = guests.get(nth) else { return done };
-                done.push((nth, run(guest)));
+                let Some(&nth) = order.get(next.fetch_add(1, Ordering::Relaxed)) else { return done };
+                done.push((nth, run(guests[nth])));
             }
         };
         let harnesses: Vec<(usize, Vec<Harness>)> = thread::scope(|scope| {
@@ -424,6 +477,43 @@ impl Run {
                 }
             }
         }
+    }
+
+    /// Writes the table of kernels; answers where.
+    fn matrix(
+        &self,
+        options: &Options,
+        guests: &[(Line, Extent)],
+        missing: &[(Line, String)],
+        binary: &Path,
+    ) -> Result<&'static str> {
+        let list = output(Command::new(binary).arg("--list"))?;
+        let tools: Vec<&str> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
+        let date = output(Command::new("date").args(["-u", "+%F"]))?;
+        let mut rows: Vec<matrix::Row> = (1..)
+            .zip(guests)
+            .map(|(column, &(line, extent))| matrix::Row {
+                line: line.to_string(),
+                release: line.find().map_or_else(String::new, |kernel| kernel.release),
+                column: Some(column),
+                extent: extent.told(line),
+            })
+            .collect();
+        rows.extend(missing.iter().map(|(line, _)| matrix::Row {
+            line: line.to_string(),
+            release: "the archive had none".to_owned(),
+            column: None,
+            extent: "none".to_owned(),
+        }));
+        if !options.no_here {
+            rows.push(matrix::Row {
+                line: "(the machine of the run)".to_owned(),
+                release: release(),
+                column: Some(HERE),
+                extent: Extent::All.told(Line::V6_1),
+            });
+        }
+        matrix::write(&self.report, &rows, &tools, date.trim())
     }
 
     fn no_tier(&mut self, column: usize, why: &str) {
@@ -496,9 +586,10 @@ fn told(line: Line, run: impl FnOnce(&mut dyn FnMut(&str)) -> Result<u8>) -> Har
     });
     match outcome {
         Ok(exit_code) => harness.ended(exit_code == 0),
+        // What was seen until then counts.
         Err(why) => {
             say(&format!("{why:#}"));
-            return broken(&why.to_string());
+            harness.broke(why.to_string().lines().next().unwrap_or_default());
         }
     }
     harness
@@ -535,6 +626,7 @@ fn guest(
         memory: 2048,
         smp: 2,
         icount: false,
+        panic_on_warn: true,
         disk: None,
         files: vec![
             (built.binary.clone(), "/bin/netbcc".to_owned()),
@@ -550,7 +642,7 @@ fn guest(
             filter.map(quote).unwrap_or_default()
         ),
         // Minutes on an idle machine; a busy one may take its time.
-        timeout: Duration::from_mins(30),
+        timeout: Duration::from_mins(60),
     };
     let outcome = guest.run(on_line)?;
     std::fs::write(target().join("vm").join(&guest.name).join("output.log"), outcome.output)?;
@@ -614,6 +706,9 @@ mod tests {
         assert!(parse(&["--all"]).expect("fits").all);
         assert!(parse(&["--all", "--quick"]).is_err());
         assert_eq!(parse(&["--kernels", "6.1,6.12"]).expect("fits").kernels, Some(LINES.to_vec()));
+        assert!(parse(&["--no-here", "--smoke"]).is_ok_and(|options| options.no_here && options.smoke));
+        assert!(parse(&["--no-here", "--no-vm"]).is_err());
+        assert!(parse(&["--all", "--smoke"]).is_err());
         assert!(parse(&["--kernels"]).is_err());
         assert!(parse(&["--kernels", "5.4"]).is_err());
     }

@@ -31,6 +31,8 @@ pub(crate) struct Guest<'a> {
     pub(crate) smp: u32,
     /// Guest time counts guest instructions: for comparing costs. Wants one processor.
     pub(crate) icount: bool,
+    /// Whether a warning of the kernel ends it, as production hosts have it.
+    pub(crate) panic_on_warn: bool,
     /// The image of a file system: `/dev/nvme0n1`, for reading only.
     pub(crate) disk: Option<PathBuf>,
     /// Files of this machine and where they go in the guest. Programs bring their shared libraries.
@@ -206,7 +208,8 @@ impl Guest<'_> {
             cmd.args(["-device", "nvme,serial=disk,drive=disk"]);
         }
         cmd.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(&files.initramfs);
-        cmd.args(["-append", &format!("{} {}", arch.cmdline(), self.kernel.setting)]);
+        let warned = if self.panic_on_warn { "panic_on_warn=1" } else { "" };
+        cmd.args(["-append", &format!("{} {} {warned}", arch.cmdline(), self.kernel.setting)]);
         Ok(cmd)
     }
 }
@@ -321,6 +324,7 @@ pub(crate) fn vm(options: &Options) -> Result<ExitCode> {
         memory: 2048,
         smp: if options.icount { 1 } else { 2 },
         icount: options.icount,
+        panic_on_warn: false,
         disk: None,
         files: vec![(binary, "/bin/netbcc".to_owned())],
         script: options.script(),

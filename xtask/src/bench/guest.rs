@@ -125,6 +125,7 @@ pub(super) fn measure(
         memory: 2048,
         smp: 1,
         icount: true,
+        panic_on_warn: false,
         files,
         script: if bcc.is_some() { disk::MOUNT } else { "" }.to_owned() + &script(&contenders, &starts),
         timeout: Duration::from_mins(if bcc.is_some() { 240 } else { 40 }),

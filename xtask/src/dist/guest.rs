@@ -72,6 +72,7 @@ pub(crate) fn check(made: &Made, line: Line, on_line: impl FnMut(&str)) -> Resul
         memory: 1024,
         smp: 1,
         icount: false,
+        panic_on_warn: false,
         disk: None,
         files,
         script: format!(
