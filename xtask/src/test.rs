@@ -174,22 +174,10 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
         Options { all: true, .. } | Options { filter: Some(_), .. } => Extent::All,
         _ => Extent::Part,
     };
-    let mut guests = Vec::new();
-    let mut missing = Vec::new();
-    for &line in &lines {
-        if no_guests.is_none()
-            && let Err(why) = satisfy(&setup::guests(&[line]))
-        {
-            // The kernels of each run must be there; another one may be gone from all suites of Debian.
-            if ci && LINES.contains(&line) {
-                return Err(why.context("the guests, which must run in CI"));
-            }
-            say(&format!("SKIP kernel {line}: {why:#}"));
-            missing.push((line, format!("{why:#}").replace('\n', " ")));
-        } else {
-            guests.push((line, extent.on(line)));
-        }
-    }
+    let (mut guests, missing) = match no_guests {
+        None => to_be_had(&lines, extent, ci)?,
+        Some(_) => (lines.iter().map(|&line| (line, extent.on(line))).collect(), Vec::new()),
+    };
     // On a machine of arm64 they are the guests already.
     if let Some(extent) = options.arm64
         && Arch::HERE != Arch::Aarch64
@@ -256,6 +244,28 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
         say(&format!("wrote {}", tiers.matrix(options, &guests, &missing, &binary)?));
     }
     tiers.ended(options, &phases)
+}
+
+/// Fetches the kernels of these lines: those that are there, with what runs on them, and those that are not, with why.
+///
+/// # Errors
+/// One that each run must have is missing in CI.
+fn to_be_had(lines: &[Line], extent: Extent, ci: bool) -> Result<(Vec<(Line, Extent)>, Vec<(Line, String)>)> {
+    let (mut guests, mut missing) = (Vec::new(), Vec::new());
+    for &line in lines {
+        match satisfy(&setup::guests(&[line])) {
+            Ok(()) => guests.push((line, extent.on(line))),
+            Err(why) if ci && LINES.contains(&line) => {
+                return Err(why.context("the guests, which must run in CI"));
+            }
+            // It may be gone from all suites of Debian.
+            Err(why) => {
+                say(&format!("SKIP kernel {line}: {why:#}"));
+                missing.push((line, format!("{why:#}").replace('\n', " ")));
+            }
+        }
+    }
+    Ok((guests, missing))
 }
 
 /// What a run spends its time on.
@@ -642,7 +652,7 @@ fn guest(
             filter.map(quote).unwrap_or_default()
         ),
         // Minutes on an idle machine; a busy one may take its time.
-        timeout: Duration::from_mins(60),
+        timeout: Duration::from_hours(1),
     };
     let outcome = guest.run(on_line)?;
     std::fs::write(target().join("vm").join(&guest.name).join("output.log"), outcome.output)?;
