@@ -246,11 +246,14 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
     tiers.ended(options, &phases)
 }
 
+/// Kernels that guests run, with how much of the tests, and kernels that are not to be had, with why.
+type Kernels = (Vec<(Line, Extent)>, Vec<(Line, String)>);
+
 /// Fetches the kernels of these lines: those that are there, with what runs on them, and those that are not, with why.
 ///
 /// # Errors
 /// One that each run must have is missing in CI.
-fn to_be_had(lines: &[Line], extent: Extent, ci: bool) -> Result<(Vec<(Line, Extent)>, Vec<(Line, String)>)> {
+fn to_be_had(lines: &[Line], extent: Extent, ci: bool) -> Result<Kernels> {
     let (mut guests, mut missing) = (Vec::new(), Vec::new());
     for &line in lines {
         match satisfy(&setup::guests(&[line])) {
