@@ -39,6 +39,7 @@ pub(crate) const ANY: &[Check] = checks![
     all_tools_at_once_are_right_after_five_seconds_without_them: alone,
     two_copies_of_each_tool_say_the_same: alone,
     many_short_connections_fill_no_map: alone,
+    ten_times_the_events_take_no_more_memory: alone,
 ];
 
 /// What makes rows.
@@ -457,6 +458,55 @@ fn two_copies_of_each_tool_say_the_same(_: &Case) {
             for run in runs {
                 let rows = run.so_far();
                 run.stop().code(0).adds_up(&rows, scene.made(flood, count));
+            }
+        });
+    }
+}
+
+/// Memory of its own that a process has now, in bytes.
+fn own_memory(run: &Run<'_>) -> usize {
+    let status = fs::read_to_string(format!("/proc/{}/status", run.pid())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("each has it");
+    line.trim().trim_end_matches("kB").trim().parse::<usize>().expect("a number") * 1024
+}
+
+fn ten_times_the_events_take_no_more_memory(_: &Case) {
+    /// Less than the smallest thing that could be kept of an event, an address and a port.
+    const PER_EVENT: usize = 6;
+    const TIMES: usize = 10;
+    // Not silence, which takes seconds each time.
+    for traffic in [Traffic::Refused, Traffic::Served, Traffic::Listens] {
+        with_scene(traffic, |scene| {
+            let floods = FLOODS.iter().filter(|flood| flood.traffic == traffic);
+            let runs: Vec<(&Flood, Run<'_>)> = floods.map(|flood| (flood, scene.start(flood, ""))).collect();
+            // What they hold grows with what waits for them at once.
+            let make = |operations| {
+                for (_, run) in &runs {
+                    run.suspend();
+                }
+                scene.make(traffic, operations);
+                for (_, run) in &runs {
+                    run.resume();
+                }
+                for (_, run) in &runs {
+                    run.settle();
+                }
+            };
+            // So the first time more of them wait than later.
+            make(2 * SOME);
+            let before: Vec<usize> = runs.iter().map(|(_, run)| own_memory(run)).collect();
+            for _ in 0..2 * TIMES {
+                make(SOME);
+            }
+            for ((flood, run), before) in runs.into_iter().zip(before) {
+                let grown = own_memory(&run).saturating_sub(before);
+                let most = PER_EVENT * 2 * TIMES * SOME * flood.rows;
+                assert!(
+                    grown <= most,
+                    "{}: {grown} bytes more after {TIMES} times as many events; {most} at most",
+                    flood.tool
+                );
+                run.stop().code(0);
             }
         });
     }
