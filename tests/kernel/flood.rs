@@ -493,7 +493,12 @@ fn ten_times_the_events_take_no_more_memory(_: &Case) {
                 }
             };
             // So the first time more of them wait than later.
+            let start = Instant::now();
             make(2 * SOME);
+            if start.elapsed() > Duration::from_secs(1) {
+                // What a tool keeps does not depend on the kernel: an emulated processor would take minutes for it.
+                skip(format!("a processor that makes {} connections in a second", 2 * SOME));
+            }
             let before: Vec<usize> = runs.iter().map(|(_, run)| own_memory(run)).collect();
             for _ in 0..2 * TIMES {
                 make(SOME);
