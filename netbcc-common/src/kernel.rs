@@ -194,6 +194,8 @@ fields! {
     DevIfindex = "net_device"."ifindex": 4,
     /// Network namespace of an interface.
     DevNet = "net_device"."nd_net": 8,
+    /// Sixteen bytes of any kind. Its struct is what packets are read through where the kernel forbids the helper.
+    In6 = "in6_addr"."in6_u": 16,
 }
 
 /// How many fields there are; the length of the global `OFFSETS`.

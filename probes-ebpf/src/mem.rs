@@ -22,6 +22,54 @@ pub static OWNERS: [u32; FIELD_COUNT] = [0; FIELD_COUNT];
 #[unsafe(no_mangle)]
 pub static OFFSETS_IF_ANY: [u16; FIELD_COUNT] = [MISSING; FIELD_COUNT];
 
+/// Set by user space before loading: 1 where the kernel's lockdown keeps its memory from `bpf_probe_read_kernel`, and the
+/// kernel can cast.
+#[unsafe(no_mangle)]
+pub static LOCKED: u32 = 0;
+
+/// Whether [`LOCKED`] is set.
+#[inline(always)]
+pub fn is_locked() -> bool {
+    // SAFETY: a static. Volatile, because user space replaces the value.
+    unsafe { read_volatile(&raw const LOCKED) != 0 }
+}
+
+/// Copies `N` bytes that have no type, from anywhere in the kernel; zeroes where they cannot be read.
+#[inline(always)]
+pub fn copy<const N: usize>(from: u64) -> [u8; N] {
+    let mut bytes = [0; N];
+    if is_locked() {
+        for (nth, piece) in bytes.chunks_mut(PIECE).enumerate() {
+            copy_piece(from.wrapping_add((nth * PIECE) as u64), piece);
+        }
+    } else {
+        // SAFETY: the destination is a local of exactly this size; the helper copes with any source.
+        unsafe { bpf_probe_read_kernel(bytes.as_mut_ptr().cast(), N as u32, from as *const _) };
+    }
+    bytes
+}
+
+/// What a cast makes readable at a time.
+pub const PIECE: usize = size_of::<[u32; 4]>();
+
+/// Copies a piece of at most [`PIECE`] bytes without the helper; zeroes where they cannot be read.
+#[inline(always)]
+pub fn copy_piece(from: u64, to: &mut [u8]) {
+    // SAFETY: `in6_addr` has 16 bytes, which the verifier lets programs load in words of any size; a faulting load is turned
+    // into zero by the kernel's exception table, and both architectures load words from any address.
+    unsafe {
+        let at = Typed::distrust(from as *const u8, Field::In6);
+        let (words, rest) = to.as_chunks_mut::<4>();
+        let behind = 4 * words.len();
+        for (nth, word) in words.iter_mut().enumerate() {
+            *word = Typed::load::<u32>(at.wrapping_add(4 * nth)).to_ne_bytes();
+        }
+        for (nth, byte) in rest.iter_mut().enumerate() {
+            *byte = Typed::load::<u8>(at.wrapping_add(behind + nth));
+        }
+    }
+}
+
 /// Where this kernel keeps `field`, in bytes from the start of its struct. A program that may come here is not loaded where
 /// the kernel has no such field: user space reads that from its instructions. `None`: a field of IPv6, which the kernel has
 /// not got.

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use netbcc_common::kernel::Field;
 
 use crate::dev::Dev;
-use crate::mem::{Access, Probed, field, field_ptr, offset};
+use crate::mem::{self, Access, Probed, field, field_ptr, offset};
 use crate::sock::Sock;
 
 /// EtherType of IPv4 (RFC 7042 appendix B), host order.
@@ -164,7 +164,7 @@ impl<A: Access> Skb<A> {
     }
 }
 
-/// An address within a packet's bytes. They have no type, so they are always read by the helper.
+/// An address within a packet's bytes, which have no type.
 #[derive(Clone, Copy)]
 pub struct Packet(u64);
 
@@ -190,15 +190,17 @@ impl Packet {
     /// The `N` bytes here; zeroes if they cannot be read.
     #[inline(always)]
     pub fn read<const N: usize>(self) -> [u8; N] {
-        let mut bytes = [0; N];
-        // SAFETY: the destination is a local of exactly this size.
-        unsafe { bpf_probe_read_kernel(bytes.as_mut_ptr().cast(), N as u32, self.0 as *const _) };
-        bytes
+        mem::copy(self.0)
     }
 
-    /// Copies `len` bytes, at most 4096, to `room[at..]`, with `at` cut to 12 bits.
+    /// Copies `len` bytes, at most 4096, to `room[at..]`, with `at` cut to 12 bits. Where the kernel forbids the helper, they
+    /// go to its beginning, and up to 15 bytes that mean nothing behind them.
     #[inline(always)]
     pub fn copy_to(self, room: &mut [u8; 8192], at: u32, len: u32) {
+        if mem::is_locked() {
+            self.copy_pieces(&mut room[..4096], len);
+            return;
+        }
         // The verifier must see both bounds where they are used. The compiler may know them already and leave them
         // out; a volatile copy makes it forget.
         // SAFETY: locals.
@@ -208,12 +210,33 @@ impl Packet {
         unsafe { bpf_probe_read_kernel(room.as_mut_ptr().add(at as usize).cast(), len, self.0 as *const _) };
     }
 
-    /// Copies `len` bytes, at most `N`.
+    /// Copies `len` bytes, at most `N`; where the kernel forbids the helper, also up to 15 that mean nothing behind them.
     #[inline(always)]
     pub fn copy<const N: usize>(self, room: &mut [u8; N], len: u32) {
+        if mem::is_locked() {
+            self.copy_pieces(room, len);
+            return;
+        }
         // SAFETY: a local; as above.
         let len = unsafe { read_volatile(&raw const len) }.min(N as u32);
         // SAFETY: at most the room.
         unsafe { bpf_probe_read_kernel(room.as_mut_ptr().cast(), len, self.0 as *const _) };
+    }
+
+    /// Copies `len` bytes, as far as there is room, in whole pieces.
+    #[inline(always)]
+    fn copy_pieces(self, room: &mut [u8], len: u32) {
+        let mut pieces = room.chunks_exact_mut(mem::PIECE);
+        let mut done = 0;
+        for piece in &mut pieces {
+            if done >= len {
+                return;
+            }
+            mem::copy_piece(self.skip(u64::from(done)).0, piece);
+            done += mem::PIECE as u32;
+        }
+        if done < len {
+            mem::copy_piece(self.skip(u64::from(done)).0, pieces.into_remainder());
+        }
     }
 }

@@ -4,7 +4,7 @@ use core::arch::asm;
 use core::ptr::read_volatile;
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_probe_read_kernel, bpf_snprintf};
+use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_snprintf};
 
 /// Writes the addresses that led here, innermost first; answers how many those are, 0 if they cannot be told.
 #[inline(always)]
@@ -117,12 +117,4 @@ fn mixed(hash: u64, frame: u64) -> u64 {
     // Multiplication carries upwards only; the shift brings what it mixed down again.
     let hash = (hash ^ frame).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     hash ^ (hash >> 29)
-}
-
-/// Copies a stack to where it leaves.
-#[inline(always)]
-pub fn copy<const N: usize>(from: &[u64; N], to: &mut [u64; N]) {
-    let bytes = size_of::<[u64; N]>() as u32;
-    // SAFETY: both are exactly as long. A helper, because a copy in instructions is a hundred loads and stores.
-    unsafe { bpf_probe_read_kernel(to.as_mut_ptr().cast(), bytes, from.as_ptr().cast()) };
 }

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::{
 use netbcc_common::Comm;
 use netbcc_common::kernel::Field;
 
-use crate::mem::{Access, Probed, Typed, field, offset};
+use crate::mem::{Access, Probed, Typed, field, field_ptr, is_locked, offset};
 
 /// Now: `CLOCK_MONOTONIC`, ns.
 #[inline(always)]
@@ -82,15 +82,20 @@ pub fn cgroup_id() -> u64 {
 /// Inode number of the task's mount namespace; 0 if it has none any more (an exiting task).
 #[inline(always)]
 pub fn mntns() -> u32 {
+    // By the helper where it is allowed, as programs of all kinds ask.
+    if is_locked() { mntns_by::<Typed>() } else { mntns_by::<Probed>() }
+}
+
+#[inline(always)]
+fn mntns_by<A: Access>() -> u32 {
     let Some(common) = offset(Field::MntNsCommon) else { return 0 };
-    // SAFETY: each pointer is read from the struct that BTF says holds it; Probed copes with null.
+    // SAFETY: each pointer is read from the struct that BTF says holds it; both ways cope with null.
     unsafe {
-        let task = bpf_get_current_task() as *const u8;
-        let nsproxy = field::<Probed, u64>(task, Field::TaskNsproxy) as *const u8;
+        let nsproxy = field_ptr::<A>(A::current_task(), Field::TaskNsproxy);
         if nsproxy.is_null() {
             return 0;
         }
-        let ns = field::<Probed, u64>(nsproxy, Field::NsproxyMntNs) as *const u8;
-        field::<Probed, u32>(ns.wrapping_add(common), Field::NsInum)
+        let ns = A::distrust(field_ptr::<A>(nsproxy, Field::NsproxyMntNs), Field::MntNsCommon);
+        field::<A, u32>(ns.wrapping_add(common), Field::NsInum)
     }
 }

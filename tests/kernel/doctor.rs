@@ -81,6 +81,12 @@ fn it_names_the_way_that_each_tool_goes(_: &Case) {
         }
     }
     assert_eq!(said, found);
+    // Its option -d, too, also under lockdown.
+    let tools_said = items(&answer["tools"]);
+    let tcpconnect = tools_said.iter().find(|tool| tool["tool"] == "tcpconnect").expect("it is one");
+    for hooks in items(&tcpconnect["hooks"]) {
+        assert!(items(&hooks["ways"]).iter().any(|way| way["state"] == "used"), "{hooks}");
+    }
     // An error has a name or a number; the kernel's own, such as ENOTSUPP, too.
     assert!(!ended.stdout[0].contains("os error 0"), "{}", ended.stdout[0]);
     for tool in items(&answer["tools"]) {

@@ -437,8 +437,11 @@ impl Plan {
             own.chain(shared).map(|(name, value)| (name, (value, true))).collect();
         // Not every object has it: only those that load pointers.
         globals.insert("OWNERS", (kernel.owners().as_bytes(), false));
-        let if_any = if_any(kernel, machine::lockdown().as_deref());
+        let secretive = machine::lockdown().as_deref() == Some("confidentiality");
+        let if_any = if_any(kernel, secretive);
         globals.insert("OFFSETS_IF_ANY", (if_any.as_bytes(), false));
+        let locked = u32::from(secretive && kernel.function(CAST_FUNCTION).is_some());
+        globals.insert("LOCKED", (locked.as_bytes(), false));
         let sizes = [&self.sizes[..], &[("EVENTS", self.ring_bytes)]].concat();
         let pinned = self.pinned.iter().map(|(name, fd)| Ok((*name, Some(fd.try_clone()?))));
         let mut pinned: Vec<_> = pinned.collect::<io::Result<_>>().context("duplicate a map's descriptor")?;
@@ -495,9 +498,9 @@ pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
 
 /// The offsets of fields that a program can do without. The structs of MPTCP can be read by a helper only that the kernel's
 /// lockdown forbids when it is to keep secrets: there a subflow is a socket like any other.
-fn if_any(kernel: &Kernel, lockdown: Option<&str>) -> [u16; FIELD_COUNT] {
+fn if_any(kernel: &Kernel, secretive: bool) -> [u16; FIELD_COUNT] {
     let mut offsets = *kernel.offsets();
-    if lockdown == Some("confidentiality") {
+    if secretive {
         offsets[Field::TcpIsMptcp as usize] = MISSING;
     }
     offsets

@@ -119,7 +119,9 @@ impl Tool for Tcpconnect {
              asked for last; if it asked for none (a service of the system asks for it), the one that anybody on this \
              host asked for last. Whoever answers chooses the name, and processes on this host can ask whom they like: \
              take it for a hint. DNS over TCP (after an answer that was cut, for example), TLS or HTTPS is not read; of \
-             TCP a line on stderr says so when it is first used. Answers to questions from before the start do not count.",
+             TCP a line on stderr says so when it is first used. Answers to questions from before the start do not count. \
+             Where the kernel's lockdown is 'confidentiality', an answer that came in fragments is read as far as the \
+             first one goes.",
         ],
         examples: &[
             ("tcpconnect", "all connects"),

@@ -27,7 +27,7 @@ use netbcc_common::tcpconnect::{
 };
 use probes_ebpf::emit::{lost, reserve, reserve_in};
 use probes_ebpf::filter::{self, PortSet};
-use probes_ebpf::mem::{Access, Probed, Typed};
+use probes_ebpf::mem::{Access, Probed, Typed, is_locked};
 use probes_ebpf::skb::{ETH_P_IP, ETH_P_IPV6, Packet, Skb};
 use probes_ebpf::sock::{Sock, ToTcp, state};
 use probes_ebpf::timer::{self, Timer};
@@ -372,8 +372,9 @@ fn asked(net: u64, ip: Packet, near: Places, far: Places, lport: u16, id: u16) -
         asked.near = ip.skip(near.1).read();
         asked.far = ip.skip(far.1).read();
     } else {
-        ip.skip(near.0).copy(&mut asked.near, 4);
-        ip.skip(far.0).copy(&mut asked.far, 4);
+        let [near, far] = [near.0, far.0].map(|at| ip.skip(at).read::<4>());
+        asked.near[..4].copy_from_slice(&near);
+        asked.far[..4].copy_from_slice(&far);
     }
     asked
 }
@@ -476,7 +477,8 @@ fn answer<A: Access>(skb: Skb<A>, question: &Question, payload: Packet, here: u3
     payload.copy_to(&mut record.payload, 0, first);
     let mut len = first;
     // A datagram that came in pieces: 4 KiB are 3 Ethernet frames.
-    let mut next = if skb.has_more() { skb.fragment() } else { None };
+    // Where the kernel forbids the helper, what comes after the first is left out.
+    let mut next = if skb.has_more() && !is_locked() { skb.fragment() } else { None };
     for _ in 0..4 {
         let Some(piece) = next else { break };
         if len >= DNS_LARGE as u32 {

@@ -212,7 +212,8 @@ fn dropped(ctx: &BtfTracePointContext, skb: Skb<Typed>, mut holder: Holder, reas
                 && let Some(mut event) = reserve_if_room::<WithStack>()
             {
                 fill(&mut event.event, number, depth);
-                stack::copy(frames, &mut event.frames);
+                // Once more, as only a helper that a lockdown may forbid copies it.
+                let _the_same = stack::take(ctx, &mut event.frames);
                 let event = &mut *event;
                 let named = setting!(CONFIG.names) == 0
                     || stack::write_names::<FRAMES, NAMES, NAMES_BYTES, { FRAMES / NAMES }, _>(
