@@ -235,6 +235,8 @@ funcs! {
     TcpV4Connect = "tcp_v4_connect",
     /// 3.
     TcpV6Connect = "tcp_v6_connect",
+    /// 1; absent from kernels without MPTCP.
+    MptcpTokenDestroy = "mptcp_token_destroy",
 }
 
 /// How many there are.

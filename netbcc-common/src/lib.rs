@@ -11,6 +11,7 @@ pub mod addr;
 pub mod filter;
 pub mod kernel;
 pub mod loss;
+pub mod mptcp;
 pub mod netqtop;
 pub mod sends;
 pub mod softirqs;

@@ -70,6 +70,15 @@ pub fn keeps_task() -> bool {
     keeps_container()
 }
 
+/// Whether `-p`, `-u` or a container filter is given: what no task is known of is then not kept.
+#[inline(always)]
+pub fn by_task() -> bool {
+    setting!(FILTER.pid) != 0
+        || setting!(FILTER.by_uid) != 0
+        || setting!(FILTER.by_cgroup) != 0
+        || setting!(FILTER.by_mntns) != 0
+}
+
 /// The family asked for by `-4` or `-6`; 0: both.
 #[inline(always)]
 pub fn family() -> u16 {

@@ -14,6 +14,7 @@ pub mod dev;
 pub mod emit;
 pub mod filter;
 pub mod mem;
+pub mod mptcp;
 pub mod skb;
 pub mod sock;
 pub mod stack;

@@ -395,16 +395,16 @@ impl<A: Access> TcpSock<A> {
             && unsafe { field::<A, u8>(self.at, Field::TcpIsMptcp) != 0 }
     }
 
-    /// Address of the MPTCP socket whose subflow it is; 0: of none.
+    /// The MPTCP socket whose subflow it is, if it is one. To be read through only.
     #[inline(always)]
-    pub fn mptcp(self) -> u64 {
+    pub fn mptcp(self) -> Option<Sock<Probed>> {
         if !self.is_mptcp() {
-            return 0;
+            return None;
         }
         // SAFETY: a tcp_sock begins with its inet_connection_sock; Probed copes with any pointer.
         unsafe {
             let subflow = field::<A, u64>(self.at, Field::IcskUlpData) as *const u8;
-            if subflow.is_null() { 0 } else { field::<Probed, u64>(subflow, Field::SubflowConn) }
+            if subflow.is_null() { None } else { Sock::new(field_ptr::<Probed>(subflow, Field::SubflowConn)) }
         }
     }
 

@@ -142,36 +142,6 @@ impl Space {
         self.configure("ip", &["-batch", "-"], lines).unwrap_or_else(|e| panic!("{e}\n{lines}"));
     }
 
-    /// MPTCP connections get a second subflow from this address, which a thread of the kernel connects; skips the test
-    /// where the kernel has no such setting.
-    pub fn second_subflow_from(&self, address: Ipv4Addr) {
-        let lines = format!(
-            "mptcp limits set subflows 1 add_addr_accepted 0\nmptcp endpoint add {address} subflow\n"
-        );
-        if let Err(error) = self.configure("ip", &["-batch", "-"], &lines) {
-            skip(format!("further subflows ({error})"));
-        }
-    }
-
-    /// Waits until both ends of a connection from this address are established.
-    pub fn await_connection_from(&self, address: Ipv4Addr) {
-        const ESTABLISHED: &str = "01";
-        let address = format!("{:08X}:", u32::from_ne_bytes(address.octets()));
-        let deadline = Instant::now() + PATIENCE;
-        // Words of a line: its number, the local end, the remote end, the state (Documentation/networking/proc_net_tcp.rst).
-        let is_one = |line: &&str| {
-            let words: Vec<&str> = line.split_ascii_whitespace().take(4).collect();
-            words[1..3].iter().any(|end| end.starts_with(&address)) && words[3] == ESTABLISHED
-        };
-        self.enter(|| {
-            let sockets = || fs::read_to_string("/proc/thread-self/net/tcp").expect("/proc is mounted");
-            while sockets().lines().filter(is_one).count() < 2 {
-                assert!(Instant::now() < deadline, "no connection from there:\n{}", sockets());
-                thread::sleep(Duration::from_millis(2));
-            }
-        });
-    }
-
     /// Makes a cable by this `ip` command; skips the test where the kernel has none.
     fn plug(&self, cable: &str) {
         // The first one loads the module. A second one that asks for it meanwhile would be told that there is none.
@@ -281,6 +251,43 @@ impl Net {
             space.scatter();
         }
         net
+    }
+
+    /// MPTCP connections of a [`Net::pair`] from here to there get a further subflow from address 3, and it answers that: in
+    /// the call that sets this, those that are there; in a thread of the kernel, later ones. Skips the test where the kernel
+    /// has no such setting.
+    pub fn further_subflow(&self) -> Ipv4Addr {
+        let address = self.host(3);
+        let limits = "mptcp limits set subflows 1 add_addr_accepted 0\n";
+        let here =
+            format!("addr replace {address}/24 dev cable\n{limits}mptcp endpoint add {address} subflow\n");
+        for (space, lines) in [(self.far(), limits), (self.near(), &here)] {
+            if let Err(error) = space.configure("ip", &["-batch", "-"], lines) {
+                skip(format!("further subflows ({error})"));
+            }
+        }
+        address
+    }
+
+    /// Waits until so many connections from that address are established on both sides of the cable.
+    pub fn await_further_subflows(&self, count: usize) {
+        const ESTABLISHED: &str = "01";
+        let address = format!("{:08X}:", u32::from_ne_bytes(self.host(3).octets()));
+        let deadline = Instant::now() + PATIENCE;
+        // Words of a line: its number, the local end, the remote end, the state (Documentation/networking/proc_net_tcp.rst).
+        let is_one = |line: &&str| {
+            let words: Vec<&str> = line.split_ascii_whitespace().take(4).collect();
+            words[1..3].iter().any(|end| end.starts_with(&address)) && words[3] == ESTABLISHED
+        };
+        let sockets = || fs::read_to_string("/proc/thread-self/net/tcp").expect("/proc is mounted");
+        for space in [self.near(), self.far()] {
+            space.enter(|| {
+                while sockets().lines().filter(is_one).count() < count {
+                    assert!(Instant::now() < deadline, "no connection from there:\n{}", sockets());
+                    thread::sleep(Duration::from_millis(2));
+                }
+            });
+        }
     }
 
     /// Two namespaces joined by a cable whose ends have so many queues (TX and RX) and the same number, and on which

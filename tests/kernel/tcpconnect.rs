@@ -51,6 +51,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_fast_open_is_one_row,
     a_deferred_fast_open_is_one_row_at_connect,
     an_mptcp_connect_is_one_row,
+    further_subflows_are_of_who_connected,
     a_udp_connect_is_no_row,
     json_rows_carry_every_value,
     the_count_table_is_sorted_and_ends_with_exit_0,
@@ -540,6 +541,36 @@ fn a_deferred_fast_open_is_one_row_at_connect(case: &Case) {
     conn.send(100);
     run.rows(1);
     run.finish();
+}
+
+fn further_subflows_are_of_who_connected(case: &Case) {
+    let net = Net::pair();
+    let (server, client) = (net.far_peer("server"), net.peer("client"));
+    let web = server.listen_mptcp(net.v4_of(2, 80)).unwrap_or_else(|e| skip(format!("MPTCP ({e})")));
+    let launch = |args: &str| case.launch(args).start(&net).ended_by(|| client.refused(net.v4(END_PORT)));
+    let runs = [launch(""), launch(&format!("-p {}", client.pid()))];
+    let converse = || {
+        let near = client.connect_as(web.address(), &How::plain().mptcp());
+        let far = web.accept();
+        near.send(10);
+        far.receive(10);
+        far.send(10);
+        near.receive(10);
+        (near, far)
+    };
+    let _first = converse();
+    // This one's further subflow is opened in the call of `ip`, that of the next in a thread of the kernel.
+    let second = net.further_subflow();
+    net.await_further_subflows(1);
+    let _next = converse();
+    net.await_further_subflows(2);
+    for run in runs {
+        let rows = run.rows(4);
+        rows.are("PID", &[client.pid(); 4]).are("COMM", &["client"; 4]);
+        let near = net.v4(0).ip();
+        rows.are("SADDR", &[near, second.into(), near, second.into()]);
+        run.finish();
+    }
 }
 
 fn an_mptcp_connect_is_one_row(case: &Case) {

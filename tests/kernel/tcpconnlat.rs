@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use netbcc_tests::checks;
-use netbcc_tests::kernel::{Case, Check};
+use netbcc_tests::kernel::{Case, Check, skip};
 use netbcc_tests::net::{END_PORT, Net, has_ipv6};
 use netbcc_tests::peer::How;
 
@@ -26,6 +26,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_lost_syn_makes_a_long_row_that_thresholds_see,
     the_pid_filter_goes_by_the_process_and_names_are_of_threads,
     an_mptcp_open_is_one_row,
+    further_subflows_are_of_who_connected,
     a_restored_connection_is_no_row,
     opens_that_leave_nothing_behind_do_not_fill_the_maps: alone,
 ];
@@ -98,7 +99,7 @@ fn opens_without_an_answer_are_no_rows(case: &Case) {
 
 fn families_go_by_the_socket(case: &Case) {
     if !has_ipv6() {
-        netbcc_tests::kernel::skip("IPv6");
+        skip("IPv6");
     }
     let net = Net::new();
     let client = net.peer("client");
@@ -171,11 +172,41 @@ fn the_pid_filter_goes_by_the_process_and_names_are_of_threads(case: &Case) {
     run.finish();
 }
 
+fn further_subflows_are_of_who_connected(case: &Case) {
+    let net = Net::pair();
+    let (server, client) = (net.far_peer("server"), net.peer("client"));
+    let web = server.listen_mptcp(net.v4_of(2, 80)).unwrap_or_else(|e| skip(format!("MPTCP ({e})")));
+    let launch = |args: &str| case.launch(args).start(&net).ended_by(|| client.refused(net.v4(END_PORT)));
+    let runs = [launch(""), launch(&format!("-p {}", client.pid()))];
+    let converse = || {
+        let near = client.connect_as(web.address(), &How::plain().mptcp());
+        let far = web.accept();
+        near.send(10);
+        far.receive(10);
+        far.send(10);
+        near.receive(10);
+        (near, far)
+    };
+    let _first = converse();
+    // This one's further subflow is opened in the call of `ip`, that of the next in a thread of the kernel.
+    let second = net.further_subflow();
+    net.await_further_subflows(1);
+    let _next = converse();
+    net.await_further_subflows(2);
+    for run in runs {
+        let rows = run.rows(4);
+        rows.are("PID", &[client.pid(); 4]).are("COMM", &["client"; 4]);
+        let near = net.v4(0).ip();
+        rows.are("SADDR", &[near, second.into(), near, second.into()]);
+        run.finish();
+    }
+}
+
 fn an_mptcp_open_is_one_row(case: &Case) {
     let net = Net::new();
     let (server, client) = (net.peer("server"), net.peer("client"));
     let at = net.v4_of(2, 80);
-    let web = server.listen_mptcp(at).unwrap_or_else(|e| netbcc_tests::kernel::skip(format!("MPTCP ({e})")));
+    let web = server.listen_mptcp(at).unwrap_or_else(|e| skip(format!("MPTCP ({e})")));
     let run = case.launch("").start(&net);
     let _near = client.connect_as(at, &How::plain().mptcp());
     let _far = web.accept();

@@ -3,18 +3,19 @@
 //! A check is a sentence of the list that the tool was accepted by, or of what it promises beside that.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use netbcc_common::mptcp::Owner;
 use netbcc_common::tcplife::{CONNECTOR, Life};
 use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check, Rung, skip};
 use netbcc_tests::net::{END_PORT, Net, has_ipv6};
-use netbcc_tests::peer::{How, Peer};
-use netbcc_tests::raw::{Memory, map_entries};
+use netbcc_tests::peer::{Conn, How, Listener, Peer};
 use netbcc_tests::rows::{Row, Rows};
-use netbcc_tests::run::{PATIENCE, maps_of};
+use netbcc_tests::run::{PATIENCE, Run, memory_of};
 
 pub(crate) const CHECKS: &[Check] = checks![
     a_connection_is_two_rows_with_their_owners_and_kilobytes,
@@ -46,6 +47,8 @@ pub(crate) const CHECKS: &[Check] = checks![
     who_closes_last_of_both_ends_owns_the_row_else_who_connected,
     an_mptcp_connection_shows_its_subflows,
     a_further_subflow_belongs_to_the_same_processes,
+    a_subflow_from_a_new_address_belongs_to_the_same_processes,
+    a_subflow_whose_owner_is_not_known_belongs_to_nobody: alone,
     unread_data_at_close_gives_two_whole_rows,
     json_rows_carry_every_value,
     short_connections_are_all_seen_or_told_as_lost: alone,
@@ -405,10 +408,7 @@ fn an_end_that_was_missed_leaves_no_owner(case: &Case) {
     let run = case.launch("-L 80").start(&net).ended_by(|| {
         client.fails(net.v4(END_PORT), &How::plain().bound(net.v4(80)), "ECONNREFUSED");
     });
-    let is_it =
-        |id: &u32| map_entries(*id).expect("we may ask").is_some_and(|(name, _)| name == "LIVES_BY_SK");
-    let id = maps_of(run.pid()).into_iter().find(is_it).expect("a table of kprobes");
-    let memory = Memory::of(id).expect("we may open it");
+    let memory = memory_of(run.pid(), "LIVES_BY_SK").expect("a table of kprobes");
     let entries = || memory.entries::<Life>().expect("we may read it");
     let old = server.listen(net.v4_of(3, 81));
     let conns: Vec<_> = (0..MANY)
@@ -905,13 +905,21 @@ fn an_mptcp_connection_shows_its_subflows(case: &Case) {
     run.finish();
 }
 
+/// Waits for both rows of the further subflow, and looks whose they are.
+fn further(run: &Run<'_>, second: Ipv4Addr, near: (u32, &str), far: (u32, &str)) {
+    run.arrival(4);
+    let rows = run.so_far();
+    for (column, (pid, comm)) in [("LADDR", near), ("RADDR", far)] {
+        rows.with(column, second).is("PID", pid).is("COMM", comm);
+    }
+}
+
 fn a_further_subflow_belongs_to_the_same_processes(case: &Case) {
-    let net = Net::new();
-    let (server, client) = (net.peer("server"), net.peer("client"));
+    let net = Net::pair();
+    let (server, client) = (net.far_peer("server"), net.peer("client"));
     let at = net.v4_of(2, 80);
-    let IpAddr::V4(second) = net.v4_of(3, 0).ip() else { unreachable!("it is one of IPv4") };
     let web = server.listen_mptcp(at).unwrap_or_else(|e| skip(format!("MPTCP ({e})")));
-    net.near().second_subflow_from(second);
+    let second = net.further_subflow();
     let run = case.launch("").start(&net);
     let near = client.connect_as(at, &How::plain().mptcp());
     let far = web.accept();
@@ -919,15 +927,59 @@ fn a_further_subflow_belongs_to_the_same_processes(case: &Case) {
     far.receive(5000);
     far.send(10);
     near.receive(10);
-    net.near().await_connection_from(second);
+    net.await_further_subflows(1);
     near.close();
     far.await_end();
     far.close();
-    run.arrival(4);
-    let rows = run.so_far();
-    rows.with("LADDR", second).is("PID", client.pid()).is("COMM", "client");
-    rows.with("RADDR", second).is("PID", server.pid()).is("COMM", "server");
+    further(&run, second, (client.pid(), "client"), (server.pid(), "server"));
     run.finish();
+}
+
+/// An MPTCP connection that is fully established, and its end at the server.
+fn converse<'p>(web: &Listener<'p>, client: &'p Peer) -> (Conn<'p>, Conn<'p>) {
+    let near = client.connect_as(web.address(), &How::plain().mptcp());
+    let far = web.accept();
+    near.send(10);
+    far.receive(10);
+    far.send(10);
+    near.receive(10);
+    (near, far)
+}
+
+fn a_subflow_from_a_new_address_belongs_to_the_same_processes(case: &Case) {
+    let net = Net::pair();
+    let (server, client) = (net.far_peer("server"), net.peer("client"));
+    let web = server.listen_mptcp(net.v4_of(2, 80)).unwrap_or_else(|e| skip(format!("MPTCP ({e})")));
+    let run = case.launch("").start(&net);
+    let (near, far) = converse(&web, &client);
+    // The subflow is opened in the call of `ip`.
+    let second = net.further_subflow();
+    net.await_further_subflows(1);
+    near.close();
+    far.await_end();
+    far.close();
+    further(&run, second, (client.pid(), "client"), (server.pid(), "server"));
+    run.finish();
+}
+
+fn a_subflow_whose_owner_is_not_known_belongs_to_nobody(case: &Case) {
+    let net = Net::pair();
+    let (server, client) = (net.far_peer("server"), net.peer("client"));
+    let web = server.listen_mptcp(net.v4_of(2, 80)).unwrap_or_else(|e| skip(format!("MPTCP ({e})")));
+    let run = case.launch("").start(&net);
+    let owners = memory_of(run.pid(), "OWNERS_BY_MPTCP").expect("a table of owners");
+    // At addresses of no socket.
+    let is_full = |error: io::Error| error.raw_os_error() == Some(nix::libc::E2BIG);
+    assert!((1..1 << 16).any(|sk| owners.set(sk, &Owner::default()).is_err_and(is_full)), "it is full");
+    let second = net.further_subflow();
+    let (near, far) = converse(&web, &client);
+    net.await_further_subflows(1);
+    near.close();
+    far.await_end();
+    far.close();
+    further(&run, second, (0, "-"), (0, "-"));
+    let told = run.stop().stderr;
+    assert!(told.contains("because a table was full"), "{told}");
 }
 
 fn unread_data_at_close_gives_two_whole_rows(case: &Case) {

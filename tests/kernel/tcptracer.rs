@@ -4,17 +4,21 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
+use netbcc_common::mptcp::Owner;
 use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check, Rung, skip};
 use netbcc_tests::net::{END_PORT, Net, has_ipv6};
 use netbcc_tests::peer::{How, Peer};
 use netbcc_tests::raw::Map;
-use netbcc_tests::run::{Run, binary};
+use netbcc_tests::rows::Row;
+use netbcc_tests::run::{PATIENCE, Run, binary, memory_of};
 
 use crate::tcpconnect::{Mounts, pinned};
 
@@ -50,6 +54,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     the_pid_filter_goes_by_who_does_it,
     an_mptcp_connection_has_no_closes,
     a_further_subflow_is_of_who_connected,
+    a_full_table_of_owners_keeps_those_that_it_has: alone,
     every_connection_is_complete_or_told: alone,
     opens_that_fail_do_not_fill_the_maps: alone,
 ];
@@ -423,30 +428,86 @@ fn an_mptcp_connection_has_no_closes(case: &Case) {
     run.finish();
 }
 
+/// Waits for this many opens of further subflows, which are from `second`.
+fn further(run: &Run<'_>, second: Ipv4Addr, count: usize) -> Vec<Row> {
+    let second = second.to_string();
+    let is_one = |row: &&Row| row.get("T") == "C" && row.get("DPORT") == "80" && row.get("SADDR") == second;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let rows: Vec<Row> = run.so_far().iter().filter(is_one).cloned().collect();
+        if rows.len() >= count {
+            return rows;
+        }
+        assert!(Instant::now() < deadline, "a subflow is seen");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
 fn a_further_subflow_is_of_who_connected(case: &Case) {
-    let net = Net::new();
-    let (server, client, keeper) = (net.peer("server"), net.peer("client"), net.peer("keeper"));
+    let net = Net::pair();
+    let (server, client, keeper) = (net.far_peer("server"), net.peer("client"), net.peer("keeper"));
     let at = net.v4_of(2, 80);
     let web = server.listen_mptcp(at).unwrap_or_else(|error| skip(format!("MPTCP ({error})")));
-    let IpAddr::V4(second) = net.v4_of(3, 0).ip() else { unreachable!("it is one of IPv4") };
-    net.near().second_subflow_from(second);
+    let second = net.further_subflow();
+    net.near().ip(&format!("addr add {}/24 dev cable\n", net.v4_of(4, 0).ip()));
     let run = start(case, "", &net, &keeper);
-    let by_client = start_at(case, &format!("-p {}", client.pid()), &net, &client, net.v4_of(2, END_PORT));
+    let by_client = start_at(case, &format!("-p {}", client.pid()), &net, &client, net.v4_of(4, END_PORT));
     let near = client.connect_as(at, &How::plain().mptcp());
     let far = web.accept();
     near.send(10);
     far.receive(10);
     far.send(10);
     near.receive(10);
-    let rows = run.rows(3);
-    rows.are("T", &["C", "A", "C"]).are("PID", &[client.pid(), server.pid(), client.pid()]);
-    rows[2].is("SADDR", second).is("DADDR", at.ip()).is("COMM", "client");
-    by_client.rows(2).are("T", &["C", "C"]);
+    for run in [&run, &by_client] {
+        further(run, second, 1)[0].is("PID", client.pid()).is("COMM", "client").is("DADDR", at.ip());
+    }
     near.close();
     far.close();
     for run in [run, by_client] {
         run.finish();
     }
+}
+
+fn a_full_table_of_owners_keeps_those_that_it_has(case: &Case) {
+    let net = Net::pair();
+    let (server, client, keeper) = (net.far_peer("server"), net.peer("client"), net.peer("keeper"));
+    let late = net.peer("late");
+    let at = net.v4_of(2, 80);
+    let web = server.listen_mptcp(at).unwrap_or_else(|error| skip(format!("MPTCP ({error})")));
+    net.near().ip(&format!("addr add {}/24 dev cable\n", net.v4_of(3, 0).ip()));
+    let run = start(case, "", &net, &keeper);
+    let owners = memory_of(run.pid(), "OWNERS_BY_MPTCP").expect("a table of owners");
+    let converse = |client| {
+        let near = Peer::connect_as(client, at, &How::plain().mptcp());
+        let far = web.accept();
+        near.send(10);
+        far.receive(10);
+        far.send(10);
+        near.receive(10);
+        (near, far)
+    };
+    let first = converse(&client);
+    run.rows(2);
+    // At addresses of no socket.
+    let is_full = |error: io::Error| error.raw_os_error() == Some(nix::libc::E2BIG);
+    assert!((1..1 << 16).any(|sk| owners.set(sk, &Owner::default()).is_err_and(is_full)), "it is full");
+    // The subflow is opened in the call of `ip`.
+    let second = net.further_subflow();
+    further(&run, second, 1)[0].is("PID", client.pid()).is("COMM", "client");
+    let other = converse(&late);
+    further(&run, second, 2)[1].is("PID", 0).is("COMM", "-");
+    for (near, far) in [first, other] {
+        near.close();
+        far.close();
+    }
+    let deadline = Instant::now() + PATIENCE;
+    let is_a_socket = |(sk, _): &(u64, Owner)| *sk >= 1 << 16;
+    while owners.entries::<Owner>().expect("we may read it").iter().any(is_a_socket) {
+        assert!(Instant::now() < deadline, "they are closed");
+        thread::sleep(Duration::from_millis(1));
+    }
+    let told = run.stop().stderr;
+    assert!(told.contains("because a table was full"), "{told}");
 }
 
 fn every_connection_is_complete_or_told(case: &Case) {

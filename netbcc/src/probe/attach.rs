@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use super::capability;
 use super::code::Unclear;
 use super::diagnosis::Verdict;
-use super::hook::{Kind, Ladder, Prog, Rung, RungName};
+use super::hook::{Kind, Ladder, Need, Prog, Rung, RungName};
 use super::object::{Fault, KPROBE, Object};
 use super::verifier::{Tail, is_rejection, lacking, last_words};
 use crate::error::hinted;
@@ -174,7 +174,7 @@ fn offered<'r>(
 ) -> Result<Vec<&'r Prog>, Refusal> {
     let programs: Vec<&Prog> =
         rung.programs.iter().filter(|prog| needed(prog) && kernel.fits(prog.arity)).collect();
-    for prog in rung.programs.iter().filter(|prog| needed(prog)) {
+    for prog in rung.programs.iter().filter(|prog| needed(prog) && prog.need != Need::IfThere) {
         if !programs.iter().any(|other| other.target == prog.target && other.kind == prog.kind) {
             return Err(Refusal::Lacking(format!("{}: its arguments are not the known ones", prog.target)));
         }

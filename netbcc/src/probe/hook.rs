@@ -32,6 +32,8 @@ pub enum Need {
     V6Rows,
     /// Where the kernel has IPv6.
     V6Kernel,
+    /// Where the kernel has what it hangs on, with so many arguments.
+    IfThere,
     /// Where the plan asks for this by name.
     Asked(&'static str),
 }

@@ -276,7 +276,7 @@ impl Plan {
     /// Whether `prog` is part of this run.
     pub(super) fn needs(&self, prog: &Prog, kernel_has_ipv6: bool) -> bool {
         match prog.need {
-            Need::Always => true,
+            Need::Always | Need::IfThere => true,
             Need::V4Rows => self.rows != Rows::V6,
             Need::V6Rows => self.rows != Rows::V4 && kernel_has_ipv6,
             Need::V6Kernel => kernel_has_ipv6,

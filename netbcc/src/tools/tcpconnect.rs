@@ -144,6 +144,9 @@ impl Tool for Tcpconnect {
              asked for; it also sees unconnected and recv() resolvers and answers up to 4 KiB; its delta does not wrap \
              after a day.",
             "A map path that does not exist is an error, not a new empty map.",
+            "A further subflow of MPTCP is of the process that connected the MPTCP socket, not of the kernel's thread or the \
+             program that has it opened. Where nobody saw who that is (before the start; an MPTCP socket that was accepted), \
+             it has PID 0 and COMM '-'. Where the kernel's lockdown is 'confidentiality', it is of that thread.",
         ],
         object: object!("tcpconnect"),
         ladders: &[CONNECTS, ANSWERS],
@@ -203,6 +206,9 @@ const CONNECTS: Ladder = Ladder {
             programs: &[
                 fexit("v4_fexit", "tcp_v4_connect").arity(Func::TcpV4Connect, 3).when(Need::V4Rows),
                 fexit("v6_fexit", "tcp_v6_connect").arity(Func::TcpV6Connect, 3).when(Need::V6Rows),
+                fentry("mptcp_fentry", "mptcp_token_destroy")
+                    .arity(Func::MptcpTokenDestroy, 1)
+                    .when(Need::IfThere),
             ],
             less_exact: None,
         },
@@ -213,6 +219,9 @@ const CONNECTS: Ladder = Ladder {
                 kretprobe("v4_kretprobe", "tcp_v4_connect").when(Need::V4Rows),
                 kprobe("v6_kprobe", "tcp_v6_connect").when(Need::V6Rows),
                 kretprobe("v6_kretprobe", "tcp_v6_connect").when(Need::V6Rows),
+                kprobe("mptcp_kprobe", "mptcp_token_destroy")
+                    .arity(Func::MptcpTokenDestroy, 1)
+                    .when(Need::IfThere),
             ],
             less_exact: None,
         },

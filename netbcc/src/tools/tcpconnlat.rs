@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
+use netbcc_common::kernel::Func;
 use netbcc_common::tcpconnlat::{Config, Event};
 
 use super::{conn, object};
@@ -90,6 +91,9 @@ impl Tool for Tcpconnlat {
             "-v says on stderr which hooks are used; there is no C program to print.",
             "Opens that are never answered leave nothing behind.",
             "A packet that neither opens nor refuses the connection is no answer: the time goes on.",
+            "A further subflow of MPTCP is of the process that connected the MPTCP socket, not of the kernel's thread or the \
+             program that has it opened. Where nobody saw who that is (before the start; an MPTCP socket that was accepted), \
+             it has PID 0 and COMM '-'. Where the kernel's lockdown is 'confidentiality', it is of that thread.",
         ],
         object: object!("tcpconnlat"),
         ladders: &[ANSWERS],
@@ -131,6 +135,9 @@ const ANSWERS: Ladder = Ladder {
                 fentry("established_fentry", "tcp_finish_connect"),
                 fentry("crossed_fentry", "tcp_send_synack"),
                 tp_btf("reset_tp", "tcp_receive_reset"),
+                fentry("mptcp_fentry", "mptcp_token_destroy")
+                    .arity(Func::MptcpTokenDestroy, 1)
+                    .when(Need::IfThere),
             ],
             less_exact: None,
         },
@@ -143,6 +150,9 @@ const ANSWERS: Ladder = Ladder {
                 kprobe("crossed_kprobe", "tcp_send_synack"),
                 tp_btf("reset_by_sk_tp", "tcp_receive_reset"),
                 tp_btf("forget_tp", "tcp_destroy_sock"),
+                kprobe("mptcp_kprobe", "mptcp_token_destroy")
+                    .arity(Func::MptcpTokenDestroy, 1)
+                    .when(Need::IfThere),
             ],
             less_exact: None,
         },

@@ -23,12 +23,13 @@ use std::num::NonZeroU32;
 
 use anyhow::Result;
 use clap::Args;
+use netbcc_common::kernel::Func;
 use netbcc_common::tcplife::Event;
 
 use super::{conn, object};
 use crate::cli::{Family, FlowPorts, Json, Pid, Timestamp, Verbose, WallClock, WideCsv};
 use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, right, seconds, wall};
-use crate::probe::hook::{Ladder, LessExact, Rung, RungName, fentry, kprobe, tp_btf};
+use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -81,8 +82,9 @@ impl Tool for Tcplife {
         differences: &[
             "The owner of a server's socket is the process that accepted or closed it, not the task on the CPU.",
             "-p and -L test the finished row.",
-            "A subflow belongs to the process that owns the MPTCP socket, not to the kernel's thread that closes it; that \
-             cannot be told where the kernel's lockdown is 'confidentiality'.",
+            "A subflow belongs to the process that owns the MPTCP socket, not to the kernel's thread or the program that \
+             opens or closes it. Where nobody saw who that is, it has PID 0 and COMM '-'. Where the kernel's lockdown is \
+             'confidentiality', a subflow is a socket like any other.",
             "The kernel may make two sockets for one connection, when its packets meet on two CPUs. The one that it closes \
              at once is no row.",
         ],
@@ -147,6 +149,9 @@ const SOCKETS: Ladder = Ladder {
             programs: &[
                 kprobe("state_kprobe", "tcp_set_state"),
                 kprobe("graft_kprobe", "security_sock_graft"),
+                kprobe("mptcp_kprobe", "mptcp_token_destroy")
+                    .arity(Func::MptcpTokenDestroy, 1)
+                    .when(Need::IfThere),
             ],
             less_exact: None,
         },

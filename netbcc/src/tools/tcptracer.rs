@@ -4,7 +4,7 @@
 //! A when accept() takes the connection; X when the last descriptor is closed: shutdown() alone is no row. What was
 //! never established has no C and no X; connections older than the tool have an X only. Closing MPTCP's sockets is no
 //! row, as in BCC. A further subflow of MPTCP is a C of who connected or accepted the MPTCP socket: a thread of the
-//! kernel connects it.
+//! kernel connects it, or whoever gives MPTCP a new address.
 //!
 //! BCC: it shows no C for a connection to a v4-mapped address, and after 10,240 of those none for IPv4 at all; it
 //! shows an X for a refused non-blocking connect; it misses the A of threads that were waiting in accept() at the start.
@@ -23,13 +23,14 @@
 
 use anyhow::Result;
 use clap::Args;
+use netbcc_common::kernel::Func;
 use netbcc_common::tcptracer::{ACCEPT, CLOSE, CONNECT, Config, Event};
 use nix::libc;
 
 use super::{conn, object};
 use crate::cli::{Containers, Family, Json, PidOrAll, Timestamp, netns, uid};
 use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, nanos, seconds};
-use crate::probe::hook::{Ladder, LessExact, Rung, RungName, fentry, kprobe, tp_btf};
+use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -77,8 +78,9 @@ impl Tool for Tcptracer {
              comes when the handshake is complete and names who called connect(); A when accept() takes the \
              connection; X when the last descriptor of the socket is closed. shutdown() alone is no row.",
             "What was never established has no C and no X. Connections that were open before the start have an X \
-             only. Closing sockets of MPTCP is no row; who owns one cannot be told where the kernel's lockdown is \
-             'confidentiality'.",
+             only. Closing sockets of MPTCP is no row. A further subflow of MPTCP is a C of who connected or accepted \
+             the MPTCP socket; where that was before the start, it has PID 0 and COMM '-'. Where the kernel's lockdown \
+             is 'confidentiality', it is of the kernel's thread.",
         ],
         examples: &[
             ("tcptracer", "all established connections, accepts and closes"),
@@ -157,6 +159,9 @@ const CONNECTIONS: Ladder = Ladder {
                 kprobe("close_kprobe", "tcp_close"),
                 kprobe("open_kprobe", "tcp_set_state"),
                 tp_btf("forget_tp", "tcp_destroy_sock"),
+                kprobe("mptcp_kprobe", "mptcp_token_destroy")
+                    .arity(Func::MptcpTokenDestroy, 1)
+                    .when(Need::IfThere),
             ],
             less_exact: None,
         },

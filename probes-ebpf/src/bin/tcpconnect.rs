@@ -28,6 +28,7 @@ use netbcc_common::tcpconnect::{
 use probes_ebpf::emit::{lost, reserve, reserve_in};
 use probes_ebpf::filter::{self, PortSet};
 use probes_ebpf::mem::{Access, Probed, Typed, is_locked};
+use probes_ebpf::mptcp::{self, Opener, Owners};
 use probes_ebpf::skb::{ETH_P_IP, ETH_P_IPV6, Packet, Skb};
 use probes_ebpf::sock::{Sock, ToTcp, state};
 use probes_ebpf::timer::{self, Timer};
@@ -41,6 +42,10 @@ static CONFIG: Config = Config { count: 0, count_lport: 0, lport: 0, zero: 0 };
 /// Connects per flow, for `-c`. Per CPU, and user space adds up modulo 2^64: one CPU may take back what another counted.
 #[map]
 static FLOWS: PerCpuHashMap<Flow, u64> = PerCpuHashMap::with_max_entries(10_240, BPF_F_NO_PREALLOC);
+
+/// Who connected MPTCP sockets, if they are asked for.
+#[map]
+static OWNERS_BY_MPTCP: Owners = mptcp::owners();
 
 /// Sockets of threads that are inside a connect, by thread, for kprobes.
 #[map]
@@ -107,9 +112,16 @@ fn shown_family<A: Access>(sk: Sock<A>) -> Option<u16> {
     filter::keeps_family(shown).then_some(shown)
 }
 
-/// A connect of `sk`, shown as `family`. The task passed its filters.
+/// Who connects `sk`, if the filters of tasks keep that.
 #[inline(always)]
-fn connected<A: Access>(sk: Sock<A>, family: u16, kind: u32) {
+fn kept_opener<A: ToTcp>(sk: Sock<A>) -> Option<Opener> {
+    let opener = Opener::of(&OWNERS_BY_MPTCP, sk);
+    opener.is_kept().then_some(opener)
+}
+
+/// A connect of `sk`, shown as `family`, by one that passed the filters of tasks.
+#[inline(always)]
+fn connected<A: Access>(sk: Sock<A>, opener: Opener, family: u16, kind: u32) {
     let rport = sk.rport();
     if !filter::keeps_rport(&RPORTS, rport) {
         return;
@@ -122,27 +134,25 @@ fn connected<A: Access>(sk: Sock<A>, family: u16, kind: u32) {
         return;
     }
     let Some(mut event) = reserve::<Event>() else { return };
-    describe(sk, family, kind, &mut event);
+    describe(sk, opener, family, kind, &mut event);
 }
 
-/// Fills in the connect of `sk` by the current task.
+/// Fills in the connect of `sk`.
 #[inline(always)]
-fn describe<A: Access>(sk: Sock<A>, family: u16, kind: u32, event: &mut Event) {
+fn describe<A: Access>(sk: Sock<A>, opener: Opener, family: u16, kind: u32, event: &mut Event) {
     event.ts_ns = task::now_ns();
     event.sk = sk.id();
     sk.addrs(family, &mut event.tuple);
     event.tuple.lport = sk.num();
     event.tuple.rport = sk.rport();
-    event.pid = task::pid();
-    event.uid = task::uid();
-    task::comm(&mut event.comm);
+    (event.pid, event.uid) = opener.name(&mut event.comm);
     event.kind = kind;
     event.zero = 0;
 }
 
-/// `sk` is in SYN_SENT, by a task that passed its filters; its local port is wanted and comes soon.
+/// `sk` is in SYN_SENT, by one that passed the filters of tasks; its local port is wanted and comes soon.
 #[inline(always)]
-fn opening(sk: Sock<Typed>, family: u16) {
+fn opening(sk: Sock<Typed>, opener: Opener, family: u16) {
     if !filter::keeps_rport(&RPORTS, sk.rport()) {
         return;
     }
@@ -161,7 +171,7 @@ fn opening(sk: Sock<Typed>, family: u16) {
         kind: 0,
         zero: 0,
     };
-    describe(sk, family, CONNECTED, &mut event);
+    describe(sk, opener, family, CONNECTED, &mut event);
     if OPENING.insert(sk.id(), event, 0).is_err() {
         lost(Loss::MapFull);
     }
@@ -205,9 +215,9 @@ fn count(tuple: &Tuple, lport: u16, delta: u64) {
 #[fexit(function = "tcp_v4_connect")]
 fn v4_fexit(ctx: FExitContext) -> i32 {
     if let (Some(sk), 0) = (Sock::<Typed>::new(ctx.arg(0)), ctx.arg::<i32>(3))
-        && filter::keeps_task()
+        && let Some(opener) = kept_opener(sk)
     {
-        connected(sk, AF_INET, CONNECTED);
+        connected(sk, opener, AF_INET, CONNECTED);
     }
     0
 }
@@ -216,19 +226,19 @@ fn v4_fexit(ctx: FExitContext) -> i32 {
 #[fexit(function = "tcp_v6_connect")]
 fn v6_fexit(ctx: FExitContext) -> i32 {
     if let (Some(sk), 0) = (Sock::<Typed>::new(ctx.arg(0)), ctx.arg::<i32>(3))
-        && filter::keeps_task()
+        && let Some(opener) = kept_opener(sk)
         && shown_family(sk) == Some(AF_INET6)
     {
-        connected(sk, AF_INET6, CONNECTED);
+        connected(sk, opener, AF_INET6, CONNECTED);
     }
     0
 }
 
 #[inline(always)]
 fn call(ctx: &ProbeContext) {
-    if let Some(sk) = ctx.arg::<u64>(0)
-        && filter::keeps_task()
-        && CALLS.insert(task::pid_tid() as u32, sk, 0).is_err()
+    if let Some(sk) = ctx.arg(0).and_then(Sock::<Probed>::new)
+        && kept_opener(sk).is_some()
+        && CALLS.insert(task::pid_tid() as u32, sk.id(), 0).is_err()
     {
         lost(Loss::MapFull);
     }
@@ -243,7 +253,7 @@ fn returned(ctx: &RetProbeContext, family: u16) {
         && let Some(sk) = Sock::<Probed>::new(sk as *const u8)
         && (family == AF_INET || shown_family(sk) == Some(AF_INET6))
     {
-        connected(sk, family, CONNECTED);
+        connected(sk, Opener::of(&OWNERS_BY_MPTCP, sk), family, CONNECTED);
     }
 }
 
@@ -273,6 +283,22 @@ fn v6_kretprobe(ctx: RetProbeContext) -> u32 {
     0
 }
 
+// match-proto: void mptcp_token_destroy(struct mptcp_sock *msk)
+#[fentry(function = "mptcp_token_destroy")]
+fn mptcp_fentry(ctx: FEntryContext) -> i32 {
+    mptcp::ended(&OWNERS_BY_MPTCP, ctx.arg(0));
+    0
+}
+
+// match-proto: void mptcp_token_destroy(struct mptcp_sock *msk)
+#[kprobe]
+fn mptcp_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(0) {
+        mptcp::ended(&OWNERS_BY_MPTCP, sk);
+    }
+    0
+}
+
 // match-proto: void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn state_tp(ctx: BtfTracePointContext) -> i32 {
@@ -280,17 +306,19 @@ fn state_tp(ctx: BtfTracePointContext) -> i32 {
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     if new == state::SYN_SENT {
         if sk.is_tcp()
-            && filter::keeps_task()
+            && let Some(opener) = kept_opener(sk)
             && let Some(family) = shown_family(sk)
         {
             if setting!(CONFIG.lport) != 0 {
-                opening(sk, family);
+                opening(sk, opener, family);
             } else {
-                connected(sk, family, OPENED);
+                connected(sk, opener, family, OPENED);
             }
         }
-    } else if old == state::SYN_SENT {
+    } else if old == state::SYN_SENT && sk.is_tcp() {
         left_syn_sent(sk, new);
+    } else {
+        mptcp::changed(&OWNERS_BY_MPTCP, sk, new);
     }
     0
 }
@@ -308,11 +336,11 @@ fn left_syn_sent(sk: Sock<Typed>, new: i32) {
             opens_from(sk.id(), tcp.sport());
         }
     } else if failed
-        // Still inside connect(): the task is the one that OPENED.
-        && filter::keeps_task()
+        // Still inside connect(): it is the one that OPENED.
+        && let Some(opener) = kept_opener(sk)
         && let Some(family) = shown_family(sk)
     {
-        connected(sk, family, FAILED);
+        connected(sk, opener, family, FAILED);
     }
 }
 

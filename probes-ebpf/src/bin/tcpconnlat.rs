@@ -25,8 +25,9 @@ use netbcc_common::addr::{AF_INET, AF_INET6};
 use netbcc_common::loss::Loss;
 use netbcc_common::tcpconnlat::{Config, Event, Open};
 use probes_ebpf::emit::{lost, reserve};
-use probes_ebpf::mem::{Access, Probed, Typed};
-use probes_ebpf::sock::{Sock, ToTcp as _, state};
+use probes_ebpf::mem::{Probed, Typed};
+use probes_ebpf::mptcp::{self, Opener, Owners};
+use probes_ebpf::sock::{Sock, ToTcp, state};
 use probes_ebpf::{filter, setting, storage, task};
 
 #[unsafe(no_mangle)]
@@ -40,8 +41,12 @@ static OPENS: SkStorage<Open> = SkStorage::new();
 #[map]
 static OPENS_BY_SK: HashMap<u64, Open> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
+/// Who connected MPTCP sockets, if they are asked for.
+#[map]
+static OWNERS_BY_MPTCP: Owners = mptcp::owners();
+
 /// Where the open of a socket is kept.
-trait Opens: Access {
+trait Opens: ToTcp {
     /// The open of `sk`, if there is one.
     fn get(sk: Sock<Self>) -> Option<&'static mut Open>;
     /// The open of `sk`, made if there was none. `None`: there is no room.
@@ -81,18 +86,18 @@ impl Opens for Probed {
     }
 }
 
-/// The current task opens `sk`.
+/// `sk` is opened, in the call of who does that.
 #[inline(always)]
 fn opens<A: Opens>(sk: Sock<A>) {
-    if !filter::keeps_task() || !filter::keeps_family(sk.family()) {
+    let opener = Opener::of(&OWNERS_BY_MPTCP, sk);
+    if !opener.is_kept() || !filter::keeps_family(sk.family()) {
         return;
     }
     let Some(open) = A::make(sk) else {
         lost(Loss::MapFull);
         return;
     };
-    open.pid = task::pid();
-    task::comm(&mut open.comm);
+    (open.pid, _) = opener.name(&mut open.comm);
     open.ts_ns = task::now_ns();
 }
 
@@ -234,14 +239,33 @@ fn forget_tp(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+// match-proto: void mptcp_token_destroy(struct mptcp_sock *msk)
+#[fentry(function = "mptcp_token_destroy")]
+fn mptcp_fentry(ctx: FEntryContext) -> i32 {
+    mptcp::ended(&OWNERS_BY_MPTCP, ctx.arg(0));
+    0
+}
+
+// match-proto: void mptcp_token_destroy(struct mptcp_sock *msk)
+#[kprobe]
+fn mptcp_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(0) {
+        mptcp::ended(&OWNERS_BY_MPTCP, sk);
+    }
+    0
+}
+
 // match-proto: void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn state_tp(ctx: BtfTracePointContext) -> i32 {
     let (old, new) = (ctx.arg::<i32>(1), ctx.arg::<i32>(2));
-    if (old == state::SYN_SENT || new == state::SYN_SENT)
-        && let Some(sk) = Sock::<Typed>::new(ctx.arg(0))
-        && sk.is_tcp()
-    {
+    if !(old == state::SYN_SENT || new == state::SYN_SENT || new == state::CLOSE) {
+        return 0;
+    }
+    let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) else { return 0 };
+    if !sk.is_tcp() {
+        mptcp::changed(&OWNERS_BY_MPTCP, sk, new);
+    } else if old == state::SYN_SENT || new == state::SYN_SENT {
         if new == state::SYN_SENT {
             opens(sk);
         } else if new != state::CLOSE && Typed::tcp(sk).is_some_and(|tcp| tcp.segs_out() != 0) {

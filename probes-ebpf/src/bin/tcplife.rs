@@ -5,8 +5,8 @@
 //!
 //! Owner: the task that closed, if its end closed last (LAST_ACK, as BCC); else the task that connected; else the first
 //! to close (FIN_WAIT1); else the acceptor. Each of these events happens in the owner's own system call, unlike
-//! CLOSE, which may interrupt any task. What MPTCP does with its subflows happens in threads of the kernel: their owner
-//! is who owns the MPTCP socket.
+//! CLOSE, which may interrupt any task. What MPTCP does with its subflows happens in threads of the kernel, and in calls of
+//! whoever changes its endpoints: their owner is who owns the MPTCP socket, or nobody that is known.
 //!
 //! The kernel skips a program that is running on that CPU already, in a task that was interrupted. A second copy of the
 //! program does what the first could not: each sees what interrupts the other. All that they do may be done twice.
@@ -16,13 +16,14 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, btf_tracepoint, fentry, kprobe, map};
-use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{HashMap, PerCpuArray, Queue};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::loss::Loss;
 use netbcc_common::tcplife::{ACCEPTOR, CLOSER, CONNECTOR, Event, KERNEL, LAST, Life, NOBODY};
 use probes_ebpf::emit::{lost, reserve};
 use probes_ebpf::filter::{self, PortSet};
 use probes_ebpf::mem::{Probed, Typed};
+use probes_ebpf::mptcp::{self, Owners};
 use probes_ebpf::sock::{Sock, ToTcp, state};
 use probes_ebpf::{storage, task};
 
@@ -39,9 +40,13 @@ static LIVES: SkStorage<Life> = SkStorage::new();
 #[map]
 static LIVES_BY_SK: HashMap<u64, Life> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// Owners of MPTCP sockets, by address. Old ones make room for new ones.
+/// Owners of MPTCP sockets. Their subflows may close after them: an entry goes when [`ENDED`] is full of later ones.
 #[map]
-static OWNERS_BY_MPTCP: LruHashMap<u64, Life> = LruHashMap::with_max_entries(1024, 0);
+static OWNERS_BY_MPTCP: Owners = mptcp::owners();
+
+/// MPTCP sockets that ended, in that order: the address, and when.
+#[map]
+static ENDED: Queue<[u64; 2]> = Queue::with_max_entries(1024, 0);
 
 /// What the first copy of the program did last on this CPU: the socket, and both states.
 #[map]
@@ -93,6 +98,9 @@ impl Lives for Probed {
     }
 }
 
+/// In place of how an owner is known: the owner of the MPTCP socket above a subflow is not.
+const UNKNOWN: u32 = u32::MAX;
+
 /// The current task becomes the owner, as `how`. A thread of the kernel does only where nobody else is known.
 #[inline(always)]
 fn own<A: Lives>(life: &mut Life, how: u32) {
@@ -107,32 +115,56 @@ fn own<A: Lives>(life: &mut Life, how: u32) {
     task::comm(&mut life.comm);
 }
 
-/// The current task becomes the owner of the MPTCP socket at `mptcp`, as `how`, unless it has one by a better reason.
+/// The owner of the MPTCP socket becomes that of its subflow, whose state this is, if it is one by a better reason.
 #[inline(always)]
-fn own_mptcp<A: Lives>(mptcp: u64, how: u32) {
-    if mptcp == 0 || task::is_kernel::<A>() {
-        return;
+fn inherit(life: &mut Life, mptcp: Sock<Probed>) {
+    if let Some(owner) = storage::entry(&OWNERS_BY_MPTCP, mptcp.id())
+        && owner.how > life.owner
+    {
+        life.owner = owner.how;
+        life.pid = owner.pid;
+        life.comm = owner.comm;
     }
-    if how == ACCEPTOR || how == CLOSER {
-        // SAFETY: what is there stays memory of the map while a program runs; an entry that goes meanwhile may hold another key's
-        // words, which are plain numbers.
-        let known = unsafe { OWNERS_BY_MPTCP.get(mptcp) };
-        // Who accepts is the first to own it: what was there is of another socket at this address.
-        if how == CLOSER && known.is_some_and(|owner| owner.owner >= how) {
-            return;
-        }
-    }
-    let mut owner = Life::default();
-    own::<A>(&mut owner, how);
-    // There is always room: the oldest entry goes.
-    let _done = OWNERS_BY_MPTCP.insert(mptcp, owner, 0);
 }
 
-/// `sk`, an MPTCP socket, goes from state `old` to `new`: in the closer's own system call, other than its subflows.
+/// `sk`, an MPTCP socket, goes from state `old` to `new`.
 #[inline(always)]
 fn mptcp_changed<A: Lives>(sk: Sock<A>, old: i32, new: i32) {
-    if old == state::ESTABLISHED || old == state::CLOSE_WAIT {
-        own_mptcp::<A>(sk.id(), if new == state::LAST_ACK { LAST } else { CLOSER });
+    // Without close(), what goes to CLOSE does so because of the other end, or of whoever takes its last subflow away.
+    if (old == state::ESTABLISHED || old == state::CLOSE_WAIT)
+        && (new != state::CLOSE || sk.is_shut())
+        && !task::is_kernel::<A>()
+    {
+        let how = if new == state::LAST_ACK { LAST } else { CLOSER };
+        if storage::entry(&OWNERS_BY_MPTCP, sk.id()).is_none_or(|owner| owner.how < how) {
+            mptcp::own(&OWNERS_BY_MPTCP, sk, how);
+        }
+    }
+    if new == state::CLOSE {
+        mptcp_ended(sk.id());
+    }
+}
+
+/// The MPTCP socket at this address ended.
+#[inline(always)]
+fn mptcp_ended(mptcp: u64) {
+    let Some(owner) = storage::entry(&OWNERS_BY_MPTCP, mptcp) else { return };
+    if owner.ended_ns != 0 {
+        return;
+    }
+    owner.ended_ns = task::now_ns();
+    let turn = [mptcp, owner.ended_ns];
+    if ENDED.push(&turn, 0).is_ok() {
+        return;
+    }
+    if let Ok(Some([oldest, ended_ns])) = ENDED.pop()
+        && storage::entry(&OWNERS_BY_MPTCP, oldest).is_some_and(|owner| owner.ended_ns == ended_ns)
+    {
+        mptcp::ended(&OWNERS_BY_MPTCP, oldest);
+    }
+    if ENDED.push(&turn, 0).is_err() {
+        // Other CPUs were faster.
+        mptcp::ended(&OWNERS_BY_MPTCP, mptcp);
     }
 }
 
@@ -168,16 +200,25 @@ fn state_changed<A: Lives>(sk: Sock<A>, old: i32, new: i32) -> bool {
         life.state = new;
         life.birth_ns = task::now_ns();
         if new == state::SYN_SENT {
+            let mptcp = mptcp::above(sk);
+            if let Some(mptcp) = mptcp
+                && !mptcp::is_opening(mptcp)
+            {
+                inherit(life, mptcp);
+                return true;
+            }
             own::<A>(life, CONNECTOR);
-            if let Some(tcp) = A::tcp(sk) {
-                own_mptcp::<A>(tcp.mptcp(), CONNECTOR);
+            if let Some(mptcp) = mptcp {
+                mptcp::own(&OWNERS_BY_MPTCP, mptcp, CONNECTOR);
             }
         }
         return true;
     }
     // A socket that was not seen opening makes no row.
     let Some(life) = A::get(sk) else { return true };
-    if new == state::LAST_ACK {
+    if let Some(mptcp) = mptcp::above(sk) {
+        inherit(life, mptcp);
+    } else if new == state::LAST_ACK {
         own::<A>(life, LAST);
     } else if life.owner < CLOSER {
         own::<A>(life, CLOSER);
@@ -220,22 +261,22 @@ fn is_surplus<A: Lives>(sk: Sock<A>, life: &Life) -> bool {
 }
 
 #[inline(always)]
-fn report<A: Lives>(sk: Sock<A>, life: &Life) {
+fn report<A: Lives>(sk: Sock<A>, life: &mut Life) {
     let family = sk.family();
     if !filter::keeps_family(family) {
         return;
     }
     let Some(tcp) = A::tcp(sk) else { return };
-    let mut owner = life;
-    if tcp.is_mptcp()
-        // SAFETY: what is there stays memory of the map while a program runs; an entry that goes meanwhile may hold another key's
-        // words, which are plain numbers.
-        && let Some(mptcp) = unsafe { OWNERS_BY_MPTCP.get(tcp.mptcp()) }
-        && mptcp.owner > owner.owner
-    {
-        owner = mptcp;
+    let mut owner = life.owner;
+    if let Some(mptcp) = tcp.mptcp() {
+        inherit(life, mptcp);
+        owner = if life.owner > KERNEL { life.owner } else { UNKNOWN };
     }
-    let pid = if owner.owner == NOBODY { task::pid() } else { owner.pid };
+    let pid = match owner {
+        NOBODY => task::pid(),
+        UNKNOWN => 0,
+        _ => life.pid,
+    };
     if !filter::keeps_pid(pid) {
         return;
     }
@@ -254,10 +295,10 @@ fn report<A: Lives>(sk: Sock<A>, life: &Life) {
     event.tuple.rport = rport;
     event.pid = pid;
     event.zero = 0;
-    if owner.owner == NOBODY {
-        task::comm(&mut event.comm);
-    } else {
-        event.comm = owner.comm;
+    match owner {
+        NOBODY => task::comm(&mut event.comm),
+        UNKNOWN => event.comm = netbcc_common::mptcp::UNKNOWN,
+        _ => event.comm = life.comm,
     }
 }
 
@@ -266,13 +307,11 @@ fn report<A: Lives>(sk: Sock<A>, life: &Life) {
 fn accepted<A: Lives>(sk: Sock<A>) {
     if let Some(life) = A::get(sk)
         && life.owner < ACCEPTOR
+        && mptcp::above(sk).is_none()
     {
         own::<A>(life, ACCEPTOR);
-        if let Some(tcp) = A::tcp(sk) {
-            own_mptcp::<A>(tcp.mptcp(), ACCEPTOR);
-        }
     } else if sk.is_mptcp() {
-        own_mptcp::<A>(sk.id(), ACCEPTOR);
+        mptcp::own(&OWNERS_BY_MPTCP, sk, ACCEPTOR);
     }
 }
 
@@ -336,6 +375,15 @@ fn graft_fentry(ctx: FEntryContext) -> i32 {
 fn graft_kprobe(ctx: ProbeContext) -> u32 {
     if let Some(sk) = ctx.arg(0).and_then(Sock::<Probed>::new) {
         accepted(sk);
+    }
+    0
+}
+
+// match-proto: void mptcp_token_destroy(struct mptcp_sock *msk)
+#[kprobe]
+fn mptcp_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(0) {
+        mptcp_ended(sk);
     }
     0
 }

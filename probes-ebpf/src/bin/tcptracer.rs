@@ -1,8 +1,8 @@
 //! tcptracer: active opens that are established (C), accepts (A) and closes (X).
 //!
 //! C: who connects is noted when the socket goes to SYN_SENT, in its own system call, and told when it goes to
-//! ESTABLISHED, in whoever's context. Where a thread of the kernel connects a further subflow of an MPTCP connection, it
-//! is who connected or accepted the MPTCP socket. A: as in tcpaccept. X: at the entry of `tcp_close`, unless the socket is known
+//! ESTABLISHED, in whoever's context. Who opens a further subflow of an MPTCP connection is who connected or accepted the
+//! MPTCP socket. A: as in tcpaccept. X: at the entry of `tcp_close`, unless the socket is known
 //! never to have been connected (both by what was seen of it, and by what it is).
 //!
 //! Without fentry and kprobes, X is where close() changes the state, which shutdown() does as well: what that began is
@@ -14,15 +14,17 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, btf_tracepoint, fentry, kprobe, map};
-use aya_ebpf::maps::{HashMap, LruHashMap};
+use aya_ebpf::maps::HashMap;
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::addr::Tuple;
 use netbcc_common::loss::Loss;
+use netbcc_common::tcplife::ACCEPTOR;
 use netbcc_common::tcptracer::{
     ACCEPT, CLOSE, CONNECT, Config, Event, FAILED, GONE, Life, OPENING, SHUT, UNKNOWN, Who,
 };
 use probes_ebpf::emit::{lost, reserve};
 use probes_ebpf::mem::{Access, Probed, Typed};
+use probes_ebpf::mptcp::{self, Opener, Owners};
 use probes_ebpf::sock::{Sock, ToTcp, is_inet, state};
 use probes_ebpf::syscall::{self, Regs};
 use probes_ebpf::{filter, setting, storage, task};
@@ -38,9 +40,9 @@ static LIVES: SkStorage<Life> = SkStorage::new();
 #[map]
 static LIVES_BY_SK: HashMap<u64, Life> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// Who connected or accepted MPTCP sockets, by address, if they are asked for. Old ones make room for new ones.
+/// Who connected or accepted MPTCP sockets, if they are asked for.
 #[map]
-static OWNERS_BY_MPTCP: LruHashMap<u64, Who> = LruHashMap::with_max_entries(1024, 0);
+static OWNERS_BY_MPTCP: Owners = mptcp::owners();
 
 /// Where what is known of a socket is kept.
 trait Lives: ToTcp {
@@ -91,20 +93,6 @@ fn is_kept<A: Access>(sk: Sock<A>) -> bool {
 fn is_kept_by_socket<A: Access>(sk: Sock<A>) -> bool {
     let family = sk.family();
     is_inet(family) && filter::keeps_family(family) && filter::keeps_netns(|| sk.netns())
-}
-
-/// The current task connects a subflow of the MPTCP socket at `mptcp`, or accepts that.
-#[inline(always)]
-fn own_mptcp(mptcp: u64) {
-    if filter::keeps_task() {
-        let mut who = Who::default();
-        current(&mut who);
-        // There is always room: the oldest entry goes.
-        let _done = OWNERS_BY_MPTCP.insert(mptcp, who, 0);
-    } else {
-        // What may be there is of an older socket at this address.
-        let _gone = OWNERS_BY_MPTCP.remove(mptcp);
-    }
 }
 
 /// Something to tell. What programs see is decided first and told at one place: a copy of that for each case is most of
@@ -171,18 +159,8 @@ fn opens<A: Lives>(sk: Sock<A>) {
     if !is_kept_by_socket(sk) {
         return;
     }
-    let mptcp = A::tcp(sk).map_or(0, |tcp| tcp.mptcp());
-    let mut owner = None;
-    if mptcp != 0 {
-        if task::is_kernel::<A>() {
-            // SAFETY: what is there stays memory of the map while a program runs; an entry that goes meanwhile may hold another key's
-            // words, which are plain numbers.
-            owner = unsafe { OWNERS_BY_MPTCP.get(mptcp) };
-        } else {
-            own_mptcp(mptcp);
-        }
-    }
-    if owner.is_none() && !filter::keeps_task() {
+    let opener = Opener::of(&OWNERS_BY_MPTCP, sk);
+    if !opener.is_kept() {
         return;
     }
     let Some(life) = A::make(sk) else {
@@ -191,10 +169,7 @@ fn opens<A: Lives>(sk: Sock<A>) {
     };
     life.stage = OPENING;
     life.tuple.family = 0;
-    match owner {
-        Some(who) => life.who = *who,
-        None => current(&mut life.who),
-    }
+    (life.who.pid, life.who.uid) = opener.name(&mut life.who.comm);
 }
 
 /// What began with [`opens`] ended: the socket is connected, or is not.
@@ -224,7 +199,7 @@ fn accepted<A: ToTcp>(sk: Sock<A>) {
     let is_mptcp = sk.is_mptcp();
     if is_inet(sk.family()) && (is_mptcp || sk.is_tcp()) {
         if is_mptcp {
-            own_mptcp(sk.id());
+            mptcp::own_if_kept(&OWNERS_BY_MPTCP, sk, ACCEPTOR);
         }
         tell(sk, does(sk, ACCEPT));
     }
@@ -256,10 +231,11 @@ fn was_never_connected<A: ToTcp>(sk: Sock<A>) -> bool {
 // match-proto: void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn open_tp(ctx: BtfTracePointContext) -> i32 {
-    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0))
-        && sk.is_tcp()
-    {
+    let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) else { return 0 };
+    if sk.is_tcp() {
         tell(sk, active_open(sk, ctx.arg(2)));
+    } else {
+        mptcp::changed(&OWNERS_BY_MPTCP, sk, ctx.arg(2));
     }
     0
 }
@@ -313,6 +289,15 @@ fn close_kprobe(ctx: ProbeContext) -> u32 {
 #[btf_tracepoint(function = "tcp_destroy_sock")]
 fn forget_tp(ctx: BtfTracePointContext) -> i32 {
     let _unknown = LIVES_BY_SK.remove(ctx.arg::<u64>(0));
+    0
+}
+
+// match-proto: void mptcp_token_destroy(struct mptcp_sock *msk)
+#[kprobe]
+fn mptcp_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(0) {
+        mptcp::ended(&OWNERS_BY_MPTCP, sk);
+    }
     0
 }
 
@@ -384,10 +369,11 @@ fn ended<'a>(sk: Sock<Typed>, life: Option<&'a mut Life>, old: i32) -> Option<Ne
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn state_tp(ctx: BtfTracePointContext) -> i32 {
     let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) else { return 0 };
+    let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     if !sk.is_tcp() {
+        mptcp::changed(&OWNERS_BY_MPTCP, sk, new);
         return 0;
     }
-    let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     let finishing = old == state::ESTABLISHED && new == state::FIN_WAIT1
         || old == state::CLOSE_WAIT && new == state::LAST_ACK;
     let news = if finishing || new == state::CLOSE {
