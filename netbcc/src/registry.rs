@@ -35,7 +35,7 @@ pub const TOOLS: &[Entry] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::out::{Choice, Field, Rows, Wrong};
+    use crate::out::{Choice, Field, Listed, Rows, Wrong};
     use crate::tool::demo;
 
     fn all() -> impl Iterator<Item = &'static Entry> {
@@ -109,10 +109,23 @@ mod tests {
         for Entry { spec, command, rows_of, .. } in TOOLS {
             let matches = command().try_get_matches_from([spec.name]).unwrap();
             let kinds = rows_of(&matches).unwrap();
-            for (name, text) in kinds.iter().filter(|rows| rows.is_used()).flat_map(Rows::names) {
+            for Listed { name, text, .. } in kinds.iter().filter(|rows| rows.is_used()).flat_map(Rows::names)
+            {
                 let checked = Choice::of([&*name]).unwrap().check(&kinds);
                 assert!(matches!(checked, Ok(()) | Err(Wrong::NotKnown { .. })), "{}: {name}", spec.name);
                 assert!(!text.is_empty() && name.is_ascii() && !name.contains([' ', ',', '+']), "{name:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_means_the_same_in_text_and_json() {
+        for Entry { spec, rows, .. } in TOOLS {
+            for fields in rows().unwrap().iter().map(|rows| &rows.fields) {
+                for field in fields {
+                    let other = fields.iter().find(|other| other.key() == field.key()).unwrap();
+                    assert_eq!(field.text(), other.text(), "{}: {}", spec.name, field.key());
+                }
             }
         }
     }

@@ -223,16 +223,21 @@ pub(crate) struct Choice {
     is_filter: bool,
 }
 
+/// All options but those that lay out a row whose values are there already: `netbcc/src/out/choice.rs` has their tests.
 pub(crate) fn choices(tool: &str) -> Vec<Choice> {
     let options = command(tool);
-    let options = options.get_arguments().filter(|arg| !arg.is_positional() && arg.get_id() != "help");
+    let is_one = |arg: &&clap::Arg| {
+        !arg.is_positional() && !["help", "output", "no-header"].contains(&arg.get_id().as_str())
+    };
+    let options = options.get_arguments().filter(is_one);
     options
         .map(|arg| Choice {
             id: arg.get_id().to_string(),
             typed: arg
                 .get_long()
                 .map_or_else(|| format!("-{}", arg.get_short().expect("a name")), |long| format!("--{long}")),
-            takes_value: arg.get_action().takes_values(),
+            // `--json` is enough.
+            takes_value: arg.get_action().takes_values() && !arg.is_require_equals_set(),
             is_filter: arg.get_help_heading() == Some("Filters"),
         })
         .collect()

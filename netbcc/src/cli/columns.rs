@@ -10,7 +10,7 @@ use super::multicall::nearest_of;
 use super::parse::fill;
 use super::{JsonForm, OUTPUT};
 use crate::error::usage;
-use crate::out::{Choice, Out, Rows, Wrong};
+use crate::out::{Choice, Listed, Out, Rows, Wrong};
 use crate::sys::machine;
 use crate::tool::Entry;
 
@@ -45,7 +45,8 @@ pub(super) fn choose(
         return Ok(None);
     }
     let kinds = (entry.rows_of)(matches)?;
-    if lists.iter().any(|list| *list == "help" || *list == "+help") {
+    let mut words = lists.iter().flat_map(|list| list.trim_start_matches('+').split(','));
+    if words.any(|word| word.trim().eq_ignore_ascii_case("help")) {
         return Ok(Some(listing(&kinds)));
     }
     let choice = Choice::of(lists).and_then(|choice| choice.check(&kinds).map(|()| choice));
@@ -61,12 +62,13 @@ fn listing(kinds: &[Rows]) -> String {
         if !rows.about.is_empty() {
             text.push_str(if text.is_empty() { "" } else { "\n" });
             text.push_str(rows.about);
-            text.push_str(":\n");
+            text.push_str(if rows.is_used() { ":\n" } else { " (not in this run):\n" });
         }
         let names = rows.names();
-        let width = names.iter().map(|(name, _)| name.len()).max().unwrap_or_default() + 2;
-        for (name, meaning) in names {
-            fill(&mut text, meaning, &format!("{name:width$}"), &" ".repeat(width));
+        let width = names.iter().map(|listed| listed.name.len()).max().unwrap_or_default() + 2;
+        for Listed { name, text: meaning, remedy } in names {
+            let remedy = remedy.map(|remedy| format!(" (To have it, {remedy}.)")).unwrap_or_default();
+            fill(&mut text, &format!("{meaning}{remedy}"), &format!("{name:width$}"), &" ".repeat(width));
         }
     }
     text
@@ -75,13 +77,13 @@ fn listing(kinds: &[Rows]) -> String {
 fn sentence(tool: &str, wrong: Wrong) -> String {
     match wrong {
         Wrong::Empty => format!("-o: the name of a column is empty (try '{tool} -o help')"),
-        Wrong::Unknown { name, names } => match nearest_of(&name, names.iter().map(String::as_str)) {
+        Wrong::Unknown { name, names } => match nearest_of(&name, names.iter().map(String::as_str), 2) {
             Some(nearest) => {
                 format!("-o: no column is called '{name}'; did you mean '{nearest}'? (try '{tool} -o help')")
             }
             None => format!("-o: no column is called '{name}'; there are {}", names.join(", ")),
         },
         Wrong::NotKnown { name, remedy } => format!("-o: column '{name}' is not known in this run: {remedy}"),
-        Wrong::NoTable => "-o: what these options print has no columns".to_owned(),
+        Wrong::NoTable => "-o: what these options print has no columns; --json may have some".to_owned(),
     }
 }

@@ -199,7 +199,9 @@ fn fields(text: &mut Roff, kinds: &[Rows]) {
         bold(JSON),
         roman(" calls the same field stands behind them. "),
         bold("-o"),
-        roman(" takes either name, in any case of letters; columns are then as wide as what was in them so far. "),
+        roman(" takes either name, in any case of letters, and keys before titles; several lists add up, and the usual \
+               columns are there as well if each list begins with +. Columns are then as wide as what was in them so \
+               far, and what is not known is a dash. "),
         roman("Each JSON row begins with these:"),
     ]);
     for field in Field::of_every_row() {

@@ -185,13 +185,18 @@ fn unknown(name: &OsStr, tools: &'static [Entry]) -> Call {
 
 /// The tool whose name is most like this one, if it is much like it.
 fn nearest(name: &str, tools: &'static [Entry]) -> Option<&'static str> {
-    nearest_of(name, tools.iter().map(|entry| entry.spec.name))
+    nearest_of(name, tools.iter().map(|entry| entry.spec.name), 0)
 }
 
-/// The word that is most like this one, if it is much like it.
-pub(super) fn nearest_of<'w>(name: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+/// The word that is most like this one, if no more than a third of its letters are other ones, or `plus` thirds of a
+/// letter more.
+pub(super) fn nearest_of<'w>(
+    name: &str,
+    words: impl Iterator<Item = &'w str>,
+    plus: usize,
+) -> Option<&'w str> {
     let all = words.map(|word| (distance(name, word), word));
-    all.min().filter(|(distance, word)| *distance <= word.len().div_ceil(3)).map(|(_, word)| word)
+    all.min().filter(|(distance, word)| *distance <= (word.len() + plus) / 3).map(|(_, word)| word)
 }
 
 /// Insertions, deletions and replacements between two words.

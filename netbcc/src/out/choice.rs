@@ -44,8 +44,13 @@ pub enum Wrong {
 }
 
 impl Choice {
-    /// Reads the lists in the order in which they were given. A list that begins with `+` adds to what is there: to the
-    /// usual columns, unless another list has none.
+    /// Whether the usual columns are there as well.
+    pub(super) fn adds(&self) -> bool {
+        self.adds
+    }
+
+    /// Reads the lists in the order in which they were given. They add up; the usual columns are there as well if each of
+    /// them begins with `+`.
     ///
     /// # Errors
     /// An empty name.
@@ -100,7 +105,7 @@ pub(super) fn names_of(fields: &[Field]) -> impl Iterator<Item = String> {
 }
 
 /// Where a column of a layout is.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum At {
     Shown(usize),
     Spare(usize),
@@ -122,7 +127,13 @@ pub(super) struct Layout(Vec<Place>);
 impl Layout {
     pub(super) fn of<R>(table: &Table<R>, choice: &Choice) -> Self {
         let format = table.format;
-        let chosen: Vec<At> = choice.names.iter().filter_map(|name| find(table, name)).collect();
+        // Two names may mean one column.
+        let mut chosen: Vec<At> = Vec::new();
+        for at in choice.names.iter().filter_map(|name| find(table, name)) {
+            if !chosen.contains(&at) {
+                chosen.push(at);
+            }
+        }
         let is_chosen =
             |index: &usize| !chosen.iter().any(|at| matches!(at, At::Shown(other) if other == index));
         let usual = (0..table.columns.len()).filter(is_chosen).map(At::Shown);
@@ -174,7 +185,12 @@ impl Layout {
                 for (nth, place) in self.0.iter().enumerate() {
                     let column = column(table, place.at);
                     let start = line.at();
-                    let written = moment.cell(column, row).write_text(line, column.precision, usize::MAX);
+                    let mut written = moment.cell(column, row).write_text(line, column.precision, usize::MAX);
+                    if written == 0 {
+                        // Who reads by fields would take the next one for it.
+                        line.push(b'-');
+                        written = 1;
+                    }
                     self.pad(line, nth, start, written, column.align);
                 }
             }
@@ -215,14 +231,18 @@ impl Layout {
 /// The keys that begin every row of JSON.
 const OF_EVERY_ROW: [&str; 2] = ["time", "ts_ns"];
 
-/// The column of this name: of several, the one that this format has, and of these, the one that is shown.
+/// The column of this name: a key comes before a title, then a column that this format has before another one, then
+/// one that is shown.
 fn find<R>(table: &Table<R>, name: &str) -> Option<At> {
     let shown = (0..table.columns.len()).map(At::Shown);
     let all = shown.chain((0..table.spare.len()).map(At::Spare));
     // The first of equals: `max_by_key` would take the last one.
     all.filter(|at| column(table, *at).is_called(name)).reduce(|best, other| {
-        let rank = |at| column(table, at).is_in(table.format);
-        if matches!(best, At::Spare(_)) && rank(other) && !rank(best) { other } else { best }
+        let rank = |at| {
+            let column = column(table, at);
+            (column.name() == name, column.is_in(table.format), matches!(at, At::Shown(_)))
+        };
+        if rank(other) > rank(best) { other } else { best }
     })
 }
 
@@ -251,7 +271,7 @@ mod tests {
         Table::new(format)
             .col_if(false, seconds(9, 3))
             .col(left("C-COMM", 6, |r: &Row| r.comm.as_bytes().into()).cut().about(About::text("Who.")))
-            .col(left("ADDR", 9, |r: &Row| Cell::Endpoint(r.ip, 7)).except(Format::Json))
+            .col(left("ADDR", 9, |r: &Row| Cell::Endpoint(r.ip, 7)).key("end").except(Format::Json))
             .col(data("addr", |r: &Row| r.ip.into()).about(About::new(Kind::Address, "Where.")))
             .col(right("KB", 4, |r: &Row| (r.bytes / 1024).into()).gap(" > ").except(Format::Json))
             .col(data("bytes", |r: &Row| r.bytes.into()))
@@ -289,7 +309,9 @@ mod tests {
              1099511627776 much longer, and \"so\" 1073741824\n\
              1             b                              0\n"
         );
-        assert_eq!(printed(Format::Text, &["addr"], true), "10.0.0.1:7\n2001:db8::1:7\n::1:7\n");
+        assert_eq!(printed(Format::Text, &["end"], true), "10.0.0.1:7\n2001:db8::1:7\n::1:7\n");
+        // A key comes before a title: the name of JSON's field means that field.
+        assert_eq!(printed(Format::Text, &["ADDR"], true), "10.0.0.1\n2001:db8::1\n::1\n");
         assert_eq!(
             printed(Format::Text, &["time,ts_ns,time_s"], false).lines().nth(1),
             Some("00:00:01 1000000007 0.000")
@@ -305,7 +327,7 @@ mod tests {
         assert_eq!(header(&["+bytes"]), ["C-COMM", "ADDR", "KB", "BYTES"]);
         assert_eq!(header(&["+bytes,c_comm"]), ["ADDR", "KB", "BYTES", "C-COMM"]);
         assert_eq!(header(&["+bytes", "+ts_ns"]), ["C-COMM", "ADDR", "KB", "BYTES", "TS_NS"]);
-        assert_eq!(header(&["kb", "+bytes,KB", "addr"]), ["KB", "BYTES", "ADDR"]);
+        assert_eq!(header(&["kb", "+bytes,KB", "end", "C-COMM,c_comm"]), ["KB", "BYTES", "ADDR", "C-COMM"]);
     }
 
     #[test]
@@ -339,7 +361,7 @@ mod tests {
     #[test]
     fn names_are_listed_once_each() {
         let names: Vec<String> =
-            Rows::new("", table(Format::Text)).names().into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["time_s", "c_comm", "addr", "kb", "bytes", "name", "time", "ts_ns"]);
+            Rows::new("", table(Format::Text)).names().into_iter().map(|listed| listed.name).collect();
+        assert_eq!(names, ["time_s", "c_comm", "end", "addr", "kb", "bytes", "name", "time", "ts_ns"]);
     }
 }

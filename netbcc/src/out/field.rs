@@ -239,18 +239,27 @@ impl Rows {
         self.fields.iter().cloned().chain([time, moment]).collect()
     }
 
-    /// The names and sentences of these, each name once.
-    pub fn names(&self) -> Vec<(String, &'static str)> {
+    /// What these are called, each name once.
+    pub fn names(&self) -> Vec<Listed> {
         let all = self.choosable();
-        let text =
-            |name: &String| all.iter().find(|field| field.key() == name.as_str()).map_or("", Field::text);
-        names_of(&all)
-            .map(|name| {
-                let text = text(&name);
-                (name, text)
-            })
-            .collect()
+        let listed = |name: String| {
+            let mut fields = all.iter().filter(|field| field.key() == name).peekable();
+            let text = fields.peek().map_or("", |field| field.text());
+            Listed { text, remedy: fields.map(Field::unknown).min().flatten(), name }
+        };
+        names_of(&all).map(listed).collect()
     }
+}
+
+/// A column as a list for users has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// What it is called.
+    pub name: String,
+    /// The sentence about it.
+    pub text: &'static str,
+    /// What would make its values known, if this run does not know them.
+    pub remedy: Option<&'static str>,
 }
 
 const TIME: &str = "When it happened: the local time of day. JSON has the whole time in any case.";

@@ -41,7 +41,7 @@ pub use self::cell::Cell;
 pub use self::choice::{Choice, Wrong};
 pub use self::clock::Clock;
 pub use self::escape::{escaped, name_in};
-pub use self::field::{About, Field, Kind, Rows};
+pub use self::field::{About, Field, Kind, Listed, Rows};
 pub use self::json::{push_python_float, push_string as push_json_string, quoted};
 use self::line::Line;
 use self::sink::Sink;
@@ -161,6 +161,16 @@ impl Out {
     /// Whether the user chose columns.
     pub fn is_chosen(&self) -> bool {
         self.choice.is_some()
+    }
+
+    /// Whether the usual columns are there, and what a tool prints below its rows.
+    pub fn has_usual(&self) -> bool {
+        self.choice.as_ref().is_none_or(Choice::adds)
+    }
+
+    /// Whether tables have no header.
+    pub fn is_bare(&self) -> bool {
+        self.bare
     }
 
     /// An empty page of text, which shows what this shows.
@@ -293,7 +303,12 @@ impl Out {
         }
     }
 
-    /// What the rows to come cover, for the column [`interval`].
+    /// What the rows to come cover.
+    pub fn interval(&self) -> Duration {
+        Duration::from_nanos(self.interval_ns)
+    }
+
+    /// Sets what the rows to come cover, for the column [`interval`].
     pub fn set_interval(&mut self, interval: Duration) {
         self.interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
     }

@@ -61,7 +61,12 @@ impl Origin {
         line.push(b'}');
         for column in columns {
             let cell = moment.cell(column, row);
-            if matches!(cell, Cell::Empty) {
+            // Nothing known, or no number: NaN and the infinite ones.
+            let is_none = match cell {
+                Cell::Float(number) | Cell::ScaledFloat(number) => !number.is_finite(),
+                _ => matches!(cell, Cell::Empty),
+            };
+            if is_none {
                 continue;
             }
             line.bytes(br#",{"key":"#);
@@ -111,14 +116,14 @@ fn conventional<'c>(attribute: &str, cell: Cell<'c>) -> Cell<'c> {
     Cell::Label(label)
 }
 
-/// An `AnyValue`. Its whole numbers have 64 bits and a sign, and are strings, as protobuf's JSON wants.
+/// An `AnyValue`. Its whole numbers are strings, as protobuf's JSON wants, and have 63 bits and a sign; what is larger, as no
+/// count of ours ever is, becomes text.
 fn value(line: &mut Line<'_>, cell: Cell<'_>) {
     let (kind, quoted) = match cell {
         Cell::Unsigned(number) | Cell::Scaled(number) if i64::try_from(number).is_err() => {
             ("stringValue", true)
         }
         Cell::Unsigned(_) | Cell::Scaled(_) | Cell::Signed(_) => ("intValue", true),
-        Cell::Float(number) | Cell::ScaledFloat(number) if !number.is_finite() => ("stringValue", true),
         Cell::Float(_) | Cell::ScaledFloat(_) => ("doubleValue", false),
         Cell::List(names) => {
             line.bytes(br#"{"arrayValue":{"values":["#);
@@ -136,10 +141,6 @@ fn value(line: &mut Line<'_>, cell: Cell<'_>) {
     line.bytes(b"\":");
     match cell {
         _ if !quoted => json::value(line, cell),
-        Cell::Float(number) | Cell::ScaledFloat(number) => {
-            // NaN, Infinity or -Infinity. Writing to memory does not fail.
-            let _ = write!(line, "\"{number}\"");
-        }
         _ => {
             line.push(b'"');
             json::value(line, cell);

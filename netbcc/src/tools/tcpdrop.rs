@@ -606,10 +606,10 @@ fn functions(names: &[Option<&str>]) -> Vec<String> {
     names[own..end].iter().map(|name| name.unwrap_or("[unknown]").to_owned()).collect()
 }
 
-/// The row, and below it the stack and an empty line.
+/// The row, and below it the stack and an empty line, unless the user wants other columns than these.
 fn print_row(cx: &mut Ctx, table: &Table<Row>, row: &Row) {
     cx.out.row(table, row.event.ts_ns, row);
-    if row.event.stack != 0 && cx.out.format() == Format::Text {
+    if row.event.stack != 0 && cx.out.format() == Format::Text && cx.out.has_usual() {
         cx.out.raw().extend_from_slice(row.stack.text.as_bytes());
     }
 }
@@ -644,7 +644,8 @@ pub fn table(args: &Options) -> Table<Row> {
         )
         .col(
             left("REASON (CODE)", 0, |r: &Row| Cell::Shown(&r.reason_code))
-                .except(Format::Json)
+                .key("reason_and_code")
+            .except(Format::Json)
                 .about(About::text("Why, by the running kernel's name and number; `- (-)` before Linux 5.17.")),
         )
         .col(

@@ -283,6 +283,7 @@ pub fn table(args: &Options) -> Table<Row> {
         );
     let width = if args.sequence || args.failed { 12 } else { 0 };
     let sequence = left("SEQ", if args.failed { 10 } else { 0 }, |r: &Row| r.event.seq.into())
+        .key("seq_or_0")
         .header_width(10)
         .except(Format::Json)
         .about(About::count("With -s: the first segment's sequence number; 0 for a probe."));

@@ -469,6 +469,7 @@ pub fn table(args: &Options) -> Table<Row> {
         )
         .col(
             right("VALUE", 6, |r: &Row| r.unit.whole(r.bytes).into())
+                .key("whole")
                 .except(Format::Json)
                 .about(About::count("What was sent in the interval, in whole units of -f.")),
         )
@@ -511,7 +512,7 @@ pub fn block(args: &Options, out: &mut Out, mut rows: Vec<Row>, now_ns: u64) {
     out.line(format_args!("[{date} {time}]"));
     let table = table(args);
     // BCC's have no titles.
-    if out.is_chosen() {
+    if out.is_chosen() && !rows.is_empty() {
         out.header(&table);
     }
     for row in &rows {

@@ -33,6 +33,7 @@ use std::fs::{self, File};
 use std::num::NonZeroU32;
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
@@ -314,11 +315,13 @@ pub fn table(args: &Options, v6: bool) -> Table<Row> {
         .col(data("rport", |r: &Row| r.key.tuple.rport.into()).about(conn::RPORT))
         .col(
             left(laddr, width, |r: &Row| Cell::Endpoint(conn::laddr(&r.key.tuple), r.key.tuple.lport))
+                .key("local")
                 .except(Format::Json)
                 .about(About::text("The local address and port; LADDR6 where they are IPv6.")),
         )
         .col(
             left(raddr, width, |r: &Row| Cell::Endpoint(conn::raddr(&r.key.tuple), r.key.tuple.rport))
+                .key("remote")
                 .except(Format::Json)
                 .about(About::text("The remote address and port; RADDR6 where they are IPv6.")),
         )
@@ -364,6 +367,7 @@ struct Top<'a> {
 
 /// The sums of an interval.
 struct Block {
+    interval: Duration,
     summary: Option<String>,
     rows: Vec<Row>,
     now_ns: u64,
@@ -378,7 +382,7 @@ impl Blocks for Top<'_> {
         }
         let summary = if self.args.nosummary { None } else { Some(summary(cx, now_ns)?) };
         if self.screen {
-            self.last = Some(Block { summary, rows, now_ns });
+            self.last = Some(Block { interval: cx.out.interval(), summary, rows, now_ns });
             self.draw(cx);
             return Ok(());
         }
@@ -427,25 +431,26 @@ fn summary(cx: &mut Ctx, now_ns: u64) -> Result<String> {
 
 /// A block for a screen of so many lines.
 fn page(args: &Options, mut page: Out, block: &Block, paused: bool, lines: usize) -> Out {
+    page.set_interval(block.interval);
     let mut room = lines;
     if let Some(summary) = &block.summary {
         page.line(format_args!("{summary}{}", if paused { "  paused" } else { "" }));
         page.line("");
         room = room.saturating_sub(2);
     }
-    let count = fitting(&block.rows, room).min(most(args));
+    let count = fitting(&block.rows, room, !page.is_bare()).min(most(args));
     print(args, &mut page, &block.rows[..count], block.now_ns);
     page
 }
 
-/// How many of these rows, from the first on, have room on so many lines, with the headers above them.
-fn fitting(rows: &[Row], lines: usize) -> usize {
+/// How many of these rows, from the first on, have room on so many lines, with the headers above them if there are any.
+fn fitting(rows: &[Row], lines: usize, has_headers: bool) -> usize {
     let (mut used, mut headers) = (0, [false; 2]);
     let fits = |row: &&Row| {
         let v6 = row.key.tuple.family != AF_INET;
         if !std::mem::replace(&mut headers[usize::from(v6)], true) {
             // An empty line is above that of IPv6.
-            used += 1 + usize::from(v6);
+            used += usize::from(has_headers) + usize::from(v6);
         }
         used += 1;
         used <= lines
@@ -648,7 +653,7 @@ mod tests {
             .collect();
         sort(Sort::All, &mut rows);
         let empty = || Out::memory(Format::Text, Clock::fixed(0, 0));
-        let mut block = Block { summary: Some("now".to_owned()), rows, now_ns: 1 };
+        let mut block = Block { interval: Duration::ZERO, summary: Some("now".to_owned()), rows, now_ns: 1 };
         let mut before = 0;
         for lines in 0..30 {
             let text = page(&args, empty(), &block, false, lines).take();
@@ -668,6 +673,16 @@ mod tests {
             "no room for the first of IPv6"
         );
         assert_eq!(page(&args, empty(), &block, false, 7).take().lines().count(), 7);
+        let bare = || {
+            let mut page = empty();
+            page.choose(None, true);
+            page
+        };
+        assert_eq!(
+            page(&args, bare(), &block, false, 7).take().lines().count(),
+            7,
+            "no header, one row more"
+        );
         assert!(page(&args, empty(), &block, true, 7).take().starts_with("now  paused\n"));
         block.summary = None;
         assert_eq!(page(&args, empty(), &block, true, 5).take().lines().count(), 5);
