@@ -154,7 +154,7 @@ fn mptcp_ended(mptcp: u64) {
     }
     owner.ended_ns = task::now_ns();
     let turn = [mptcp, owner.ended_ns];
-    if ENDED.push(&turn, 0).is_ok() {
+    if ENDED.push(turn, 0).is_ok() {
         return;
     }
     if let Ok(Some([oldest, ended_ns])) = ENDED.pop()
@@ -162,7 +162,7 @@ fn mptcp_ended(mptcp: u64) {
     {
         mptcp::ended(&OWNERS_BY_MPTCP, oldest);
     }
-    if ENDED.push(&turn, 0).is_err() {
+    if ENDED.push(turn, 0).is_err() {
         // Other CPUs were faster.
         mptcp::ended(&OWNERS_BY_MPTCP, mptcp);
     }
