@@ -16,6 +16,7 @@ use netbcc::cli;
 use netbcc::out::{Clock, Format, Out, Table};
 use netbcc::tool::Tool;
 use netbcc::tools::netqtop::{self, Netqtop};
+use netbcc::tools::softirqs::{self, Softirqs};
 use netbcc::tools::solisten::{self, Solisten};
 use netbcc::tools::tcpaccept::{self, Tcpaccept};
 use netbcc::tools::tcpconnect::{self, Tcpconnect};
@@ -401,12 +402,27 @@ fn netqtop_json() {
     matches_fixture("netqtop", "rows.json", &[("-n lo --json", queue_block("-n lo --json"))]);
 }
 
+fn softirq_block(args: &str) -> String {
+    let runs = [
+        (0, 0, 0),
+        (1, 1, 1),
+        (2, 999, 2),
+        (3, 1000, 3),
+        (5, u64::MAX, u64::MAX),
+        (7, 1 << 40, 7),
+        (9, 77, 1),
+    ];
+    let totals = runs.map(|(vector, time_ns, count)| softirqs::Total { vector, time_ns, count });
+    printed(Format::Json, &softirqs::table(&options::<Softirqs>(args)), &totals, |_| 1000 * SECOND)
+}
+
 /// That these are what the published protobufs say is checked by `tests/otlp.py`.
 #[test]
 fn otlp_records() {
     type Block = (&'static str, &'static str, fn(&str) -> String);
-    let blocks: [Block; 12] = [
+    let blocks: [Block; 13] = [
         ("netqtop", "-n lo --json", queue_block),
+        ("softirqs", "--json --count", softirq_block),
         ("solisten", "--json", listen_block),
         ("tcpaccept", "--json", accept_block),
         ("tcpconnect", "--json -L -d", connect_block),
