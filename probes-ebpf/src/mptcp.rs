@@ -69,56 +69,53 @@ pub fn changed<A: Access>(owners: &'static Owners, sk: Sock<A>, new: i32) {
     }
 }
 
-/// Who opens a connection.
+/// Who opens a connection. Both parts are always there: of an enum, compilers load the part that only one of its cases has
+/// before they look which one it is, and kernels before 6.3 let no program read what it did not write.
 #[derive(Clone, Copy)]
-pub enum Opener {
-    /// The current task.
-    Current,
-    /// Who owns the MPTCP socket.
-    Owner(&'static Owner),
-    /// Who owns an MPTCP socket that was connected or accepted while nobody looked.
-    Unknown,
+pub struct Opener {
+    /// Whether it is the current task.
+    is_current: bool,
+    /// Who owns the MPTCP socket; `None` also for one that was connected or accepted while nobody looked.
+    owner: Option<&'static Owner>,
 }
 
 impl Opener {
+    /// The current task.
+    pub const CURRENT: Self = Self { is_current: true, owner: None };
+
     /// Who opens `sk`, which goes to SYN_SENT. Who connects an MPTCP socket is remembered, if the filters of tasks keep it.
     #[inline(always)]
     pub fn of<A: ToTcp>(owners: &'static Owners, sk: Sock<A>) -> Self {
-        let Some(mptcp) = above(sk) else { return Self::Current };
+        let Some(mptcp) = above(sk) else { return Self::CURRENT };
         if is_opening(mptcp) {
             own_if_kept(owners, mptcp, CONNECTOR);
-            return Self::Current;
+            return Self::CURRENT;
         }
-        storage::entry(owners, mptcp.id()).map_or(Self::Unknown, |owner| Self::Owner(owner))
+        Self { is_current: false, owner: storage::entry(owners, mptcp.id()).map(|owner| &*owner) }
     }
 
     /// Whether the filters of tasks keep it.
     #[inline(always)]
     pub fn is_kept(self) -> bool {
-        match self {
-            Self::Current => filter::keeps_task(),
-            // Else it would not have been remembered.
-            Self::Owner(_) => true,
-            Self::Unknown => !filter::by_task(),
+        if self.is_current {
+            return filter::keeps_task();
         }
+        // An owner would not have been remembered else.
+        self.owner.is_some() || !filter::by_task()
     }
 
     /// Writes who it is, and answers the process and the user.
     #[inline(always)]
     pub fn name(self, comm: &mut Comm) -> (u32, u32) {
-        match self {
-            Self::Current => {
-                task::comm(comm);
-                (task::pid(), task::uid())
-            }
-            Self::Owner(owner) => {
-                *comm = owner.comm;
-                (owner.pid, owner.uid)
-            }
-            Self::Unknown => {
-                *comm = UNKNOWN;
-                (0, NO_USER)
-            }
+        if self.is_current {
+            task::comm(comm);
+            return (task::pid(), task::uid());
         }
+        let Some(owner) = self.owner else {
+            *comm = UNKNOWN;
+            return (0, NO_USER);
+        };
+        *comm = owner.comm;
+        (owner.pid, owner.uid)
     }
 }
