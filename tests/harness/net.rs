@@ -34,7 +34,9 @@ const PORTS: u16 = 16;
 const BLOCKS: u16 = 780;
 
 /// The ports of all blocks: below the range from which the kernel takes local ports.
-const OWN_PORTS: Range<u16> = 8192..8192 + BLOCKS * PORTS;
+const OWN_PORTS: Range<u16> = 8192..FREE_PORTS;
+/// From here on no port is some test's own. A client that the kernel gives one of those would be taken for a server.
+pub const FREE_PORTS: u16 = 8192 + BLOCKS * PORTS;
 
 /// One network namespace.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use netbcc::sys::btf::{self, Wanted};
 use netbcc_tests::checks;
 use netbcc_tests::ended::Ended;
 use netbcc_tests::kernel::{Case, Check, note, skip};
-use netbcc_tests::net::{END_PORT, Net};
+use netbcc_tests::net::{END_PORT, FREE_PORTS, Net};
 use netbcc_tests::peer::{How, Listener, Peer};
 use netbcc_tests::raw::{link_exists, map_entries, map_exists, program_begins, program_exists};
 use netbcc_tests::run::{Launch, PATIENCE, Run, links_of, maps_of, programs_of};
@@ -105,8 +105,8 @@ struct Scene<'n> {
 /// Namespace and processes of a flood.
 fn with_scene(traffic: Traffic, action: impl FnOnce(&Scene<'_>)) {
     let net = Net::new();
-    // Every connection has a port of its own for as long as TIME_WAIT keeps it.
-    net.near().sysctl("ipv4/ip_local_port_range", "10240 65535");
+    // Every connection has a port of its own for as long as TIME_WAIT keeps it, and none has a server's.
+    net.near().sysctl("ipv4/ip_local_port_range", &format!("{FREE_PORTS} 65535"));
     net.near().sysctl("ipv4/tcp_syn_retries", "1");
     // Newer kernels (6.5) send a SYN some times more at the pace of the first; how often until the time of the retries is
     // over, depends on how punctual timers are.
