@@ -233,6 +233,17 @@ impl Peer {
         self.try_connect(to, how).unwrap_or_else(|error| panic!("connect to {to}{}: {error}", how.0))
     }
 
+    /// Both ends of an MPTCP connection to `web` over which both sides have sent, so that it takes further subflows.
+    pub fn converse<'w>(&self, web: &Listener<'w>) -> (Conn<'_>, Conn<'w>) {
+        let near = self.connect_as(web.address(), &How::plain().mptcp());
+        let far = web.accept();
+        near.send(10);
+        far.receive(10);
+        far.send(10);
+        near.receive(10);
+        (near, far)
+    }
+
     /// Connects, or says the name of the error.
     pub fn try_connect(&self, to: SocketAddr, how: &How) -> Result<Conn<'_>, String> {
         let id = self.id();

@@ -543,26 +543,17 @@ fn a_deferred_fast_open_is_one_row_at_connect(case: &Case) {
     run.finish();
 }
 
-fn further_subflows_are_of_who_connected(case: &Case) {
+pub(crate) fn further_subflows_are_of_who_connected(case: &Case) {
     let net = Net::pair();
     let (server, client) = (net.far_peer("server"), net.peer("client"));
     let web = server.listen_mptcp(net.v4_of(2, 80)).unwrap_or_else(|e| skip(format!("MPTCP ({e})")));
     let launch = |args: &str| case.launch(args).start(&net).ended_by(|| client.refused(net.v4(END_PORT)));
     let runs = [launch(""), launch(&format!("-p {}", client.pid()))];
-    let converse = || {
-        let near = client.connect_as(web.address(), &How::plain().mptcp());
-        let far = web.accept();
-        near.send(10);
-        far.receive(10);
-        far.send(10);
-        near.receive(10);
-        (near, far)
-    };
-    let _first = converse();
+    let _first = client.converse(&web);
     // This one's further subflow is opened in the call of `ip`, that of the next in a thread of the kernel.
     let second = net.further_subflow();
     net.await_further_subflows(1);
-    let _next = converse();
+    let _next = client.converse(&web);
     net.await_further_subflows(2);
     for run in runs {
         let rows = run.rows(4);

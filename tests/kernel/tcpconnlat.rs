@@ -9,6 +9,8 @@ use netbcc_tests::kernel::{Case, Check, skip};
 use netbcc_tests::net::{END_PORT, Net, has_ipv6};
 use netbcc_tests::peer::How;
 
+use crate::tcpconnect::further_subflows_are_of_who_connected;
+
 /// What does not depend on the rung.
 pub(crate) const ANY: &[Check] = checks![
     the_headers_are_exactly_these,
@@ -170,36 +172,6 @@ fn the_pid_filter_goes_by_the_process_and_names_are_of_threads(case: &Case) {
     let rows = run.rows(2);
     rows.are("DPORT", &[81, 82]).are("PID", &[client.pid(); 2]).are("COMM", &["second", "client"]);
     run.finish();
-}
-
-fn further_subflows_are_of_who_connected(case: &Case) {
-    let net = Net::pair();
-    let (server, client) = (net.far_peer("server"), net.peer("client"));
-    let web = server.listen_mptcp(net.v4_of(2, 80)).unwrap_or_else(|e| skip(format!("MPTCP ({e})")));
-    let launch = |args: &str| case.launch(args).start(&net).ended_by(|| client.refused(net.v4(END_PORT)));
-    let runs = [launch(""), launch(&format!("-p {}", client.pid()))];
-    let converse = || {
-        let near = client.connect_as(web.address(), &How::plain().mptcp());
-        let far = web.accept();
-        near.send(10);
-        far.receive(10);
-        far.send(10);
-        near.receive(10);
-        (near, far)
-    };
-    let _first = converse();
-    // This one's further subflow is opened in the call of `ip`, that of the next in a thread of the kernel.
-    let second = net.further_subflow();
-    net.await_further_subflows(1);
-    let _next = converse();
-    net.await_further_subflows(2);
-    for run in runs {
-        let rows = run.rows(4);
-        rows.are("PID", &[client.pid(); 4]).are("COMM", &["client"; 4]);
-        let near = net.v4(0).ip();
-        rows.are("SADDR", &[near, second.into(), near, second.into()]);
-        run.finish();
-    }
 }
 
 fn an_mptcp_open_is_one_row(case: &Case) {

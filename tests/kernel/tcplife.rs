@@ -13,7 +13,7 @@ use netbcc_common::tcplife::{CONNECTOR, Life};
 use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check, Rung, skip};
 use netbcc_tests::net::{END_PORT, Net, has_ipv6};
-use netbcc_tests::peer::{Conn, How, Listener, Peer};
+use netbcc_tests::peer::{How, Peer};
 use netbcc_tests::rows::{Row, Rows};
 use netbcc_tests::run::{PATIENCE, Run, memory_of};
 
@@ -935,23 +935,12 @@ fn a_further_subflow_belongs_to_the_same_processes(case: &Case) {
     run.finish();
 }
 
-/// An MPTCP connection that is fully established, and its end at the server.
-fn converse<'p>(web: &Listener<'p>, client: &'p Peer) -> (Conn<'p>, Conn<'p>) {
-    let near = client.connect_as(web.address(), &How::plain().mptcp());
-    let far = web.accept();
-    near.send(10);
-    far.receive(10);
-    far.send(10);
-    near.receive(10);
-    (near, far)
-}
-
 fn a_subflow_from_a_new_address_belongs_to_the_same_processes(case: &Case) {
     let net = Net::pair();
     let (server, client) = (net.far_peer("server"), net.peer("client"));
     let web = server.listen_mptcp(net.v4_of(2, 80)).unwrap_or_else(|e| skip(format!("MPTCP ({e})")));
     let run = case.launch("").start(&net);
-    let (near, far) = converse(&web, &client);
+    let (near, far) = client.converse(&web);
     // The subflow is opened in the call of `ip`.
     let second = net.further_subflow();
     net.await_further_subflows(1);
@@ -972,7 +961,7 @@ fn a_subflow_whose_owner_is_not_known_belongs_to_nobody(case: &Case) {
     let is_full = |error: io::Error| error.raw_os_error() == Some(nix::libc::E2BIG);
     assert!((1..1 << 16).any(|sk| owners.set(sk, &Owner::default()).is_err_and(is_full)), "it is full");
     let second = net.further_subflow();
-    let (near, far) = converse(&web, &client);
+    let (near, far) = client.converse(&web);
     net.await_further_subflows(1);
     near.close();
     far.await_end();

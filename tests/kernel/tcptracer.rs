@@ -477,16 +477,7 @@ fn a_full_table_of_owners_keeps_those_that_it_has(case: &Case) {
     net.near().ip(&format!("addr add {}/24 dev cable\n", net.v4_of(3, 0).ip()));
     let run = start(case, "", &net, &keeper);
     let owners = memory_of(run.pid(), "OWNERS_BY_MPTCP").expect("a table of owners");
-    let converse = |client| {
-        let near = Peer::connect_as(client, at, &How::plain().mptcp());
-        let far = web.accept();
-        near.send(10);
-        far.receive(10);
-        far.send(10);
-        near.receive(10);
-        (near, far)
-    };
-    let first = converse(&client);
+    let first = client.converse(&web);
     run.rows(2);
     // At addresses of no socket.
     let is_full = |error: io::Error| error.raw_os_error() == Some(nix::libc::E2BIG);
@@ -494,7 +485,7 @@ fn a_full_table_of_owners_keeps_those_that_it_has(case: &Case) {
     // The subflow is opened in the call of `ip`.
     let second = net.further_subflow();
     further(&run, second, 1)[0].is("PID", client.pid()).is("COMM", "client");
-    let other = converse(&late);
+    let other = late.converse(&web);
     further(&run, second, 2)[1].is("PID", 0).is("COMM", "-");
     for (near, far) in [first, other] {
         near.close();

@@ -67,7 +67,8 @@ impl Form {
         let (text, _) = room.split_first_chunk_mut().expect("shorter than ROOM");
         let end = match cell.write_short(text, self.precision, self.max) {
             Some(written) if self.align == Align::Left => written.max(self.width),
-            Some(written) if written.max(self.width) <= WORD => {
+            // A shift by a whole word is none.
+            Some(written) if written > 0 && written.max(self.width) <= WORD => {
                 let missing = self.width.saturating_sub(written);
                 let (word, _) = room.split_first_chunk_mut::<WORD>().expect("shorter than ROOM");
                 let before = u128::from_le_bytes([b' '; WORD]) & ((1 << (8 * missing)) - 1);
@@ -124,6 +125,20 @@ mod tests {
         line.blanks(60);
         drop(line);
         String::from_utf8_lossy(&buf).into_owned()
+    }
+
+    #[test]
+    fn nothing_to_the_right_is_a_column_of_blanks() {
+        for width in 0..=20 {
+            let form = Form::new(width, true, 0, Align::Right);
+            for cell in [Cell::Buffer(&[0; 16]), Cell::Label("")] {
+                assert_eq!(
+                    printed(|line| form.put(line, &cell)),
+                    printed(|line| form.put_any(line, &cell)),
+                    "{width}"
+                );
+            }
+        }
     }
 
     proptest! {
