@@ -94,6 +94,8 @@ fields! {
     NetCommon = "net"."ns": 0,
     /// Name of a thread: up to a NUL, behind which anything may be.
     TaskComm = "task_struct"."comm": 0,
+    /// The first thread of a process, from each of its threads.
+    TaskGroupLeader = "task_struct"."group_leader": 8,
     /// Process of a task, as the initial PID namespace counts.
     TaskTgid = "task_struct"."tgid": 4,
     /// Open files of a task.

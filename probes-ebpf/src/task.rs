@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::{
 use netbcc_common::Comm;
 use netbcc_common::kernel::Field;
 
-use crate::mem::{Access, Probed, Typed, field, field_ptr, is_locked, offset};
+use crate::mem::{Access, Probed, Typed, field, field_ptr, is_locked, offset, offset_if_any};
 
 /// Now: `CLOCK_MONOTONIC`, ns.
 #[inline(always)]
@@ -52,24 +52,69 @@ pub fn is_kernel<A: Access>() -> bool {
     unsafe { field::<A, u32>(A::current_task(), Field::TaskFlags) & KTHREAD != 0 }
 }
 
-/// Writes the thread's name.
+/// What the names of the threads begin with that work for a process's rings of io_uring: `iou-wrk-` and `iou-sqp-`.
+const RING: u32 = u32::from_ne_bytes(*b"iou-");
+
+/// Writes the thread's name; that of its process's first thread where the kernel made the thread, to work for a ring of
+/// io_uring.
 #[inline(always)]
 pub fn comm(to: &mut Comm) {
-    // SAFETY: exactly the 16 bytes of `to`.
-    unsafe { bpf_get_current_comm(to.as_mut_ptr().cast(), size_of::<Comm>() as u32) };
+    // SAFETY: exactly the 16 bytes of `to`, the first of which are there to be read after that.
+    let head = unsafe {
+        bpf_get_current_comm(to.as_mut_ptr().cast(), size_of::<Comm>() as u32);
+        to.as_ptr().cast::<u32>().read_unaligned()
+    };
+    if head == RING
+        && let Some([first, second]) = ring_owner_comm()
+    {
+        // SAFETY: two words are the 16 bytes of `to`.
+        unsafe { to.as_mut_ptr().cast::<[u64; 2]>().write_unaligned([first, second]) };
+    }
 }
 
-/// The thread's name as the kernel has it: equal words are equal names, but behind a name's end anything may be. For
+/// The name of the process's first thread, if the current thread works for a ring of io_uring. Anybody may have the name of
+/// such a thread, so the kernel's own mark decides.
+#[inline(always)]
+fn ring_owner_comm() -> Option<[u64; 2]> {
+    // By the helper where it is allowed, as programs of all kinds ask.
+    if is_locked() { ring_owner_comm_by::<Typed>() } else { ring_owner_comm_by::<Probed>() }
+}
+
+#[inline(always)]
+fn ring_owner_comm_by<A: Access>() -> Option<[u64; 2]> {
+    /// `PF_IO_WORKER` (include/linux/sched.h).
+    const IO_WORKER: u32 = 0x10;
+    let leader = offset_if_any(Field::TaskGroupLeader)?;
+    let comm = offset(Field::TaskComm)?;
+    // SAFETY: the current `struct task_struct`, and the one whose pointer BTF says is in there; two words are the 16 bytes of
+    // the name.
+    unsafe {
+        let task = A::current_task();
+        if field::<A, u32>(task, Field::TaskFlags) & IO_WORKER == 0 {
+            return None;
+        }
+        let leader = A::load_ptr(A::distrust(task, Field::TaskGroupLeader).wrapping_add(leader));
+        Some([A::load(leader.wrapping_add(comm)), A::load(leader.wrapping_add(comm + size_of::<u64>()))])
+    }
+}
+
+/// What [`comm`] writes, as the kernel has it: equal words are equal names, but behind a name's end anything may be. For
 /// typed programs, to which this costs less than [`comm`].
 #[inline(always)]
 pub fn raw_comm() -> [u64; 2] {
     let Some(offset) = offset(Field::TaskComm) else { return [0; 2] };
     // SAFETY: the helper answers the current `struct task_struct`, whose type the verifier knows; two words are the 16
     // bytes of the name.
-    unsafe {
+    let name: [u64; 2] = unsafe {
         let at = (bpf_get_current_task_btf() as *const u8).wrapping_add(offset);
         [Typed::load(at), Typed::load(at.wrapping_add(size_of::<u64>()))]
+    };
+    if name[0] as u32 == RING
+        && let Some(owner) = ring_owner_comm_by::<Typed>()
+    {
+        return owner;
     }
+    name
 }
 
 /// Id of the cgroup v2 that the task is in.

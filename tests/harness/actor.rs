@@ -372,7 +372,7 @@ impl Actor {
     }
 
     fn connect(&mut self, id: u32, to: SocketAddr, how: &[&str]) -> Answer {
-        let mut waits = true;
+        let (mut waits, mut by_worker) = (true, false);
         let mut thread_name = None;
         let socket = stream(to, how.contains(&"mptcp"))?;
         for word in how {
@@ -389,8 +389,13 @@ impl Actor {
                 ("thread", name) => thread_name = Some(unhex(name)),
                 ("repair", _) => raw::repair(socket.as_raw_fd())?,
                 ("mptcp", _) => {}
+                ("uring", _) => by_worker = true,
                 _ => return Err(Failure(format!("connect how? {word}"))),
             }
+        }
+        if by_worker && let SocketAddr::V4(to) = to {
+            raw::uring_connect(socket.as_raw_fd(), to)?;
+            return self.keep(id, socket);
         }
         let open = || match connect(socket.as_raw_fd(), &SockaddrStorage::from(to)) {
             Err(Errno::EINPROGRESS) if !waits => Ok(()),

@@ -108,6 +108,11 @@ impl How {
         self.with("nonblock")
     }
 
+    /// By a worker of `io_uring`; to IPv4 only.
+    pub fn by_uring_worker(self) -> Self {
+        self.with("uring")
+    }
+
     /// With an MPTCP socket.
     pub fn mptcp(self) -> Self {
         self.with("mptcp")

@@ -9,6 +9,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::net::SocketAddrV4;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -431,7 +432,7 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 /// | `send`, `sendmsg`, `writev`, `sendmmsg` | one call; the last three with two parts |
 /// | `sendfile`, `splice` | from a file, or a pipe |
 /// | `zerocopy` | `send` with `MSG_ZEROCOPY` |
-/// | `uring` | `IORING_OP_SEND` |
+/// | `uring`, `worker` | `IORING_OP_SEND`, by this thread or by one that the kernel makes for the ring |
 /// | `flood` | ten times as much, without waiting, until the socket is full |
 pub fn push(socket: RawFd, how: &str, bytes: usize) -> io::Result<usize> {
     // Not freed: the kernel may look at it after the call.
@@ -505,7 +506,8 @@ pub fn push(socket: RawFd, how: &str, bytes: usize) -> io::Result<usize> {
             }
             Ok(sent)
         }
-        "uring" => uring_send(socket, data),
+        "uring" => uring_send(socket, data, 0),
+        "worker" => uring_send(socket, data, ASYNC),
         _ => Err(io::Error::other(format!("push how? {how}"))),
     }
 }
@@ -563,20 +565,54 @@ fn splice(from: RawFd, to: RawFd, bytes: usize) -> io::Result<usize> {
     answer(unsafe { libc::splice(from, none, to, none, bytes, 0) })
 }
 
+/// `IOSQE_ASYNC`: not by the thread that asks.
+const ASYNC: u8 = 1 << 4;
+
 /// Sends by `io_uring`.
-fn uring_send(socket: RawFd, data: &'static [u8]) -> io::Result<usize> {
+fn uring_send(socket: RawFd, data: &'static [u8], flags: u8) -> io::Result<usize> {
     const SEND: u8 = 26; // IORING_OP_SEND
-    uring(SEND, socket, data)
+    uring(SEND, flags, socket, data)
 }
 
 /// Accepts by `io_uring`.
 pub fn uring_accept(listener: RawFd) -> io::Result<OwnedFd> {
     const ACCEPT: u8 = 13; // IORING_OP_ACCEPT
-    owned(libc::c_int::try_from(uring(ACCEPT, listener, &[])?).map_err(io::Error::other)?)
+    owned(libc::c_int::try_from(uring(ACCEPT, 0, listener, &[])?).map_err(io::Error::other)?)
 }
 
-/// One request by `io_uring`, with memory if there is any: one ring, as io_uring_setup(2) has it.
-fn uring(operation: u8, socket: RawFd, data: &'static [u8]) -> io::Result<usize> {
+/// connect(2) to an address of IPv4 by a worker of `io_uring`, not by the current thread.
+pub fn uring_connect(socket: RawFd, to: SocketAddrV4) -> io::Result<()> {
+    const CONNECT: u8 = 16; // IORING_OP_CONNECT
+    // `struct sockaddr_in`.
+    let mut address = [0_u8; 16];
+    address[..2].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
+    address[2..4].copy_from_slice(&to.port().to_be_bytes());
+    address[4..8].copy_from_slice(&to.ip().octets());
+    let mut entry = [0_u8; 64];
+    entry[0] = CONNECT;
+    entry[1] = ASYNC;
+    entry[4..8].copy_from_slice(&socket.to_ne_bytes());
+    entry[8..16].copy_from_slice(&(size_of_val(&address) as u64).to_ne_bytes());
+    entry[16..24].copy_from_slice(&(address.as_ptr().expose_provenance() as u64).to_ne_bytes());
+    submit(&entry).map(drop)
+}
+
+/// One request by `io_uring`, with memory if there is any.
+fn uring(operation: u8, flags: u8, socket: RawFd, data: &'static [u8]) -> io::Result<usize> {
+    let mut entry = [0_u8; 64];
+    entry[0] = operation;
+    entry[1] = flags;
+    entry[4..8].copy_from_slice(&socket.to_ne_bytes());
+    if !data.is_empty() {
+        entry[16..24].copy_from_slice(&(data.as_ptr().expose_provenance() as u64).to_ne_bytes());
+    }
+    entry[24..28].copy_from_slice(&u32::try_from(data.len()).map_err(io::Error::other)?.to_ne_bytes());
+    submit(&entry)
+}
+
+/// Hands this request to a ring of its own, as io_uring_setup(2) has it, and waits for its result. What the request points to must
+/// stay until then.
+fn submit(entry: &[u8; 64]) -> io::Result<usize> {
     const GETEVENTS: u32 = 1; // IORING_ENTER_GETEVENTS
     // `struct io_uring_params`, as words.
     let mut params = [0_u32; 30];
@@ -593,13 +629,6 @@ fn uring(operation: u8, socket: RawFd, data: &'static [u8]) -> io::Result<usize>
     let (sq_tail, sq_array, cqes) = (params[11] as usize, params[16] as usize, params[25] as usize);
     let rings = map(4096, 0)?;
     let entries = map(4096, 0x1000_0000)?;
-    let mut entry = [0_u8; 64];
-    entry[0] = operation;
-    entry[4..8].copy_from_slice(&socket.to_ne_bytes());
-    if !data.is_empty() {
-        entry[16..24].copy_from_slice(&(data.as_ptr().expose_provenance() as u64).to_ne_bytes());
-    }
-    entry[24..28].copy_from_slice(&u32::try_from(data.len()).map_err(io::Error::other)?.to_ne_bytes());
     // SAFETY: within the mappings, which are a page each and hold one entry; nobody else uses the ring.
     unsafe {
         entries.copy_from(entry.as_ptr(), entry.len());

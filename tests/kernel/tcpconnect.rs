@@ -52,6 +52,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_deferred_fast_open_is_one_row_at_connect,
     an_mptcp_connect_is_one_row,
     further_subflows_are_of_who_connected,
+    a_worker_of_io_uring_has_its_process_s_name,
     a_udp_connect_is_no_row,
     json_rows_carry_every_value,
     the_count_table_is_sorted_and_ends_with_exit_0,
@@ -540,6 +541,22 @@ fn a_deferred_fast_open_is_one_row_at_connect(case: &Case) {
     run.rows(1)[0].is("PID", client.pid()).is("DPORT", 80);
     conn.send(100);
     run.rows(1);
+    run.finish();
+}
+
+fn a_worker_of_io_uring_has_its_process_s_name(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v4_of(2, 80));
+    let run = case.launch("").start(&net);
+    let conn = client
+        .try_connect(web.address(), &How::plain().by_uring_worker())
+        .unwrap_or_else(|error| skip(format!("io_uring ({error})")));
+    run.rows(1)[0].reads(&line(client.pid(), "client", conn.local(), web.address()));
+    // A name that anybody may have.
+    let other = net.peer("iou-wrk-1");
+    let conn = other.connect(web.address());
+    run.rows(2)[1].reads(&line(other.pid(), "iou-wrk-1", conn.local(), web.address()));
     run.finish();
 }
 

@@ -72,21 +72,20 @@ fn every_way_to_send_counts_what_the_socket_counts(case: &Case) {
     let from = client.connect(listener.address());
     let to = listener.accept();
     let (mut all, mut unseen) = (0, 0);
-    for (nth, how) in ["send", "sendmsg", "writev", "sendmmsg", "sendfile", "splice", "zerocopy", "uring"]
-        .iter()
-        .enumerate()
-    {
+    let ways = ["send", "sendmsg", "writev", "sendmmsg", "sendfile", "splice", "zerocopy", "uring", "worker"];
+    for (nth, how) in ways.iter().enumerate() {
         let bytes = 10_000 + nth;
+        let by_uring = ["uring", "worker"].contains(how);
         match from.push(how, bytes) {
             Ok(sent) => assert_eq!(sent, bytes, "{how}"),
             // Not there, or not allowed.
-            Err(error) if *how == "uring" && ["ENOSYS", "EPERM", "EINVAL"].contains(&error.as_str()) => {
+            Err(error) if by_uring && ["ENOSYS", "EPERM", "EINVAL"].contains(&error.as_str()) => {
                 continue;
             }
             Err(error) => panic!("{how}: {error}"),
         }
         all += bytes as u64;
-        unseen += if *how == "uring" { bytes as u64 } else { 0 };
+        unseen += if by_uring { bytes as u64 } else { 0 };
         to.receive(bytes);
     }
     let (acked, _) = from.counts();
@@ -98,6 +97,10 @@ fn every_way_to_send_counts_what_the_socket_counts(case: &Case) {
     let seen = if ended.stderr.contains("io_uring") { all - unseen } else { all };
     is(&ended, "the client", sums(&ended, &client), (0, seen));
     is(&ended, "the server", sums(&ended, &server), (all, 0));
+    // A thread that the kernel made to send for the client has no row of its own.
+    for row in rows(&ended, &client) {
+        assert_eq!(row["comm"], "client", "{row}");
+    }
     ended.quiet();
 }
 

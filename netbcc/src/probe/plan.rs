@@ -497,11 +497,15 @@ pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
 }
 
 /// The offsets of fields that a program can do without. The structs of MPTCP can be read by a helper only that the kernel's
-/// lockdown forbids when it is to keep secrets: there a subflow is a socket like any other.
+/// lockdown forbids when it is to keep secrets: there a subflow is a socket like any other. Other tasks' names are read by it
+/// where the kernel cannot cast: there a thread of io_uring has its own.
 fn if_any(kernel: &Kernel, secretive: bool) -> [u16; FIELD_COUNT] {
     let mut offsets = *kernel.offsets();
     if secretive {
         offsets[Field::TcpIsMptcp as usize] = MISSING;
+        if kernel.function(CAST_FUNCTION).is_none() {
+            offsets[Field::TaskGroupLeader as usize] = MISSING;
+        }
     }
     offsets
 }

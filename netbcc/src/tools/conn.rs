@@ -22,7 +22,8 @@ pub(super) const RPORT: About = About::new(Kind::Port, "The remote port.").otel(
 pub(super) const REMOTE: About = About::text("The remote address and port.");
 /// The name of the thread that PID stands for.
 pub(super) const COMM: About =
-    About::text("The name of its thread, of at most 15 bytes.").otel("thread.name");
+    About::text("The name of its thread, of at most 15 bytes; the process's where io_uring made the thread.")
+        .otel("thread.name");
 /// A namespace.
 pub(super) const NETNS: About = About::count("The inode number of its network namespace.");
 
