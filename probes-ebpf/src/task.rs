@@ -64,20 +64,21 @@ pub fn comm(to: &mut Comm) {
         bpf_get_current_comm(to.as_mut_ptr().cast(), size_of::<Comm>() as u32);
         to.as_ptr().cast::<u32>().read_unaligned()
     };
-    if head == RING
-        && let Some([first, second]) = ring_owner_comm()
-    {
-        // SAFETY: two words are the 16 bytes of `to`.
-        unsafe { to.as_mut_ptr().cast::<[u64; 2]>().write_unaligned([first, second]) };
+    if head == RING {
+        ring_owner_comm(to);
     }
 }
 
-/// The name of the process's first thread, if the current thread works for a ring of io_uring. Anybody may have the name of
-/// such a thread, so the kernel's own mark decides.
-#[inline(always)]
-fn ring_owner_comm() -> Option<[u64; 2]> {
+/// Writes the name of the process's first thread, if the current thread works for a ring of io_uring. Anybody may have the
+/// name of such a thread, so the kernel's own mark decides. Once per object: there are dozens of places where a name is read.
+#[inline(never)]
+fn ring_owner_comm(to: &mut Comm) {
     // By the helper where it is allowed, as programs of all kinds ask.
-    if is_locked() { ring_owner_comm_by::<Typed>() } else { ring_owner_comm_by::<Probed>() }
+    let name = if is_locked() { ring_owner_comm_by::<Typed>() } else { ring_owner_comm_by::<Probed>() };
+    if let Some(name) = name {
+        // SAFETY: two words are the 16 bytes of `to`.
+        unsafe { to.as_mut_ptr().cast::<[u64; 2]>().write_unaligned(name) };
+    }
 }
 
 #[inline(always)]
@@ -109,10 +110,12 @@ pub fn raw_comm() -> [u64; 2] {
         let at = (bpf_get_current_task_btf() as *const u8).wrapping_add(offset);
         [Typed::load(at), Typed::load(at.wrapping_add(size_of::<u64>()))]
     };
-    if name[0] as u32 == RING
-        && let Some(owner) = ring_owner_comm_by::<Typed>()
-    {
-        return owner;
+    if name[0] as u32 == RING {
+        // In memory of its own: a call leaves a name in registers where it is.
+        let mut other = [0; 2];
+        // SAFETY: two words are the 16 bytes of a name.
+        comm(unsafe { &mut *(&raw mut other).cast() });
+        return other;
     }
     name
 }
