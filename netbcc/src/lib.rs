@@ -1,6 +1,7 @@
 //! netbcc: BCC's network tools as one static binary.
 
 pub mod cli;
+pub mod context;
 pub mod dns;
 pub mod error;
 #[cfg(feature = "fuzzing")]

@@ -55,6 +55,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_worker_of_io_uring_has_its_process_s_name,
     a_udp_connect_is_no_row,
     json_rows_carry_every_value,
+    chosen_columns_tell_of_the_process,
     the_count_table_is_sorted_and_ends_with_exit_0,
     the_count_table_tells_local_ports_apart,
     cgroup_map_keeps_only_its_members,
@@ -642,6 +643,23 @@ fn json_rows_carry_every_value(case: &Case) {
     rows[0].is("saddr", conn.local().ip()).is("lport", conn.local().port());
     rows[0].is("daddr", web.address().ip()).is("dport", 80);
     rfc3339(&rows[0]);
+    run.finish();
+}
+
+fn chosen_columns_tell_of_the_process(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    client.become_user(31_337);
+    let run = case.launch("--json -o +user,ppid,exe,cmdline").start(&net);
+    let new = net.new_peer("new");
+    client.refused(net.v4(80));
+    new.refused(net.v4(81));
+    let rows = run.rows(2);
+    rows[0].is("pid", client.pid()).is("user", 31_337).is("ppid", std::process::id());
+    let exe = std::env::current_exe().expect("this program has a path");
+    rows[0].is("cmdline", "/proc/self/exe").is("exe", exe.display());
+    // The tool has no power left to ask for its file.
+    rows[1].is("pid", new.pid()).is("user", "root").is("cmdline", "/proc/self/exe");
     run.finish();
 }
 

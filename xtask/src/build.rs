@@ -13,8 +13,9 @@ use crate::elf::Elf;
 use crate::setup::{self, Std, cross_linker, find_std};
 use crate::shell::{cargo, output, run, say, target, workspace};
 
-/// The binary is not to grow beyond this.
-const LIMIT: usize = 4 << 20;
+/// The binary is not to grow beyond this: 4.5 MiB. It was 4 until what is known of processes and containers became columns of
+/// every tool: code that reads files of /proc and of container runtimes, whose pages nobody touches who asks for none of them.
+const LIMIT: usize = 9 << 19;
 
 /// `cargo xtask build`.
 ///
@@ -120,11 +121,8 @@ pub(crate) fn dist_for(arch: Arch) -> Result<PathBuf> {
     fs::copy(&built, &part)?;
     fs::rename(&part, &binary)?;
     // Hundredths, so that no floating point is needed.
-    let (whole, part) = (size >> 20, ((size & 0xf_ffff) * 100) >> 20);
-    say(&format!(
-        "target/dist/{name}: static, {size} bytes ({whole}.{part:02} MiB of at most {} MiB)",
-        LIMIT >> 20
-    ));
+    let mib = |bytes: usize| format!("{}.{:02} MiB", bytes >> 20, ((bytes & 0xf_ffff) * 100) >> 20);
+    say(&format!("target/dist/{name}: static, {size} bytes ({} of at most {})", mib(size), mib(LIMIT)));
     Ok(binary)
 }
 

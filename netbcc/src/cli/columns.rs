@@ -9,8 +9,9 @@ use clap::{Arg, ArgAction, ArgMatches};
 use super::multicall::nearest_of;
 use super::parse::fill;
 use super::{JsonForm, OUTPUT};
+use crate::context::{self, Context};
 use crate::error::usage;
-use crate::out::{Choice, Listed, Out, Rows, Wrong};
+use crate::out::{self, Choice, Listed, Out, Rows, Wrong};
 use crate::sys::machine;
 use crate::tool::Entry;
 
@@ -51,6 +52,19 @@ pub(super) fn choose(
     }
     let choice = Choice::of(lists).and_then(|choice| choice.check(&kinds).map(|()| choice));
     let choice = choice.map_err(|wrong| usage(sentence(typed, wrong)))?;
+    let facts = choice.facts();
+    if let Some(first) = facts.first() {
+        if context::is_hidden() {
+            let name = first.name();
+            out::warn(
+                entry.spec.name,
+                format_args!(
+                    "-o {name}: /proc hides processes here (hidepid), of which nothing is known then"
+                ),
+            );
+        }
+        out.set_beside(Context::open(facts)?);
+    }
     out.choose(Some(choice), bare);
     Ok(None)
 }

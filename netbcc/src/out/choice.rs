@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use super::line::Line;
 use super::table::{Align, Column, Table};
 use super::text::pad;
-use super::{Field, Format, Moment, Rows, escape, json};
+use super::{Fact, Field, Format, Moment, Rows, escape, json};
 
 /// The columns that a user asked for, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,6 +70,11 @@ impl Choice {
             }
         }
         Ok(Self { adds, names })
+    }
+
+    /// What it asks of processes.
+    pub fn facts(&self) -> Vec<Fact> {
+        Fact::ALL.into_iter().filter(|fact| self.names.iter().any(|name| name == fact.name())).collect()
     }
 
     /// Holds it against the rows of a run.

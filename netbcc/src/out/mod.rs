@@ -9,6 +9,7 @@
     reason = "the release profile is for size, and what every row goes through costs twice as much in pieces"
 )]
 
+mod beside;
 mod cell;
 mod choice;
 mod clock;
@@ -27,16 +28,20 @@ mod table;
 mod tests;
 mod text;
 
+use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::rc::Rc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+use self::beside::Shared;
+pub use self::beside::{Beside, Fact, Facts, Process, Value};
 pub use self::cell::Cell;
 pub use self::choice::{Choice, Wrong};
 pub use self::clock::Clock;
@@ -89,6 +94,8 @@ pub struct Out {
     choice: Option<Choice>,
     /// Whether tables have no header.
     bare: bool,
+    /// Whoever knows processes, if a column of the choice is about them.
+    beside: Option<Shared>,
     /// What records of OpenTelemetry's logs have in common, if JSON's rows are such records.
     origin_of_logs: Option<otlp::Origin>,
     buf: Vec<u8>,
@@ -123,6 +130,7 @@ impl Out {
             format,
             choice: None,
             bare: false,
+            beside: None,
             origin_of_logs: None,
             buf: Vec::new(),
             records: Records::default(),
@@ -153,6 +161,11 @@ impl Out {
         self.bare = bare;
     }
 
+    /// Whom to ask about processes; before the first line.
+    pub fn set_beside(&mut self, beside: impl Beside + 'static) {
+        self.beside = Some(Rc::new(RefCell::new(beside)));
+    }
+
     /// Rows of JSON are records of OpenTelemetry's logs (OTLP/JSON), of this tool on the host of this name.
     pub fn set_otlp(&mut self, tool: &str, host: &str) {
         self.origin_of_logs = Some(otlp::Origin::of(tool, host));
@@ -178,6 +191,7 @@ impl Out {
     pub fn page(&self) -> Self {
         let mut page = Out::memory(Format::Text, self.clock.clone());
         page.choose(self.choice.clone(), self.bare);
+        page.beside.clone_from(&self.beside);
         page
     }
 
@@ -218,7 +232,14 @@ impl Out {
             return;
         }
         let origin = *self.origin.get_or_insert(ts_ns);
-        let mut moment = Moment { clock: &mut self.clock, ts_ns, origin, interval_ns: self.interval_ns };
+        let mut moment = Moment {
+            clock: &mut self.clock,
+            ts_ns,
+            origin,
+            interval_ns: self.interval_ns,
+            beside: self.beside.as_deref(),
+            facts: None,
+        };
         let mut line = Line::new(&mut self.buf);
         if let Some(origin) = self.origin_of_logs.as_ref().filter(|_| table.format == Format::Json) {
             match &self.choice {
@@ -235,6 +256,13 @@ impl Out {
             Format::Text => text::row(&mut line, table, row, &mut moment),
             Format::Csv => csv::row(&mut line, table, row, &mut moment),
             Format::Json => json::row(&mut line, table, row, &mut moment),
+        }
+    }
+
+    /// A row will be printed a little later, and its process may be gone by then: what the columns say of it is read now.
+    pub fn meet<R>(&mut self, table: &Table<R>, ts_ns: u64, row: &R) {
+        if let (Some(beside), Some(process)) = (&self.beside, table.process) {
+            beside.borrow_mut().facts(&process(row), ts_ns, &self.clock);
         }
     }
 
@@ -417,6 +445,9 @@ struct Moment<'c> {
     ts_ns: u64,
     origin: u64,
     interval_ns: u64,
+    beside: Option<&'c RefCell<dyn Beside>>,
+    /// What is known of the row's process, once a column has asked.
+    facts: Option<Rc<Facts>>,
 }
 
 impl Moment<'_> {
@@ -441,7 +472,19 @@ impl Moment<'_> {
             Source::Nanos => Cell::Signed(self.nanos()),
             Source::Interval => Cell::Unsigned(self.interval_ns),
             Source::Monotonic => Cell::Unsigned(self.ts_ns),
+            Source::Fact(process, fact) => self.fact(process(row), fact),
         }
+    }
+
+    #[inline(never)]
+    fn fact(&mut self, process: Process<'_>, fact: Fact) -> Cell<'_> {
+        if self.facts.is_none() {
+            // A sampler's row is of all that happened since the one before.
+            let process = process.noted_before(process.before_ns.max(self.interval_ns));
+            self.facts =
+                self.beside.map(|beside| beside.borrow_mut().facts(&process, self.ts_ns, self.clock));
+        }
+        self.facts.as_ref().map_or(Cell::Empty, |facts| facts.cell(fact))
     }
 }
 

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 
 use super::Format;
+use super::beside::{Fact, Process};
 use super::cell::Cell;
 use super::choice::{Choice, Layout};
 use super::field::{About, Field, Kind};
@@ -25,6 +26,8 @@ pub(super) enum Source<R> {
     Interval,
     /// The kernel's monotonic time of the event, in nanoseconds.
     Monotonic,
+    /// What is known of the process that the row is of.
+    Fact(fn(&R) -> Process<'_>, Fact),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -267,6 +270,8 @@ pub struct Table<R> {
     pub(super) spare: Vec<Column<R>>,
     /// All that were declared, shown or not.
     declared: Vec<Field>,
+    /// The process that a row is of.
+    pub(super) process: Option<fn(&R) -> Process<'_>>,
     /// What it looks like after a choice, once that is needed.
     layout: OnceCell<Layout>,
     pub(super) lead: &'static str,
@@ -283,6 +288,7 @@ impl<R> Table<R> {
             // What every row has, whatever the tool.
             spare: vec![wall(8).only_if_chosen(), moment().only_if_chosen()],
             declared: Vec::new(),
+            process: None,
             layout: OnceCell::new(),
             lead: "",
             tail: "",
@@ -313,6 +319,15 @@ impl<R> Table<R> {
             self.spare.push(column);
         }
         self
+    }
+
+    /// Says which process a row is of. That brings a column for each [`Fact`], for those who ask for it by name.
+    pub fn process(mut self, of: fn(&R) -> Process<'_>) -> Self {
+        self.process = Some(of);
+        Fact::ALL.into_iter().fold(self, |table, fact| {
+            let column = Column::new(fact.name(), Align::Left, 0, Source::Fact(of, fact));
+            table.col_if(false, column.key(fact.name()).only(Format::Json).about(fact.about()))
+        })
     }
 
     /// What it looks like after `choice`, which is the same for all of its rows.

@@ -29,13 +29,24 @@ pub enum Space {
 
 /// Whether this process is in another namespace than the host's first one, as far as that can be seen.
 pub fn is_elsewhere(space: Space) -> bool {
+    let (name, _) = first(space);
+    let path = format!("/proc/self/ns/{name}");
+    fs::metadata(&path).is_ok() && !is_first(&path, space)
+}
+
+/// Whether this file of /proc stands for the host's first namespace.
+pub fn is_first(path: &str, space: Space) -> bool {
+    fs::metadata(path).is_ok_and(|namespace| namespace.ino() == first(space).1)
+}
+
+/// The file of a kind of namespace, and the inode number of the host's first one.
+fn first(space: Space) -> (&'static str, u64) {
     // The first ones have inode numbers of their own (include/linux/proc_ns.h, include/uapi/linux/nsfs.h since 6.18).
-    let (name, first) = match space {
+    match space {
         Space::Pid => ("pid", 0xefff_fffc),
         Space::User => ("user", 0xefff_fffd),
         Space::Time => ("time", 0xefff_fffa),
-    };
-    fs::metadata(format!("/proc/self/ns/{name}")).is_ok_and(|namespace| namespace.ino() != first)
+    }
 }
 
 /// How far our monotonic clock is ahead of the kernel's own, by which events are stamped, in nanoseconds.

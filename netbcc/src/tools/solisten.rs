@@ -22,7 +22,7 @@ use nix::libc::SYS_listen;
 
 use super::{conn, object};
 use crate::cli::{Json, PidOrAll, Verbose, netns};
-use crate::out::{About, Cell, Format, Kind, Rows, Table, left, wall};
+use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, left, wall};
 use crate::probe::hook::{Ladder, LessExact, Rung, RungName, fentry, fexit, kprobe, kretprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
@@ -184,6 +184,7 @@ pub fn table(args: &Options) -> Table<Event> {
         )))
         .col(left("PORT", 5, |e: &Event| e.lport.into()).about(PORT))
         .col(left("ADDR", 39, addr).about(ADDR))
+        .process(|e| Process::now(e.pid).named(&e.comm))
 }
 
 /// The protocol, with its family.

@@ -26,7 +26,7 @@ use nix::libc;
 
 use super::{conn, object};
 use crate::cli::{Containers, Family, Json, Pid, Ports, Timestamp, Verbose, WallClock, ports};
-use crate::out::{Cell, Rows, Table, left, seconds, wall};
+use crate::out::{Cell, Process, Rows, Table, left, seconds, wall};
 use crate::probe::hook::{Ladder, LessExact, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
@@ -154,4 +154,5 @@ pub fn table(args: &Options) -> Table<Event> {
         .col(left("RPORT", 5, |e: &Event| e.tuple.rport.into()).about(conn::RPORT))
         .col(left("LADDR", 16, |e: &Event| conn::laddr(&e.tuple).into()).about(conn::LADDR))
         .col(left("LPORT", 5, |e: &Event| e.tuple.lport.into()).about(conn::LPORT))
+        .process(|e| Process::now(e.pid).named(&e.comm))
 }

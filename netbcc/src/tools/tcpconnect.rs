@@ -38,7 +38,7 @@ use super::{conn, object};
 use crate::cli::{Containers, Family, Json, Pid, Ports, Timestamp, Verbose, ports, uid};
 use crate::dns;
 use crate::error::usage;
-use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, seconds};
+use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, seconds};
 use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, fexit, kprobe, kretprobe, tp_btf};
 use crate::probe::{Batch, Plan, Probe};
 use crate::tool::{Ctx, Spec, Tool};
@@ -313,7 +313,8 @@ pub fn table(args: &Options) -> Table<Row> {
         .col_if(
             args.dns,
             left("QUERY", 0, |r: &Row| Cell::Name(&r.query)).about(QUERY).known_if(args.dns, "add -d"),
-        );
+        )
+        .process(|r| Process::now(r.event.pid).named(&r.event.comm));
     // BCC's rows always have the blank that QUERY would follow; its header does not.
     if args.dns { table } else { table.tail(" ") }
 }
@@ -357,7 +358,6 @@ fn rows(args: &Options, cx: &mut Ctx, mut probe: Probe) -> Result<()> {
     let mut waiting = Waiting::default();
     let mut names = args.dns.then(Names::default);
     probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
-        let mut print = |row: &Row| cx.out.row(&table, row.event.ts_ns, row);
         for record in batch.records() {
             let Ok(event) = Event::read_from_bytes(record) else {
                 match &mut names {
@@ -371,15 +371,19 @@ fn rows(args: &Options, cx: &mut Ctx, mut probe: Probe) -> Result<()> {
                 None => Row { event, query: Vec::new() },
             };
             match event.kind {
-                CONNECTED => print(&row()),
-                OPENED => waiting.0.push_back(row()),
+                CONNECTED => cx.out.row(&table, event.ts_ns, &row()),
+                OPENED => {
+                    let row = row();
+                    cx.out.meet(&table, event.ts_ns, &row);
+                    waiting.0.push_back(row);
+                }
                 FAILED => drop(waiting.remove(event.sk)),
                 _ => batch.unknown(),
             }
         }
         let until_ns = if batch.is_last() { u64::MAX } else { batch.now_ns().saturating_sub(HOLD_NS) };
         while let Some(row) = waiting.oldest(until_ns) {
-            print(&row);
+            cx.out.row(&table, row.event.ts_ns, &row);
         }
         if let Some(what) = names.as_mut().and_then(Names::say) {
             cx.warn(what);

@@ -26,7 +26,7 @@ use netbcc_common::tcpconnlat::{Config, Event};
 
 use super::{conn, object};
 use crate::cli::{Family, Json, Pid, Timestamp, Verbose};
-use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, seconds};
+use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, seconds};
 use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
@@ -196,6 +196,7 @@ pub fn table(args: &Options) -> Table<Event> {
                 .except(Format::Json)
                 .about(About::new(Kind::Number, "From connect() to the answer, in milliseconds.")),
         )
+        .process(|e| Process::now(e.pid).named(&e.comm).noted_before(e.span_ns))
 }
 
 #[cfg(test)]

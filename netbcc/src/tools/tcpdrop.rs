@@ -53,7 +53,7 @@ use zerocopy::{FromBytes as _, IntoBytes as _};
 use super::{conn, object};
 use crate::cli::{Family, Json, Verbose, Words, pid_or_all, word_list};
 use crate::error::usage;
-use crate::out::{About, Cell, Format, Kind, Rows, Table, data, escaped, left, wall};
+use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, escaped, left, wall};
 use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{self, Batch, Plan, Probe};
 use crate::sys::kallsyms::Symbols;
@@ -692,6 +692,7 @@ pub fn table(args: &Options) -> Table<Row> {
                  In text each has a line below the row.",
             )).known_if(!args.no_stack, "leave --no-stack out"),
         )
+        .process(|r| Process::now(r.event.pid))
 }
 
 #[cfg(test)]

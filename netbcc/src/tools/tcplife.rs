@@ -28,7 +28,7 @@ use netbcc_common::tcplife::Event;
 
 use super::{conn, object};
 use crate::cli::{Family, FlowPorts, Json, Pid, Timestamp, Verbose, WallClock, WideCsv};
-use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, right, seconds, wall};
+use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, right, seconds, wall};
 use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
@@ -213,4 +213,5 @@ pub fn table(args: &Options) -> Table<Event> {
                     "From when the connection was established, or else tried, to CLOSE, in milliseconds.",
                 )),
         )
+        .process(|e| Process::now(e.pid).named(&e.comm).noted_before(e.span_ns))
 }

@@ -35,7 +35,7 @@ use zerocopy::FromBytes as _;
 
 use super::{conn, object};
 use crate::cli::{Family, Json, Verbose};
-use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, right, wall};
+use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, right, wall};
 use crate::probe::hook::{Ladder, LessExact, Rung, RungName, fentry, fexit, kprobe, tp_btf};
 use crate::probe::{Batch, Plan, Probe};
 use crate::tool::{Ctx, Spec, Tool};
@@ -312,6 +312,7 @@ pub fn table(args: &Options) -> Table<Row> {
                 .about(about_error)
                 .known_if(args.failed, "add --failed"),
         )
+        .process(|r| Process::now(r.event.pid))
 }
 
 /// A number of the packet. A probe may carry any, and what it sends again has a row of its own.

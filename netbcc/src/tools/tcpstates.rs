@@ -33,7 +33,7 @@ use nix::unistd::Uid;
 use super::{conn, object};
 use crate::cli::{Family, FlowPorts, Json, Timestamp, Verbose, WallClock, WideCsv};
 use crate::out::journal::Journal;
-use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, name_in, seconds, wall};
+use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, name_in, seconds, wall};
 use crate::probe::hook::{Ladder, LessExact, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::sys::address::Addresses;
@@ -213,6 +213,7 @@ pub fn table(args: &Options) -> Table<Event> {
                     "The time in the old state, in milliseconds; 0 where its beginning was not seen.",
                 )),
         )
+        .process(|e| Process::now(e.pid).named(&e.comm))
 }
 
 /// The entry that BCC sends to the journal.

@@ -46,7 +46,7 @@ use zerocopy::{FromBytes as _, IntoBytes as _, transmute};
 
 use super::{conn, object, sends};
 use crate::cli::{Containers, Every, Family, Json, Pid, Verbose, given, path};
-use crate::out::{About, Cell, Format, Out, Rows, Table, data, interval, left, right};
+use crate::out::{About, Cell, Format, Out, Process, Rows, Table, data, interval, left, right};
 use crate::probe::hook::{Ladder, LessExact, Prog, Rung, RungName, fexit, kprobe, tp_btf};
 use crate::probe::{Blocks, Generations, Pace, Plan, Probe, Table as Map, Then, Turn};
 use crate::tool::{Ctx, Spec, Tool};
@@ -343,6 +343,7 @@ pub fn table(args: &Options, v6: bool) -> Table<Row> {
             data("tx_bytes", |r: &Row| r.sum.tx_bytes.into())
                 .about(About::count("Bytes that the process sent in the interval.")),
         )
+        .process(|r| Process::now(r.key.pid).named(&r.key.comm))
 }
 
 /// Whether the terminal, if there is one, knows how to clear its screen.

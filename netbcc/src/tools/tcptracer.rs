@@ -29,7 +29,7 @@ use nix::libc;
 
 use super::{conn, object};
 use crate::cli::{Containers, Family, Json, PidOrAll, Timestamp, netns, uid};
-use crate::out::{About, Cell, Format, Kind, Rows, Table, data, left, nanos, seconds};
+use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, nanos, seconds};
 use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
@@ -243,4 +243,5 @@ pub fn table(args: &Options) -> Table<Event> {
             args.verbose && args.netns == 0,
             left("NETNS", 8, |e: &Event| e.netns.into()).always(Format::Json).about(conn::NETNS),
         )
+        .process(|e| Process::now(e.who.pid).named(&e.who.comm))
 }

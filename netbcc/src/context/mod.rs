@@ -1,0 +1,285 @@
+//! What is known of the processes that rows are of: the columns that `-o` has for every tool with a process.
+//!
+//! Lives here: reading /proc, and the rules that keep a row from having another process's data (ARCHITECTURE.md, D38).
+//! Must never live here: a tool's name, or how a column is printed (`out/beside.rs` has what they mean). Nothing here is
+//! made, opened or read in a run that asks for none of these columns.
+
+mod process;
+mod users;
+
+use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::{Hash as _, Hasher as _};
+use std::path::Path;
+use std::rc::Rc;
+
+use anyhow::{Context as _, Result, anyhow};
+use nix::time::{ClockId, clock_gettime};
+
+use self::process::{Folder, Stat};
+use self::users::Users;
+use crate::error::hinted;
+use crate::out::{Beside, Clock, Fact, Facts, Process, Value};
+use crate::sys::machine::{self, Space};
+
+/// What was read so long ago is taken as it is, if the row has the same name; else it is read again.
+const FRESH_NS: u64 = 100_000_000;
+/// The same where the row has another name: a thread of the process, or what it became by execve(2).
+const FRESH_OTHER_NAME_NS: u64 = 10_000_000;
+/// So many processes are remembered at most.
+const MOST_PROCESSES: usize = 2048;
+/// Of so many the program is noted at the start, at most.
+const MOST_PROGRAMS: usize = 1 << 15;
+/// A longer path or command line is cut.
+const LONGEST: usize = 1024;
+/// Nobody starts more processes than that in a second.
+const FASTEST_FORKS: u64 = 100_000;
+
+/// What is known of processes.
+pub struct Context {
+    wanted: Vec<Fact>,
+    proc: Folder,
+    users: Users,
+    /// What processes ran at the start.
+    programs: HashMap<u32, Program>,
+    seen: HashMap<u32, Seen>,
+    /// For so long no number of a process is given to another one, however busy the machine is.
+    unique_ns: u64,
+    nothing: Rc<Facts>,
+}
+
+/// What a process ran at the start, and what shows that it still does.
+struct Program {
+    start: u64,
+    comm: [u8; 16],
+    /// Pages of code.
+    text: u64,
+    cmdline: u64,
+    exe: Rc<[u8]>,
+}
+
+/// A process as it was read last.
+struct Seen {
+    /// When it started, on the kernel's monotonic clock; rounded down to 10 ms.
+    start_ns: i64,
+    /// The name of its thread in the row for which it was read.
+    comm: Option<[u8; 16]>,
+    /// When it was read.
+    at_ns: u64,
+    facts: Rc<Facts>,
+}
+
+impl Context {
+    /// Opens what the wanted facts take, while there is power.
+    ///
+    /// # Errors
+    /// /proc is not there, or numbers processes in another way than the kernel's events.
+    pub fn open(wanted: Vec<Fact>) -> Result<Self> {
+        if machine::is_elsewhere(Space::Pid) && !has_numbers_of_the_host() {
+            return Err(hinted(
+                anyhow!(
+                    "-o {}: the PID column has the host's numbers, and /proc those of this PID namespace",
+                    wanted.first().map_or("", |fact| fact.name())
+                ),
+                "run it in the host's PID namespace (nsenter -t 1 -p -m, docker run --pid=host)",
+            ));
+        }
+        let most: u64 =
+            machine::sysctl("kernel/pid_max").and_then(|text| text.parse().ok()).unwrap_or(1 << 15);
+        Self::of(Path::new("/proc"), wanted, most)
+    }
+
+    fn of(root: &Path, wanted: Vec<Fact>, pid_max: u64) -> Result<Self> {
+        let proc = Folder::open(root).with_context(|| format!("open {}", root.display()))?;
+        let users = if wanted.contains(&Fact::User) { Users::read() } else { Users::default() };
+        let programs = if wanted.contains(&Fact::Exe) { programs(root, &proc) } else { HashMap::new() };
+        Ok(Self {
+            wanted,
+            proc,
+            users,
+            programs,
+            seen: HashMap::new(),
+            unique_ns: pid_max.saturating_mul(1_000_000_000 / FASTEST_FORKS),
+            nothing: Rc::default(),
+        })
+    }
+
+    fn wants(&self, fact: Fact) -> bool {
+        self.wanted.contains(&fact)
+    }
+
+    /// Reads the process that has this number now, if it is the row's.
+    fn read(&self, process: &Process<'_>, ts_ns: u64, now_ns: u64) -> Option<Seen> {
+        let folder = self.proc.folder(process.pid)?;
+        let stat = folder.stat()?;
+        let age = boot_ns().saturating_sub(stat.start_ns());
+        let start_ns = now_ns.cast_signed() - age;
+        if !may_be(start_ns, process, ts_ns) {
+            return None;
+        }
+        // It started after it was noted, or says a row of an interval: then the name must be right.
+        if !was_there(start_ns, process, ts_ns)
+            && !process.comm.is_some_and(|comm| stat.comm == *comm || folder.has_thread(comm))
+        {
+            return None;
+        }
+        let mut facts = self.facts_of(&folder, &stat);
+        if let Some(before) =
+            self.seen.get(&process.pid).filter(|seen| is_same_start(seen.start_ns, start_ns))
+            && stat.is_dead()
+        {
+            facts.complete(&before.facts);
+        }
+        Some(Seen { start_ns, comm: process.comm.copied(), at_ns: now_ns, facts: Rc::new(facts) })
+    }
+
+    fn facts_of(&self, folder: &Folder, stat: &Stat) -> Facts {
+        let mut facts = Facts::default();
+        let text = |bytes: &[u8]| {
+            let cut = &bytes[..bytes.len().min(LONGEST)];
+            if cut.is_empty() { Value::Unknown } else { Value::Text(cut.into()) }
+        };
+        if self.wants(Fact::User)
+            && let Some(uid) = folder.uid()
+        {
+            facts.set(Fact::User, text(self.users.name(uid).as_bytes()));
+        }
+        if self.wants(Fact::Ppid) {
+            facts.set(Fact::Ppid, Value::Number(stat.ppid.into()));
+        }
+        if self.wants(Fact::Cmdline) {
+            facts.set(Fact::Cmdline, text(&folder.cmdline(LONGEST)));
+        }
+        if self.wants(Fact::Exe)
+            && let Some(exe) = folder.exe().or_else(|| self.program(folder, stat))
+        {
+            facts.set(Fact::Exe, text(&exe));
+        }
+        facts
+    }
+
+    /// What this process ran at the start, if it still does: execve(2) leaves number and start as they were, but hardly
+    /// ever the size of the code and either the name or the arguments.
+    fn program(&self, folder: &Folder, stat: &Stat) -> Option<Rc<[u8]>> {
+        let program = self.programs.get(&stat.pid)?;
+        let is_same = program.start == stat.start
+            && folder.text_pages() == Some(program.text)
+            && (program.comm == stat.comm || program.cmdline == hash(&folder.cmdline(LONGEST)));
+        is_same.then(|| program.exe.clone())
+    }
+
+    /// What is remembered of a process that is not there any more, or not the row's.
+    fn remembered(&self, process: &Process<'_>, ts_ns: u64) -> Option<&Seen> {
+        self.seen.get(&process.pid).filter(|seen| {
+            process.comm.is_some()
+                && process.comm == seen.comm.as_ref()
+                && may_be(seen.start_ns, process, ts_ns)
+                && ts_ns <= seen.at_ns.saturating_add(self.unique_ns)
+        })
+    }
+
+    fn make_room(&mut self, now_ns: u64) {
+        if self.seen.len() >= MOST_PROCESSES {
+            self.seen.retain(|_, seen| now_ns.saturating_sub(seen.at_ns) < FRESH_NS);
+            if self.seen.len() >= MOST_PROCESSES {
+                self.seen.clear();
+            }
+        }
+    }
+}
+
+impl Beside for Context {
+    fn facts(&mut self, process: &Process<'_>, ts_ns: u64, clock: &Clock) -> Rc<Facts> {
+        if process.pid == 0 {
+            return self.nothing.clone();
+        }
+        if let Some(seen) = self.seen.get(&process.pid) {
+            let is_named = process.comm.is_none_or(|comm| Some(comm) == seen.comm.as_ref());
+            let fresh = if is_named { FRESH_NS } else { FRESH_OTHER_NAME_NS };
+            let is_it = was_there(seen.start_ns, process, ts_ns)
+                || is_named && process.comm.is_some() && may_be(seen.start_ns, process, ts_ns);
+            if is_it && ts_ns <= seen.at_ns.saturating_add(fresh) {
+                return seen.facts.clone();
+            }
+        }
+        let now_ns = clock.monotonic_ns();
+        if let Some(seen) = self.read(process, ts_ns, now_ns) {
+            let facts = seen.facts.clone();
+            self.make_room(now_ns);
+            self.seen.insert(process.pid, seen);
+            return facts;
+        }
+        self.remembered(process, ts_ns).map_or_else(|| self.nothing.clone(), |seen| seen.facts.clone())
+    }
+}
+
+/// Whether a process that started then may be the row's: it was there when the row happened.
+fn may_be(start_ns: i64, _: &Process<'_>, ts_ns: u64) -> bool {
+    start_ns <= ts_ns.cast_signed()
+}
+
+/// Whether a process that started then is the row's for certain: it was there when the row's process was noted.
+fn was_there(start_ns: i64, process: &Process<'_>, ts_ns: u64) -> bool {
+    start_ns <= ts_ns.saturating_sub(process.before_ns).cast_signed()
+}
+
+/// Two readings of one start differ by what passes between two clocks.
+fn is_same_start(one: i64, other: i64) -> bool {
+    one.abs_diff(other) < 5_000_000
+}
+
+/// Nanoseconds since the machine was started, as /proc counts them.
+fn boot_ns() -> i64 {
+    // It has this clock since 2.6.39.
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| time.tv_sec() * 1_000_000_000 + time.tv_nsec())
+}
+
+/// Whether the /proc that is mounted here is the host's.
+fn has_numbers_of_the_host() -> bool {
+    machine::is_first("/proc/1/ns/pid", Space::Pid)
+}
+
+/// Whether /proc hides the processes of others from those without power.
+pub fn is_hidden() -> bool {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    hides(&mounts)
+}
+
+/// What a list of mounts says of the last one at /proc.
+fn hides(mounts: &str) -> bool {
+    let last = mounts
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>())
+        .rfind(|words| words.get(1) == Some(&"/proc"));
+    last.and_then(|words| words.get(3).copied()).is_some_and(|options| {
+        options
+            .split(',')
+            .any(|option| option.starts_with("hidepid=") && !["hidepid=0", "hidepid=off"].contains(&option))
+    })
+}
+
+/// What processes run now. Asked while there is power: without it the kernel does not say.
+fn programs(root: &Path, proc: &Folder) -> HashMap<u32, Program> {
+    let mut paths: HashMap<Rc<[u8]>, Rc<[u8]>> = HashMap::new();
+    let entries = fs::read_dir(root).into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let program = |pid: u32| {
+        let folder = proc.folder(pid)?;
+        let exe: Rc<[u8]> = folder.exe()?;
+        let stat = folder.stat()?;
+        let exe = paths.entry(exe.clone()).or_insert(exe).clone();
+        let cmdline = hash(&folder.cmdline(LONGEST));
+        Some((pid, Program { start: stat.start, comm: stat.comm, text: folder.text_pages()?, cmdline, exe }))
+    };
+    pids.take(MOST_PROGRAMS).filter_map(program).collect()
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests;
