@@ -105,8 +105,8 @@ pub fn program_exists(id: u32) -> io::Result<bool> {
     exists(PROG_GET_FD_BY_ID, id)
 }
 
-/// The type of a program (`enum bpf_prog_type`) and its first instructions, as the kernel made them.
-pub fn program_begins(id: u32) -> io::Result<(u32, [u64; 2])> {
+/// The first instructions of a program, as the kernel made them.
+pub fn program_begins(id: u32) -> io::Result<[u64; 2]> {
     let mut attr = Attr::default();
     attr[0] = u64::from(id);
     let program = bpf_fd(PROG_GET_FD_BY_ID, &attr)?;
@@ -120,7 +120,7 @@ pub fn program_begins(id: u32) -> io::Result<(u32, [u64; 2])> {
     attr[0] = pair(number(&program), u32::try_from(size_of_val(&info)).map_err(io::Error::other)?);
     attr[1] = info.as_mut_ptr().expose_provenance() as u64;
     bpf(OBJ_GET_INFO_BY_FD, &attr)?;
-    Ok((info[0] as u32, [instructions[0], instructions[1]]))
+    Ok([instructions[0], instructions[1]])
 }
 
 /// Whether the kernel still holds the map with this id.

@@ -803,6 +803,18 @@ pub fn links_of(pid: u32) -> Vec<u32> {
     ids_of(pid, "link_id:")
 }
 
+/// The programs that a process has attached: how, as the kernel names the kind of link (`tracing` is fentry and fexit), and
+/// each by its kernel id.
+pub fn attached_of(pid: u32) -> Vec<(String, u32)> {
+    let Ok(infos) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return vec![] };
+    let infos = infos.filter_map(|info| fs::read_to_string(info.ok()?.path()).ok());
+    let attached = infos.filter_map(|info| {
+        let find = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        Some((find("link_type:")?.to_owned(), find("prog_id:")?.parse().ok()?))
+    });
+    attached.collect()
+}
+
 fn ids_of(pid: u32, what: &str) -> Vec<u32> {
     let Ok(infos) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return vec![] };
     let mut ids: Vec<u32> = infos

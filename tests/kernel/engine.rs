@@ -4,12 +4,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead as _, BufReader};
 use std::time::{Duration, Instant, SystemTime};
 
-use netbcc::sys::btf::VMLINUX;
+use netbcc::sys::btf::{self, VMLINUX, Wanted};
 use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check, Rung};
 use netbcc_tests::net::{END_PORT, Net};
-use netbcc_tests::raw::program_exists;
-use netbcc_tests::run::{Copy, Launch, PATIENCE, programs_of, with_own_pids};
+use netbcc_tests::raw::{program_begins, program_exists, program_verified};
+use netbcc_tests::run::{Copy, Launch, PATIENCE, attached_of, programs_of, with_own_pids};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -39,6 +39,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_reader_that_goes_away_is_not_the_end_of_the_ledger,
     a_sampler_whose_reader_takes_nothing_ends_when_told,
     standard_error_that_nobody_reads_keeps_no_tool,
+    programs_keep_their_processor_where_they_may_lose_it,
 ];
 
 /// The tools that there are.
@@ -486,4 +487,62 @@ fn a_stall_is_one_long_interval_and_nothing_catches_up(_: &Case) {
         }
         run.finish();
     }
+}
+
+/// What this kernel has of what makes programs lose their processor, and of what keeps it.
+pub(crate) struct Preemption {
+    /// A task may lose it at tracepoints, too.
+    at_tracepoints: bool,
+    /// Programs can keep it.
+    keeps: bool,
+}
+
+impl Preemption {
+    /// Of the running kernel.
+    pub(crate) fn of_kernel() -> Self {
+        const GUARD: &str = "class_srcu_fast_notrace_t";
+        const MEANS: [&str; 4] =
+            ["bpf_preempt_disable", "bpf_preempt_enable", "bpf_local_irq_save", "bpf_local_irq_restore"];
+        const REAL_TIME: &str = "rt_spin_lock";
+        let functions = MEANS.into_iter().chain([REAL_TIME]).map(str::to_owned).collect();
+        let wanted = Wanted { functions, typedefs: vec![GUARD.to_owned()], ..Wanted::default() };
+        let kernel = btf::read(&wanted).expect("the kernel has BTF");
+        // Calls of the kernel's functions are compiled, or there are none.
+        let compiled =
+            fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").is_ok_and(|text| text.trim() != "0");
+        let at_tracepoints = kernel.has_typedef(GUARD);
+        let may = at_tracepoints || kernel.function(REAL_TIME).is_none();
+        let has = MEANS.iter().all(|name| kernel.function(name).is_some());
+        Self { at_tracepoints, keeps: compiled && may && has }
+    }
+
+    /// Whether programs of tracepoints keep the processor here.
+    pub(crate) fn keeps_tracepoints(&self) -> bool {
+        self.at_tracepoints && self.keeps
+    }
+}
+
+fn programs_keep_their_processor_where_they_may_lose_it(_: &Case) {
+    let kernel = Preemption::of_kernel();
+    let mut looked_at = 0;
+    // All kinds of programs that there are.
+    for tool in ["tcpconnect", "tcplife", "netqtop"] {
+        let net = Net::new();
+        let run = Launch::new(tool, least(tool)).start(&net);
+        for (kind, id) in attached_of(run.pid()) {
+            let expected = match kind.as_str() {
+                "tracing" => kernel.keeps,
+                "raw_tracepoint" => kernel.keeps_tracepoints(),
+                _ => false,
+            };
+            // It keeps its context, `r6 = r1`, and calls one of the kernel's functions.
+            let begins = program_begins(id).expect("the tool holds it");
+            let keeps = begins[0] == 0x16bf && begins[1] & 0xffff == 0x2085;
+            let (name, _) = program_verified(id).expect("the tool holds it");
+            assert_eq!(keeps, expected, "{tool}: {name}, {kind}: {begins:#x?}");
+            looked_at += 1;
+        }
+        run.finish();
+    }
+    assert!(looked_at > 0, "no link tells what it is");
 }

@@ -51,11 +51,14 @@ pub struct Prog {
     pub need: Need,
     /// Loaded only where this function takes so many arguments.
     pub arity: Option<(Func, u8)>,
+    /// Whether a second copy sees what the kernel lets this one skip, where a task may lose its processor in it
+    /// (ARCHITECTURE.md, D8).
+    pub twice: bool,
 }
 
 impl Prog {
     const fn new(name: &'static str, kind: Kind, target: &'static str) -> Self {
-        Self { name, kind, target, need: Need::Always, arity: None }
+        Self { name, kind, target, need: Need::Always, arity: None, twice: false }
     }
 
     /// Loaded only then.
@@ -69,6 +72,13 @@ impl Prog {
     #[must_use]
     pub const fn arity(mut self, func: Func, count: u8) -> Self {
         self.arity = Some((func, count));
+        self
+    }
+
+    /// Every run that the kernel skips would be missed by a user.
+    #[must_use]
+    pub const fn twice(mut self) -> Self {
+        self.twice = true;
         self
     }
 }

@@ -76,27 +76,36 @@ impl Losses {
 /// Where the counts are.
 pub(super) struct Ledger {
     lost: PerCpuArray<MapData, u64>,
+    /// Runs that were skipped, and made up for, while programs were being attached: the second copy may have run
+    /// before the first.
+    before: [u64; 2],
 }
 
 impl Ledger {
     pub(super) fn take(object: &mut Object) -> Result<Self> {
-        Ok(Self { lost: PerCpuArray::try_from(object.map("LOST")?).context("map LOST")? })
+        let lost = PerCpuArray::try_from(object.map("LOST")?).context("map LOST")?;
+        let before = [object.missed(), count(&lost, Loss::MadeUp)?];
+        Ok(Self { lost, before })
     }
 
     pub(super) fn read(&self, object: &Object) -> Result<Losses> {
-        let count = |cause: Loss| -> Result<u64> {
-            let values = self.lost.get(&(cause as u32), 0).context("read the loss counters")?;
-            Ok(values.iter().sum())
-        };
+        let count = |cause| count(&self.lost, cause);
+        let [skipped, made_up] = [object.missed(), count(Loss::MadeUp)?];
         Ok(Losses {
             ring_full: count(Loss::RingFull)?,
             map_full: count(Loss::MapFull)?,
-            missed: object.missed().saturating_sub(count(Loss::MadeUp)?),
+            missed: skipped.saturating_sub(self.before[0]).saturating_sub(made_up - self.before[1]),
             unknown: 0,
             questions: count(Loss::Question)?,
             answers: count(Loss::Answer)?,
         })
     }
+}
+
+/// How often it happened, on all processors.
+fn count(lost: &PerCpuArray<MapData, u64>, cause: Loss) -> Result<u64> {
+    let values = lost.get(&(cause as u32), 0).context("read the loss counters")?;
+    Ok(values.iter().sum())
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use netbcc_common::kernel::{FIELD_COUNT, FIELDS, Field, MISSING};
 
 use super::code::{self, Constants, Unclear};
 use super::hook::{Kind, Prog};
-use super::load::{self, Functions, Loaded};
+use super::load::{self, Copied, Functions, Loaded, MARKS, Turn};
 use super::plan::root_cause;
 use super::table::{Shape, Table};
 use crate::sys::bpf;
@@ -43,6 +43,8 @@ pub(super) struct Object {
     offsets: Option<(usize, Range<usize>)>,
     /// What this kernel has.
     means: Means,
+    /// What the first copies of programs mark, once there are such.
+    marks: Option<OwnedFd>,
 }
 
 /// What the kernel has of what objects are made for.
@@ -56,6 +58,28 @@ pub(super) struct Means {
     pub(super) allocates: bool,
     /// Whether it has IPv6, without which it lacks some fields that are then never read.
     pub(super) ipv6: bool,
+    /// Whether a task may lose its processor in programs at functions (fentry, fexit), and in those at tracepoints.
+    pub(super) preempted: Preempted,
+}
+
+/// In which programs a task may lose its processor to another, which the kernel then lets skip them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Preempted {
+    pub(super) functions: bool,
+    pub(super) tracepoints: bool,
+}
+
+impl Means {
+    /// Whether a second copy of `prog` has something to see.
+    fn doubles(&self, prog: &Prog) -> bool {
+        prog.twice
+            && match prog.kind {
+                Kind::Fentry | Kind::Fexit => self.preempted.functions,
+                Kind::TpBtf | Kind::RawTp => self.preempted.tracepoints,
+                // A breakpoint keeps the processor.
+                Kind::Kprobe | Kind::Kretprobe => false,
+            }
+    }
 }
 
 /// A map of the object.
@@ -85,6 +109,10 @@ struct Program {
     instructions: Vec<bpf_insn>,
     /// Once it is loaded.
     loaded: Option<Loaded>,
+    /// A second copy, which sees what the kernel lets the first one skip.
+    second: Option<Loaded>,
+    /// Whether it is to have that here.
+    doubles: bool,
     /// Where it is attached.
     links: Vec<(&'static str, OwnedFd)>,
 }
@@ -156,16 +184,23 @@ impl Object {
             let instructions = function.with_context(|| format!("program {name} is empty"))?.instructions;
             programs.insert(
                 name,
-                Program { section: program.section, instructions, loaded: None, links: Vec::new() },
+                Program {
+                    section: program.section,
+                    instructions,
+                    loaded: None,
+                    second: None,
+                    doubles: false,
+                    links: Vec::new(),
+                },
             );
         }
-        Ok(Self { maps, programs, license: object.license, offsets, means })
+        Ok(Self { maps, programs, license: object.license, offsets, means, marks: None })
     }
 
     /// Loads and attaches `prog`; `target` is the BTF id of what a typed program hangs on. Answers whether it was
     /// not attached there before.
     pub(super) fn attach(&mut self, prog: &Prog, target: Option<u32>) -> Result<bool, Fault> {
-        let Self { maps, programs, license, means, .. } = self;
+        let Self { maps, programs, license, means, marks, .. } = self;
         let missing = || Fault::Object(format!("the object has no program {} of this kind", prog.name));
         let program = programs
             .get_mut(prog.name)
@@ -174,25 +209,47 @@ impl Object {
         if program.links.iter().any(|(at, _)| *at == prog.target) {
             return Ok(false);
         }
-        let fd = match &program.loaded {
-            Some(loaded) if loaded.target == target => &loaded.fd,
+        match &program.loaded {
+            Some(loaded) if loaded.target == target => {}
             Some(_) => return Err(Fault::Object(format!("{} cannot hang on several functions", prog.name))),
             None => {
                 // The kernel asks that of programs without types only.
                 let typed = matches!(prog.kind, Kind::Fentry | Kind::Fexit | Kind::TpBtf);
                 let instructions = with_maps(&program.instructions, maps, means.allocates || typed)?;
-                let loaded = load::load(prog, target, instructions, means.functions, license)?;
-                &program.loaded.insert(loaded).fd
+                let load =
+                    |turn| load::load(prog, target, instructions.clone(), means.functions, turn, license);
+                program.doubles = means.doubles(prog);
+                if program.doubles
+                    && let Some(first) = first_turn(marks, maps, prog)
+                    && let Ok(loaded) = load(Some(first))
+                {
+                    program.loaded = Some(loaded);
+                    program.second = load(Some(Turn { copy: Copied::Second, ..first })).ok();
+                } else {
+                    program.loaded = Some(load(None)?);
+                }
             }
-        };
-        let link = match prog.kind {
-            Kind::Fentry | Kind::Fexit | Kind::TpBtf => bpf::attach_typed(fd.as_fd()),
-            Kind::Kprobe | Kind::Kretprobe => attach_kprobe(fd.as_fd(), prog),
+        }
+        let attach = |loaded: &Loaded| match prog.kind {
+            Kind::Fentry | Kind::Fexit | Kind::TpBtf => bpf::attach_typed(loaded.fd.as_fd()),
+            Kind::Kprobe | Kind::Kretprobe => attach_kprobe(loaded.fd.as_fd(), prog),
             Kind::RawTp => CString::new(prog.target)
                 .map_err(io::Error::from)
-                .and_then(|name| bpf::attach_raw(fd.as_fd(), &name)),
+                .and_then(|name| bpf::attach_raw(loaded.fd.as_fd(), &name)),
         };
-        program.links.push((prog.target, link.map_err(Fault::Attach)?));
+        let mut links = Vec::new();
+        let copies = [program.second.as_ref(), program.loaded.as_ref()];
+        // Of a function's programs the kernel runs that first which came last, of a tracepoint's that which came first.
+        let order = if matches!(prog.kind, Kind::Fentry | Kind::Fexit) { [0, 1] } else { [1, 0] };
+        for at in order {
+            match copies[at].map(attach) {
+                Some(Ok(link)) => links.push((prog.target, link)),
+                Some(Err(error)) if at == 1 => return Err(Fault::Attach(error)),
+                // It does without the second copy.
+                Some(Err(_)) | None => {}
+            }
+        }
+        program.links.extend(links);
         Ok(true)
     }
 
@@ -287,15 +344,22 @@ impl Object {
         self.programs.iter().filter(move |(_, program)| unheld(program)).map(|(name, _)| name.as_str())
     }
 
+    /// Programs that are to have a second copy here, and have none.
+    pub(super) fn alone(&self) -> impl Iterator<Item = &str> {
+        let alone = |program: &Program| program.doubles && program.second.is_none();
+        self.programs.iter().filter(move |(_, program)| alone(program)).map(|(name, _)| name.as_str())
+    }
+
     /// Bytes of the kernel's memory that its programs and maps take, as the kernel counts them.
     pub(super) fn kernel_bytes(&self) -> u64 {
         let programs =
-            self.programs.values().filter_map(|program| program.loaded.as_ref()).map(|loaded| &loaded.fd);
+            self.programs.values().flat_map(|program| program.loaded.iter().chain(&program.second));
+        let programs = programs.map(|loaded| &loaded.fd);
         let maps = self.maps.iter().filter_map(|map| match &map.state {
             State::There(fd) => Some(fd),
             State::New | State::Absent => None,
         });
-        programs.chain(maps).filter_map(|fd| told(fd, "memlock:")).sum()
+        programs.chain(maps).chain(&self.marks).filter_map(|fd| told(fd, "memlock:")).sum()
     }
 
     /// Whether there are kprobes of which the kernel does not tell how often it skipped them (before 6.6).
@@ -379,6 +443,19 @@ fn told(fd: &OwnedFd, name: &str) -> Option<u64> {
 
 fn find<'a>(maps: &'a mut [Entry], name: &str) -> Result<&'a mut Entry> {
     maps.iter_mut().find(|map| map.name == name).with_context(|| format!("the object has no map {name}"))
+}
+
+/// The first of two copies of `prog`. `None`: there is no memory for what it marks.
+fn first_turn(marks: &mut Option<OwnedFd>, maps: &mut [Entry], prog: &Prog) -> Option<Turn> {
+    let lost = find(maps, "LOST").ok()?.create().ok()?.as_raw_fd();
+    let marks = match marks {
+        Some(marks) => marks,
+        None => marks.insert(bpf::data_create("MARKS", 0, &[0; MARKS]).ok()?),
+    };
+    // Marks are words' addresses: within a word there is room for this. It tells apart what hangs on different places, for
+    // these may find their arguments at the same address one after the other.
+    let program = prog.name.bytes().map(i32::from).sum::<i32>();
+    Some(Turn { copy: Copied::First, marks: marks.as_raw_fd(), lost, program })
 }
 
 /// Whether a program of this section is attached in this way.

@@ -22,7 +22,7 @@ use super::diagnosis::{Diagnosis, Hooks, Verdict, Way};
 use super::drain::Probe;
 use super::hook::{Kind, Ladder, LessExact, Need, Prog, RungName};
 use super::load::{Functions, Hold};
-use super::object::{Means, Object};
+use super::object::{Means, Object, Preempted};
 use super::pid;
 use crate::cli::{Containers, Family, Ports};
 use crate::error::{hinted, usage};
@@ -54,7 +54,7 @@ const SYSFS: &str = "/sys/kernel";
 const CAST_FUNCTION: &str = "bpf_rdonly_cast";
 
 /// What programs keep their processor with, and give it back, where the kernel has it (kernel/bpf/helpers.c, since 6.14).
-const HOLD_FUNCTIONS: [&str; 4] =
+pub(super) const HOLD_FUNCTIONS: [&str; 4] =
     ["bpf_preempt_disable", "bpf_preempt_enable", "bpf_local_irq_save", "bpf_local_irq_restore"];
 
 /// What the kernel guards its tracepoints with since tasks may lose their processor in there (7.0). By then the storage of
@@ -331,6 +331,9 @@ impl Plan {
         for name in object.unheld() {
             cx.debug(format_args!("{name}: the kernel may take its processor, and skips it then"));
         }
+        for name in object.alone() {
+            cx.debug(format_args!("{name}: no second copy: what the kernel lets it skip is missed"));
+        }
         if object.misses_untold() {
             cx.warn(format_args!(
                 "this kernel skips a kprobe that interrupts another, and does not count that: rows may be missing untold"
@@ -451,6 +454,7 @@ impl Plan {
             functions: Functions { cast: function(kernel, CAST_FUNCTION), hold: hold(kernel) },
             allocates: kernel.has_struct(ALLOCATOR),
             ipv6: kernel_has_ipv6(),
+            preempted: preempted(kernel),
         };
         Object::parse(self.object, globals, &sizes, pinned, means).context("its BPF object")
     }
@@ -462,12 +466,18 @@ fn function(kernel: &Kernel, name: &str) -> Option<i32> {
 }
 
 /// What keeps a processor, where a program can lose it and may keep it.
-fn hold(kernel: &Kernel) -> Option<Hold> {
+pub(super) fn hold(kernel: &Kernel) -> Option<Hold> {
     let [keep, give_back, mask, unmask] = HOLD_FUNCTIONS.map(|name| function(kernel, name));
     let tracepoints = kernel.has_typedef(TRACEPOINT_GUARD);
     let allowed = tracepoints || kernel.function(LOCK_THAT_WAITS).is_none();
     allowed.then_some(())?;
     Some(Hold { keep: keep?, give_back: give_back?, mask: mask?, unmask: unmask?, tracepoints })
+}
+
+/// In which programs a task may lose its processor, as far as it is known without asking how this kernel was booted.
+fn preempted(kernel: &Kernel) -> Preempted {
+    let tracepoints = kernel.has_typedef(TRACEPOINT_GUARD);
+    Preempted { functions: tracepoints || kernel.function(LOCK_THAT_WAITS).is_some(), tracepoints }
 }
 
 /// A module that is not loaded, or a kernel without it: there is nothing to see then.

@@ -111,14 +111,14 @@ const LISTENS: Ladder = Ladder {
         Rung {
             name: RungName::Fexit,
             programs: &[
-                fentry("inner_fentry", "__inet_listen_sk"),
-                fentry("enter_fentry", "inet_listen"),
-                fexit("leave_fexit", "inet_listen"),
+                fentry("inner_fentry", "__inet_listen_sk").twice(),
+                fentry("enter_fentry", "inet_listen").twice(),
+                fexit("leave_fexit", "inet_listen").twice(),
             ],
             less_exact: None,
         },
         // Before 6.6, MPTCP calls inet_listen like everybody else.
-        Rung { name: RungName::Fexit, programs: &[fentry("listen_fentry", "inet_listen")], less_exact: None },
+        Rung { name: RungName::Fexit, programs: &[fentry("listen_fentry", "inet_listen").twice()], less_exact: None },
         Rung {
             name: RungName::Kprobe,
             programs: &[
@@ -135,7 +135,7 @@ const LISTENS: Ladder = Ladder {
         },
         Rung {
             name: RungName::Tracepoint,
-            programs: &[tp_btf("state_tp", "inet_sock_set_state"), tp_btf("again_tp", "sys_enter")],
+            programs: &[tp_btf("state_tp", "inet_sock_set_state").twice(), tp_btf("again_tp", "sys_enter")],
             less_exact: Some(
                 LessExact::new("some calls of listen() on a socket that already listens are not seen").detail(
                     "These are the calls of io_uring, of 32-bit programs and of the kernel itself, on sockets that \
@@ -146,7 +146,7 @@ const LISTENS: Ladder = Ladder {
         },
         Rung {
             name: RungName::Tracepoint,
-            programs: &[tp_btf("state_tp", "inet_sock_set_state")],
+            programs: &[tp_btf("state_tp", "inet_sock_set_state").twice()],
             less_exact: Some(LessExact::new(
                 "listen() on a socket that already listens or is connected is not seen",
             )),

@@ -120,7 +120,7 @@ const ACCEPTS: Ladder = Ladder {
     rungs: &[
         Rung {
             name: RungName::Fexit,
-            programs: &[fentry("graft_fentry", "security_sock_graft")],
+            programs: &[fentry("graft_fentry", "security_sock_graft").twice()],
             less_exact: None,
         },
         Rung {

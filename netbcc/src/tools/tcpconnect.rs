@@ -204,11 +204,12 @@ const CONNECTS: Ladder = Ladder {
         Rung {
             name: RungName::Fexit,
             programs: &[
-                fexit("v4_fexit", "tcp_v4_connect").arity(Func::TcpV4Connect, 3).when(Need::V4Rows),
-                fexit("v6_fexit", "tcp_v6_connect").arity(Func::TcpV6Connect, 3).when(Need::V6Rows),
+                fexit("v4_fexit", "tcp_v4_connect").arity(Func::TcpV4Connect, 3).when(Need::V4Rows).twice(),
+                fexit("v6_fexit", "tcp_v6_connect").arity(Func::TcpV6Connect, 3).when(Need::V6Rows).twice(),
                 fentry("mptcp_fentry", "mptcp_token_destroy")
                     .arity(Func::MptcpTokenDestroy, 1)
-                    .when(Need::IfThere),
+                    .when(Need::IfThere)
+                    .twice(),
             ],
             less_exact: None,
         },
@@ -229,7 +230,7 @@ const CONNECTS: Ladder = Ladder {
         Rung {
             name: RungName::Tracepoint,
             programs: &[
-                tp_btf("state_tp", "inet_sock_set_state"),
+                tp_btf("state_tp", "inet_sock_set_state").twice(),
                 tp_btf("timer_tp", "timer_start").when(Need::Asked("lport")),
             ],
             less_exact: None,

@@ -130,14 +130,15 @@ const ANSWERS: Ladder = Ladder {
         Rung {
             name: RungName::Fexit,
             programs: &[
-                fentry("v4_fentry", "tcp_v4_connect").when(Need::V4Rows),
-                fentry("v6_fentry", "tcp_v6_connect").when(Need::V6Rows),
-                fentry("established_fentry", "tcp_finish_connect"),
-                fentry("crossed_fentry", "tcp_send_synack"),
-                tp_btf("reset_tp", "tcp_receive_reset"),
+                fentry("v4_fentry", "tcp_v4_connect").when(Need::V4Rows).twice(),
+                fentry("v6_fentry", "tcp_v6_connect").when(Need::V6Rows).twice(),
+                fentry("established_fentry", "tcp_finish_connect").twice(),
+                fentry("crossed_fentry", "tcp_send_synack").twice(),
+                tp_btf("reset_tp", "tcp_receive_reset").twice(),
                 fentry("mptcp_fentry", "mptcp_token_destroy")
                     .arity(Func::MptcpTokenDestroy, 1)
-                    .when(Need::IfThere),
+                    .when(Need::IfThere)
+                    .twice(),
             ],
             less_exact: None,
         },
@@ -158,7 +159,10 @@ const ANSWERS: Ladder = Ladder {
         },
         Rung {
             name: RungName::Tracepoint,
-            programs: &[tp_btf("state_tp", "inet_sock_set_state"), tp_btf("reset_tp", "tcp_receive_reset")],
+            programs: &[
+                tp_btf("state_tp", "inet_sock_set_state").twice(),
+                tp_btf("reset_tp", "tcp_receive_reset").twice(),
+            ],
             less_exact: Some(
                 LessExact::new("the time leaves out the choice of route and source address")
                     .detail("That choice takes microseconds."),

@@ -190,7 +190,7 @@ const DROPS: Ladder = Ladder {
         // First: it tells the receiving socket of every drop, and nothing else is needed.
         Rung {
             name: RungName::Tracepoint,
-            programs: &[tp_btf("drop4_tp", "kfree_skb").arity(Func::KfreeSkb, 4)],
+            programs: &[tp_btf("drop4_tp", "kfree_skb").arity(Func::KfreeSkb, 4).twice()],
             less_exact: None,
         },
         Rung {

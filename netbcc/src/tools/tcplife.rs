@@ -123,7 +123,7 @@ const SOCKETS: Ladder = Ladder {
         Rung {
             name: RungName::Fexit,
             programs: &[
-                fentry("graft_fentry", "security_sock_graft"),
+                fentry("graft_fentry", "security_sock_graft").twice(),
                 tp_btf("state_tp", "inet_sock_set_state"),
                 tp_btf("state_again_tp", "inet_sock_set_state"),
             ],

@@ -150,14 +150,16 @@ const RETRANSMITS: Ladder = Ladder {
         Rung {
             name: RungName::Tracepoint,
             programs: &[
-                tp_btf("again2_tp", "tcp_retransmit_skb").arity(Func::TcpRetransmitSkb, 2),
-                tp_btf("again3_tp", "tcp_retransmit_skb").arity(Func::TcpRetransmitSkb, 3),
+                tp_btf("again2_tp", "tcp_retransmit_skb").arity(Func::TcpRetransmitSkb, 2).twice(),
+                tp_btf("again3_tp", "tcp_retransmit_skb").arity(Func::TcpRetransmitSkb, 3).twice(),
             ],
             less_exact: None,
         },
         Rung {
             name: RungName::Fexit,
-            programs: &[fexit("again_fexit", "tcp_retransmit_skb").arity(Func::TcpRetransmitSkbFunction, 3)],
+            programs: &[fexit("again_fexit", "tcp_retransmit_skb")
+                .arity(Func::TcpRetransmitSkbFunction, 3)
+                .twice()],
             less_exact: Some(NOT_BY_PROBES),
         },
         Rung {
@@ -176,12 +178,14 @@ const ATTEMPTS: Ladder = Ladder {
     rungs: &[
         Rung {
             name: RungName::Tracepoint,
-            programs: &[tp_btf("again3_tp", "tcp_retransmit_skb").arity(Func::TcpRetransmitSkb, 3)],
+            programs: &[tp_btf("again3_tp", "tcp_retransmit_skb").arity(Func::TcpRetransmitSkb, 3).twice()],
             less_exact: None,
         },
         Rung {
             name: RungName::Fexit,
-            programs: &[fexit("again_fexit", "tcp_retransmit_skb").arity(Func::TcpRetransmitSkbFunction, 3)],
+            programs: &[fexit("again_fexit", "tcp_retransmit_skb")
+                .arity(Func::TcpRetransmitSkbFunction, 3)
+                .twice()],
             less_exact: Some(NOT_BY_PROBES),
         },
     ],
@@ -192,7 +196,7 @@ const PROBES: Ladder = Ladder {
     rungs: &[
         Rung {
             name: RungName::Fexit,
-            programs: &[fentry("probe_fentry", "tcp_send_loss_probe")],
+            programs: &[fentry("probe_fentry", "tcp_send_loss_probe").twice()],
             less_exact: None,
         },
         Rung {
@@ -216,12 +220,12 @@ const SYN_ACKS: Ladder = Ladder {
     rungs: &[
         Rung {
             name: RungName::Tracepoint,
-            programs: &[tp_btf("synack_tp", "tcp_retransmit_synack")],
+            programs: &[tp_btf("synack_tp", "tcp_retransmit_synack").twice()],
             less_exact: None,
         },
         Rung {
             name: RungName::Fexit,
-            programs: &[fexit("synack_fexit", "tcp_rtx_synack")],
+            programs: &[fexit("synack_fexit", "tcp_rtx_synack").twice()],
             less_exact: None,
         },
         Rung {
@@ -238,12 +242,12 @@ const SYN_ACK_ATTEMPTS: Ladder = Ladder {
     rungs: &[
         Rung {
             name: RungName::Fexit,
-            programs: &[fexit("synack_fexit", "tcp_rtx_synack")],
+            programs: &[fexit("synack_fexit", "tcp_rtx_synack").twice()],
             less_exact: None,
         },
         Rung {
             name: RungName::Tracepoint,
-            programs: &[tp_btf("synack_tp", "tcp_retransmit_synack")],
+            programs: &[tp_btf("synack_tp", "tcp_retransmit_synack").twice()],
             less_exact: Some(LessExact::new("a SYN-ACK that this host refuses to send is not seen")),
         },
     ],

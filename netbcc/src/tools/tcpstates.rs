@@ -147,12 +147,12 @@ const TRANSITIONS: Ladder = Ladder {
         // First: nothing else sees every transition.
         Rung {
             name: RungName::Tracepoint,
-            programs: &[tp_btf("state_tp", "inet_sock_set_state")],
+            programs: &[tp_btf("state_tp", "inet_sock_set_state").twice()],
             less_exact: None,
         },
         Rung {
             name: RungName::Fexit,
-            programs: &[fentry("state_fentry", "tcp_set_state")],
+            programs: &[fentry("state_fentry", "tcp_set_state").twice()],
             less_exact: Some(NOT_LISTENERS),
         },
         Rung {

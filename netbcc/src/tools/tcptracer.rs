@@ -146,9 +146,9 @@ const CONNECTIONS: Ladder = Ladder {
         Rung {
             name: RungName::Fexit,
             programs: &[
-                fentry("graft_fentry", "security_sock_graft"),
-                fentry("close_fentry", "tcp_close"),
-                tp_btf("open_tp", "inet_sock_set_state"),
+                fentry("graft_fentry", "security_sock_graft").twice(),
+                fentry("close_fentry", "tcp_close").twice(),
+                tp_btf("open_tp", "inet_sock_set_state").twice(),
             ],
             less_exact: None,
         },
@@ -168,8 +168,8 @@ const CONNECTIONS: Ladder = Ladder {
         Rung {
             name: RungName::Tracepoint,
             programs: &[
-                tp_btf("state_tp", "inet_sock_set_state"),
-                tp_btf("destroy_tp", "tcp_destroy_sock"),
+                tp_btf("state_tp", "inet_sock_set_state").twice(),
+                tp_btf("destroy_tp", "tcp_destroy_sock").twice(),
                 tp_btf("exit_tp", "sys_exit"),
             ],
             less_exact: Some(
