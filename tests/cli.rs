@@ -15,6 +15,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use netbcc::cli::select;
 use netbcc_tests::laws::{Laws, consistent, nanoseconds, now};
 use netbcc_tests::run::binary;
 use netbcc_tests::schema::Schema;
@@ -920,6 +921,41 @@ fn section<'a>(page: &'a str, title: &str) -> Vec<&'a str> {
         line.trim_matches('"') != format!(".SH {title}") && *line != format!(".SH \"{title}\"")
     });
     after.skip(1).take_while(|line| !line.starts_with(".SH")).collect()
+}
+
+#[test]
+fn every_tool_has_the_filters_or_says_why_not() {
+    for tool in tools() {
+        let help = prints(&[&tool, "--help"]);
+        for name in select::ENDS {
+            let option = format!("--{name}");
+            let has = shown(&help).iter().any(|shown| shown.names.contains(&option));
+            let output = netbcc(&[&tool, &format!("{option}=x/y")]);
+            let said = refused(&output, 2, &tool, name);
+            if has {
+                assert!(said.contains("'x/y' for '") && said.contains(&option), "{said}");
+            } else {
+                let start = format!("{tool}: {option} cannot be used with {tool}: ");
+                assert!(
+                    said.starts_with(&start) && said.ends_with(&format!(" (try 'netbcc {tool} --help')\n")),
+                    "{said}"
+                );
+            }
+        }
+    }
+    for (args, sentence) in [
+        (
+            &["tcplife", "-L", "80", "--lport", "81-90"][..],
+            "no local port is in both lists of them: there would be no row",
+        ),
+        (
+            &["tcpconnect", "-P80,81", "--rport=!80-81"],
+            "no remote port is in both lists of them: there would be no row",
+        ),
+        (&["tcpaccept", "-P80", "--lport=80,!80"], "--lport: the list keeps no port"),
+    ] {
+        assert_eq!(refused(&netbcc(args), 2, args[0], "both"), format!("{}: {sentence}\n", args[0]));
+    }
 }
 
 #[test]

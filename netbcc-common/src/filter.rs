@@ -20,13 +20,20 @@ pub struct Filter {
     pub by_cgroup: u8,
     /// Keep tasks whose mount namespace inode is a key of the map `MNTNSES`.
     pub by_mntns: u8,
-    /// Keep local ports that are in the set `LPORTS`.
-    pub by_lport: u8,
-    /// Keep remote ports that are in the set `RPORTS`.
-    pub by_rport: u8,
+    /// By which parts of a connection's ends it is kept: [`LPORT`] and the others. 0: by none.
+    pub by_ends: u8,
     /// Always zero.
-    pub zero: u8,
+    pub zero: [u8; 2],
 }
+
+/// In [`Filter::by_ends`]: keep local ports that are in the set `LPORTS`.
+pub const LPORT: u8 = 1 << 0;
+/// In [`Filter::by_ends`]: keep remote ports that are in the set `RPORTS`.
+pub const RPORT: u8 = 1 << 1;
+/// In [`Filter::by_ends`]: keep local addresses that the trie `LADDRS` says are kept.
+pub const LADDR: u8 = 1 << 2;
+/// In [`Filter::by_ends`]: keep remote addresses that the trie `RADDRS` says are kept.
+pub const RADDR: u8 = 1 << 3;
 
 /// A set of ports: bit `port % 8` of byte `port / 8`. One load answers, however long the list was.
 pub const PORT_SET_BYTES: usize = 65_536 / 8;

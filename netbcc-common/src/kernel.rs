@@ -190,6 +190,8 @@ fields! {
     IcskTimeout = "inet_connection_sock"."icsk_timeout": 8,
     /// The interface that a packet came in by.
     SkbDev = "sk_buff"."dev": 8,
+    /// Number of the interface that it came in by; 0 for what this host sends.
+    SkbIif = "sk_buff"."skb_iif": 4,
     /// TX: the queue; RX: one more than the queue, 0 where the driver does not tell.
     SkbQueueMapping = "sk_buff"."queue_mapping": 2,
     /// Number of an interface in its namespace.

@@ -10,6 +10,7 @@ use anyhow::Result;
 use clap::{ArgMatches, Args, Command, FromArgMatches as _};
 
 use crate::cli;
+use crate::cli::select::{Refused, Select};
 use crate::out::{self, Out, Rows};
 use crate::probe::hook::Ladder;
 
@@ -41,6 +42,8 @@ pub struct Spec {
     pub overhead: &'static str,
     /// Where it differs from BCC's tool on purpose.
     pub differences: &'static [&'static str],
+    /// Which options of [`select`](crate::cli::select) mean nothing to it, and why.
+    pub refuses: &'static [Refused],
     /// The embedded BPF object.
     pub object: &'static [u8],
     /// How its programs are attached.
@@ -55,6 +58,8 @@ pub struct Ctx {
     pub verbose: bool,
     /// Where rows go.
     pub out: Out,
+    /// What the run is to show.
+    pub select: Select,
     /// What becomes of the tool's plan.
     pub purpose: Purpose,
     /// Room for events in the ring, if not the usual.
@@ -77,7 +82,15 @@ pub enum Purpose {
 impl Ctx {
     /// A quiet run of `spec`.
     pub fn new(spec: &'static Spec, out: Out) -> Self {
-        Self { spec, verbose: false, out, purpose: Purpose::Trace, ring_bytes: None, table_entries: None }
+        Self {
+            spec,
+            verbose: false,
+            out,
+            select: Select::default(),
+            purpose: Purpose::Trace,
+            ring_bytes: None,
+            table_entries: None,
+        }
     }
 
     /// One line on stderr that every user should see: a degraded hook, lost events.
@@ -142,6 +155,7 @@ fn run<T: Tool>(matches: &ArgMatches, cx: &mut Ctx) -> Result<()> {
 #[cfg(test)]
 pub(crate) mod demo {
     use super::*;
+    use crate::cli::select::ENDS;
     use crate::cli::{
         Containers, Every, Family, FlowPorts, Json, Pid, PidOrAll, Timestamp, Verbose, WallClock, WideCsv,
     };
@@ -187,6 +201,7 @@ pub(crate) mod demo {
                 "Its rows are the fewest of all the tools, which is why this \
                             sentence must be broken somewhere.",
             ],
+            refuses: &[],
             object: &[1, 2, 3],
             ladders: &[],
         };
@@ -231,6 +246,7 @@ pub(crate) mod demo {
             examples: &[("tcpload 5 2", "two outputs")],
             overhead: "None.",
             differences: &[],
+            refuses: &[(ENDS, "it samples nothing")],
             object: &[],
             ladders: &[],
         };

@@ -5,9 +5,13 @@ use core::ptr::{addr_of, read_volatile};
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::HashMap;
-use netbcc_common::filter::{Filter, PORT_SET_BYTES};
+use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
+use aya_ebpf::maps::{Array, HashMap};
+use netbcc_common::addr::{AF_INET, Addr, MAPPED_WORD, Tuple};
+use netbcc_common::filter::{Filter, LADDR, LPORT, PORT_SET_BYTES, RADDR, RPORT};
 
+use crate::mem::Access;
+use crate::sock::Sock;
 use crate::{setting, task};
 
 /// Set by user space before loading.
@@ -20,9 +24,8 @@ pub static FILTER: Filter = Filter {
     by_uid: 0,
     by_cgroup: 0,
     by_mntns: 0,
-    by_lport: 0,
-    by_rport: 0,
-    zero: 0,
+    by_ends: 0,
+    zero: [0; 2],
 };
 
 /// `--cgroupmap`: keys are cgroup v2 ids. User space puts the pinned map in its place.
@@ -32,6 +35,23 @@ pub static CGROUPS: HashMap<u64, u64> = HashMap::with_max_entries(1, BPF_F_NO_PR
 /// `--mntnsmap`: keys are inode numbers of mount namespaces. User space puts the pinned map in its place.
 #[map]
 pub static MNTNSES: HashMap<u64, u32> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// The local ports to keep. User space fills it, and leaves it out of runs that do not ask.
+#[map]
+pub static LPORTS: Array<PortSet> = Array::with_max_entries(1, 0);
+
+/// The remote ports to keep, with the same rules as [`LPORTS`].
+#[map]
+pub static RPORTS: Array<PortSet> = Array::with_max_entries(1, 0);
+
+/// Prefixes of local addresses, those of IPv4 in their IPv6 form, with 1 where the addresses whose longest prefix it is are
+/// kept. An address without a prefix is not kept. User space sets the size, and leaves it out of runs that do not ask.
+#[map]
+pub static LADDRS: LpmTrie<Addr, u32> = LpmTrie::with_max_entries(1, 0);
+
+/// Prefixes of remote addresses, with the same rules as [`LADDRS`].
+#[map]
+pub static RADDRS: LpmTrie<Addr, u32> = LpmTrie::with_max_entries(1, 0);
 
 /// Whether process `pid` passes `-p`.
 #[inline(always)]
@@ -122,14 +142,184 @@ impl PortSet {
     }
 }
 
-/// Whether the local port passes its list.
-#[inline(always)]
-pub fn keeps_lport(set: &PortSet, port: u16) -> bool {
-    setting!(FILTER.by_lport) == 0 || set.has(port)
+/// What has two ends. A part of an end is only asked for if a filter wants to know it.
+pub trait Ends: Copy {
+    /// Local port in host order.
+    fn lport(self) -> u16;
+    /// Remote port in host order.
+    fn rport(self) -> u16;
+    /// How its addresses are to be read.
+    fn family(self) -> u16;
+    /// Writes the local address.
+    fn laddr(self, to: &mut Addr);
+    /// Writes the remote address.
+    fn raddr(self, to: &mut Addr);
 }
 
-/// Whether the remote port passes its list.
+impl Ends for &Tuple {
+    #[inline(always)]
+    fn lport(self) -> u16 {
+        self.lport
+    }
+    #[inline(always)]
+    fn rport(self) -> u16 {
+        self.rport
+    }
+    #[inline(always)]
+    fn family(self) -> u16 {
+        self.family
+    }
+    #[inline(always)]
+    fn laddr(self, to: &mut Addr) {
+        *to = self.laddr;
+    }
+    #[inline(always)]
+    fn raddr(self, to: &mut Addr) {
+        *to = self.raddr;
+    }
+}
+
+/// A packet, whose tuple has its source first: the local end is where it came to.
+#[derive(Clone, Copy)]
+pub struct Received<'a>(pub &'a Tuple);
+
+#[expect(clippy::misnamed_getters, reason = "the ends change places")]
+impl Ends for Received<'_> {
+    #[inline(always)]
+    fn lport(self) -> u16 {
+        self.0.rport
+    }
+    #[inline(always)]
+    fn rport(self) -> u16 {
+        self.0.lport
+    }
+    #[inline(always)]
+    fn family(self) -> u16 {
+        self.0.family
+    }
+    #[inline(always)]
+    fn laddr(self, to: &mut Addr) {
+        *to = self.0.raddr;
+    }
+    #[inline(always)]
+    fn raddr(self, to: &mut Addr) {
+        *to = self.0.laddr;
+    }
+}
+
+impl<A: Access> Ends for Sock<A> {
+    #[inline(always)]
+    fn lport(self) -> u16 {
+        self.num()
+    }
+    #[inline(always)]
+    fn rport(self) -> u16 {
+        Self::rport(self)
+    }
+    #[inline(always)]
+    fn family(self) -> u16 {
+        Self::family(self)
+    }
+    #[inline(always)]
+    fn laddr(self, to: &mut Addr) {
+        Self::laddr(self, Self::family(self), to);
+    }
+    #[inline(always)]
+    fn raddr(self, to: &mut Addr) {
+        Self::raddr(self, Self::family(self), to);
+    }
+}
+
+/// A socket whose local port is known in another way: it may be released already.
+#[derive(Clone, Copy)]
+pub struct SockEnds<A> {
+    /// The socket.
+    pub sk: Sock<A>,
+    /// Its local port, as its row shows it.
+    pub lport: u16,
+}
+
+impl<A: Access> Ends for SockEnds<A> {
+    #[inline(always)]
+    fn lport(self) -> u16 {
+        self.lport
+    }
+    #[inline(always)]
+    fn rport(self) -> u16 {
+        self.sk.rport()
+    }
+    #[inline(always)]
+    fn family(self) -> u16 {
+        self.sk.family()
+    }
+    #[inline(always)]
+    fn laddr(self, to: &mut Addr) {
+        Ends::laddr(self.sk, to);
+    }
+    #[inline(always)]
+    fn raddr(self, to: &mut Addr) {
+        Ends::raddr(self.sk, to);
+    }
+}
+
+/// Whether some filter asks for an end.
 #[inline(always)]
-pub fn keeps_rport(set: &PortSet, port: u16) -> bool {
-    setting!(FILTER.by_rport) == 0 || set.has(port)
+pub fn by_ends() -> bool {
+    setting!(FILTER.by_ends) != 0
+}
+
+/// Whether both ends pass `--lport`, `--rport`, `--laddr` and `--raddr`, and the options of BCC that mean the same.
+#[inline(always)]
+pub fn keeps_ends(ends: impl Ends) -> bool {
+    keeps_parts(setting!(FILTER.by_ends), ends)
+}
+
+/// Whether all of both ends but the local port, which is not chosen yet, passes what [`keeps_ends`] asks.
+#[inline(always)]
+pub fn keeps_ends_but_lport(ends: impl Ends) -> bool {
+    keeps_parts(setting!(FILTER.by_ends) & !LPORT, ends)
+}
+
+/// Whether the local port passes what [`keeps_ends`] asks.
+#[inline(always)]
+pub fn keeps_lport(port: u16) -> bool {
+    setting!(FILTER.by_ends) & LPORT == 0 || has_port(&LPORTS, port)
+}
+
+#[inline(always)]
+fn keeps_parts(by: u8, ends: impl Ends) -> bool {
+    if by == 0 {
+        return true;
+    }
+    if by & LPORT != 0 && !has_port(&LPORTS, ends.lport()) {
+        return false;
+    }
+    if by & RPORT != 0 && !has_port(&RPORTS, ends.rport()) {
+        return false;
+    }
+    let mut addr = [0; 4];
+    if by & LADDR != 0 {
+        ends.laddr(&mut addr);
+        if !has_addr(&LADDRS, ends.family(), addr) {
+            return false;
+        }
+    }
+    if by & RADDR != 0 {
+        ends.raddr(&mut addr);
+        if !has_addr(&RADDRS, ends.family(), addr) {
+            return false;
+        }
+    }
+    true
+}
+
+#[inline(always)]
+fn has_port(ports: &'static Array<PortSet>, port: u16) -> bool {
+    ports.get(0).is_some_and(|set| set.has(port))
+}
+
+#[inline(always)]
+fn has_addr(prefixes: &'static LpmTrie<Addr, u32>, family: u16, addr: Addr) -> bool {
+    let addr = if family == AF_INET { [0, 0, MAPPED_WORD, addr[0]] } else { addr };
+    prefixes.get(Key::new(128, addr)).is_some_and(|kept| *kept != 0)
 }

@@ -83,6 +83,13 @@ impl<A: Access> Skb<A> {
         Dev::new(unsafe { A::load_ptr(self.at.wrapping_add(offset)) })
     }
 
+    /// Whether an interface received it; else this host sends it.
+    #[inline(always)]
+    pub fn came_in(self) -> bool {
+        // SAFETY: `at` is a struct sk_buff, as `Skb::new` asks.
+        unsafe { field::<A, u32>(self.at, Field::SkbIif) != 0 }
+    }
+
     /// Its queue: on the way out; on the way in one more, and 0 where the driver does not tell.
     #[inline(always)]
     pub fn queue_mapping(self) -> u16 {

@@ -19,6 +19,7 @@ mod netqtop;
 mod pairs;
 mod power;
 mod samplers;
+mod select;
 mod softirqs;
 mod solisten;
 mod tcpaccept;
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
     .chain(engine::tools().map(|tool| trials_of_netbcc(tool, power::CHECKS)))
     .chain(pairs::tools().map(|tool| trials(tool, &[Rung::Any], pairs::checks())))
     .chain(samplers::tools().map(|tool| trials(tool, &[Rung::Any], samplers::checks())))
+    .chain(select::TOOLS.map(|(tool, rungs)| trials(tool, rungs, select::CHECKS)))
     .chain(flood::flooded().map(|tool| trials_of_netbcc(tool, flood::CHECKS)))
     .flatten()
     .collect();

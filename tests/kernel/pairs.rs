@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
+use netbcc::cli::select;
 use netbcc::registry::TOOLS;
 use netbcc_tests::checks;
 use netbcc_tests::ended::Ended;
@@ -227,7 +228,10 @@ pub(crate) struct Choice {
 pub(crate) fn choices(tool: &str) -> Vec<Choice> {
     let options = command(tool);
     let is_one = |arg: &&clap::Arg| {
-        !arg.is_positional() && !["help", "output", "no-header"].contains(&arg.get_id().as_str())
+        let name = arg.get_id().as_str();
+        // The options that every tool has to choose its rows are walked in `select.rs`; a flag of BCC's with such a name is not.
+        let selects = select::ENDS.contains(&name) && !arg.is_require_equals_set();
+        !arg.is_positional() && !selects && !["help", "output", "no-header"].contains(&name)
     };
     let options = options.get_arguments().filter(is_one);
     options

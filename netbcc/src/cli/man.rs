@@ -8,7 +8,7 @@ use clap::{Arg, Command};
 use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
-use super::{multicall, parse, verbs};
+use super::{multicall, parse, select, verbs};
 use crate::out::{Field, Rows};
 use crate::probe::hook::{Ladder, Rung};
 use crate::tool::Entry;
@@ -32,6 +32,7 @@ fn of_tool(entry: &Entry) -> Result<String> {
     let rows = (entry.rows)()?;
     text.control("SH", ["FIELDS"]);
     fields(&mut text, &rows);
+    choosing(&mut text, entry);
     text.control("SH", ["EXAMPLES"]);
     for (command, meaning) in parse::examples(spec, &typed) {
         text.control("TP", []).text([bold(command)]).text([roman(meaning)]);
@@ -57,6 +58,18 @@ fn of_tool(entry: &Entry) -> Result<String> {
     text.control("SH", ["SEE ALSO"]).text([bold("netbcc"), roman("(8)")]);
     page.push_str(&body(&text));
     Ok(page)
+}
+
+/// The grammar of the filters that all tools share, where a tool has any of them.
+fn choosing(text: &mut Roff, entry: &Entry) {
+    let names: Vec<String> = select::names_in(&(entry.command)()).map(|name| format!("--{name}")).collect();
+    if names.is_empty() {
+        return;
+    }
+    text.control("SH", ["FILTERS"]).text([bold(names.join(", ")), roman(" take lists:")]);
+    for paragraph in select::GRAMMAR {
+        text.control("IP", ["\\(bu", "2"]).text([roman(*paragraph)]);
+    }
 }
 
 /// The page of the binary itself.

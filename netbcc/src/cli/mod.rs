@@ -13,6 +13,7 @@ mod man;
 pub mod multicall;
 mod parse;
 mod schema;
+pub mod select;
 mod verbs;
 
 use std::ffi::{OsStr, OsString};
@@ -97,7 +98,8 @@ fn run_tool(entry: &'static Entry, typed: &str, args: Vec<OsString>) -> Result<(
     let table = Arg::new("x-table-entries").long("x-table-entries").hide(true);
     let table = table.value_parser(clap::value_parser!(u32).range(1..));
     let command = command_as(entry, typed).args([ebpf, ring, table]);
-    let Some(matches) = parse_args(command, args)? else { return Ok(()) };
+    let Some(matches) = parse_tool(entry, command, args)? else { return Ok(()) };
+    let select = select::Select::of(&matches)?;
     let mut out = Out::stdout()?;
     if let Some(list) = columns::choose(entry, typed, &matches, &mut out)? {
         return print(list);
@@ -116,7 +118,7 @@ fn run_tool(entry: &'static Entry, typed: &str, args: Vec<OsString>) -> Result<(
     if (ring_bytes.is_some() || table_entries.is_some()) && !rustix::process::geteuid().is_root() {
         return Err(usage("--x-ring-bytes and --x-table-entries take memory of the kernel: for root only"));
     }
-    let mut cx = Ctx { verbose, ring_bytes, table_entries, ..Ctx::new(entry.spec, out) };
+    let mut cx = Ctx { verbose, select, ring_bytes, table_entries, ..Ctx::new(entry.spec, out) };
     cx.out.clock().set_ahead(machine::clock_ahead()?);
     stop::hold()?;
     let ran = (entry.run)(&matches, &mut cx);
@@ -142,12 +144,29 @@ fn wants_debug() -> Result<bool> {
 }
 
 /// Parses; None when it was a question for help, which is answered.
-fn parse_args(mut command: Command, args: Vec<OsString>) -> Result<Option<ArgMatches>> {
+fn parse_args(command: Command, args: Vec<OsString>) -> Result<Option<ArgMatches>> {
+    parse_or(command, args, |_| None)
+}
+
+/// Parses as [`parse_args`]. An option that all tools have but this one is refused with the reason.
+fn parse_tool(entry: &Entry, command: Command, args: Vec<OsString>) -> Result<Option<ArgMatches>> {
+    parse_or(command, args, |err| select::refused(entry.spec, parse::unknown(err)?))
+}
+
+/// Parses; `better` may know a better sentence for an error.
+fn parse_or(
+    mut command: Command,
+    args: Vec<OsString>,
+    better: impl FnOnce(&clap::Error) -> Option<String>,
+) -> Result<Option<ArgMatches>> {
     let name = command.get_bin_name().unwrap_or(command.get_name()).to_owned();
     match command.try_get_matches_from_mut(once(OsString::from(&name)).chain(args)) {
         Ok(matches) => Ok(Some(matches)),
         Err(err) if !err.use_stderr() => print(err.render()).map(|()| None),
-        Err(err) => Err(usage(format!("{} (try '{name} --help')", parse::one_line(&err, &command)))),
+        Err(err) => {
+            let sentence = better(&err).unwrap_or_else(|| parse::one_line(&err, &command));
+            Err(usage(format!("{sentence} (try '{name} --help')")))
+        }
     }
 }
 
@@ -180,6 +199,7 @@ pub fn command<T: Tool>() -> Command {
     let spec = &T::SPEC;
     let command =
         T::Args::augment_args(manners(Command::new(spec.name))).about(spec.about).args(columns::args());
+    let command = select::add_to(command, spec.refuses);
     if T::ONCE.is_empty() { command } else { command.args_override_self(false).mut_args(last_wins::<T>) }
 }
 

@@ -134,15 +134,20 @@ pub(super) fn one_line(err: &clap::Error, command: &Command) -> String {
 
 /// The sentence for a prefix that several long options begin with; clap only calls it unknown.
 fn ambiguous(err: &clap::Error, command: &Command) -> Option<String> {
-    if err.kind() != ErrorKind::UnknownArgument {
-        return None;
-    }
-    let Some(ContextValue::String(typed)) = err.get(ContextKind::InvalidArg) else { return None };
+    let typed = unknown(err)?;
     let prefix = typed.strip_prefix("--").filter(|prefix| !prefix.is_empty())?;
     let longs = command.get_arguments().filter(|arg| !arg.is_hide_set()).filter_map(clap::Arg::get_long);
     let found: Vec<String> =
         longs.filter(|long| long.starts_with(prefix)).map(|long| format!("'--{long}'")).collect();
     (found.len() > 1).then(|| format!("ambiguous option '{}': {}", escaped(typed), found.join(" or ")))
+}
+
+/// The option that clap does not know, as it was typed, if that is the error.
+pub(super) fn unknown(err: &clap::Error) -> Option<&str> {
+    match err.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(typed)) if err.kind() == ErrorKind::UnknownArgument => Some(typed),
+        _ => None,
+    }
 }
 
 /// What follows the options in a tool's help.

@@ -582,6 +582,7 @@ mod tests {
     use aya::Endianness;
     use aya_obj::btf::{Btf, BtfKind};
 
+    use super::super::plan::OPTIONAL;
     use super::*;
     use crate::registry::TOOLS;
 
@@ -652,7 +653,7 @@ mod tests {
     fn the_maps_of_options_that_are_not_given_stay_out() {
         let mut total = 0;
         for tool in TOOLS {
-            let pinned = vec![("CGROUPS", None), ("MNTNSES", None)];
+            let pinned = OPTIONAL.map(|name| (name, None)).into();
             let sizes = [("EVENTS", 4096)];
             let object = Object::parse(tool.spec.object, HashMap::new(), &sizes, pinned, Means::default());
             let mut object = object.unwrap();

@@ -12,7 +12,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::maps::{MapData, MapType};
 use netbcc_common::addr::{AF_INET, AF_INET6};
-use netbcc_common::filter::{Filter, PORT_SET_BYTES};
+use netbcc_common::filter::{Filter, LADDR, LPORT, RADDR, RPORT};
 use netbcc_common::kernel::{FIELD_COUNT, Field, MISSING};
 use zerocopy::{Immutable, IntoBytes};
 
@@ -24,6 +24,7 @@ use super::hook::{Kind, Ladder, LessExact, Need, Prog, RungName};
 use super::load::{Functions, Hold};
 use super::object::{Means, Object, Preempted};
 use super::pid;
+use crate::cli::select::{PortSet, Prefix, Select};
 use crate::cli::{Containers, Family, Ports};
 use crate::error::{hinted, usage};
 use crate::sys::bpf;
@@ -68,7 +69,13 @@ const LOCK_THAT_WAITS: &str = "rt_spin_lock";
 const ALLOCATOR: &str = "bpf_mem_alloc";
 
 /// The maps that options put in place, of which a run without them needs none.
-const OPTIONAL: [&str; 2] = ["CGROUPS", "MNTNSES"];
+pub(super) const OPTIONAL: [&str; 6] = ["CGROUPS", "MNTNSES", LPORTS, RPORTS, LADDRS, RADDRS];
+
+/// The maps that say which local ports are kept, and which other ends.
+const LPORTS: &str = "LPORTS";
+const RPORTS: &str = "RPORTS";
+const LADDRS: &str = "LADDRS";
+const RADDRS: &str = "RADDRS";
 
 /// What one run of a tool asks of the kernel. Built by the tool, then [`Plan::attach`]ed.
 #[must_use]
@@ -81,6 +88,8 @@ pub struct Plan {
     with_v: Option<LessExact>,
     rows: Rows,
     filter: Filter,
+    lports: Option<PortSet>,
+    rports: Option<PortSet>,
     globals: Vec<(&'static str, Vec<u8>)>,
     pinned: Vec<(&'static str, OwnedFd)>,
     sizes: Vec<(&'static str, u32)>,
@@ -94,7 +103,7 @@ pub struct Plan {
 impl Plan {
     /// A plan that attaches nothing yet.
     pub fn new(cx: &Ctx) -> Self {
-        Self {
+        let plan = Self {
             purpose: cx.purpose,
             ring_bytes: cx.ring_bytes.unwrap_or(RING_BYTES),
             object: cx.spec.object,
@@ -103,6 +112,8 @@ impl Plan {
             with_v: None,
             rows: Rows::Both,
             filter: Filter::default(),
+            lports: None,
+            rports: None,
             globals: Vec::new(),
             pinned: Vec::new(),
             sizes: Vec::new(),
@@ -110,7 +121,8 @@ impl Plan {
             contents: Vec::new(),
             enums: Vec::new(),
             kernel: None,
-        }
+        };
+        plan.select(&cx.select)
     }
 
     /// Attaches one rung of this ladder.
@@ -211,29 +223,50 @@ impl Plan {
         self
     }
 
-    /// Keeps these local ports: the set `LPORTS` of the tool's object.
+    /// Keeps these local ports, and of them those only that were asked for in other ways.
     pub fn lports(mut self, ports: &[Ports]) -> Self {
-        self.filter.by_lport = self.port_set("LPORTS", ports);
+        narrow(&mut self.lports, port_set(ports));
         self
     }
 
-    /// Keeps these remote ports: the set `RPORTS` of the tool's object.
+    /// Keeps these remote ports, and of them those only that were asked for in other ways.
     pub fn rports(mut self, ports: &[Ports]) -> Self {
-        self.filter.by_rport = self.port_set("RPORTS", ports);
+        narrow(&mut self.rports, port_set(ports));
         self
     }
 
-    fn port_set(&mut self, name: &'static str, ports: &[Ports]) -> u8 {
-        let ports = Ports::together(ports);
-        if ports.is_empty() {
-            return 0;
+    /// What the options that all tools share ask for.
+    fn select(mut self, select: &Select) -> Self {
+        narrow(&mut self.lports, select.lport.clone());
+        narrow(&mut self.rports, select.rport.clone());
+        self.prefixes(LADDRS, LADDR, select.laddr.as_deref()).prefixes(RADDRS, RADDR, select.raddr.as_deref())
+    }
+
+    fn prefixes(mut self, trie: &'static str, part: u8, prefixes: Option<&[Prefix]>) -> Self {
+        let Some(prefixes) = prefixes else { return self };
+        self.filter.by_ends |= part;
+        for prefix in prefixes {
+            let (bits, addr) = prefix.key();
+            let key = [&bits.to_ne_bytes()[..], addr.as_bytes()].concat();
+            self.contents.push((trie, key, u32::from(prefix.is_kept).as_bytes().to_vec()));
         }
-        let mut bits = vec![0_u8; PORT_SET_BYTES];
-        for port in ports.as_slice() {
-            bits[usize::from(port >> 3)] |= 1 << (port & 7);
+        let entries = u32::try_from(prefixes.len()).unwrap_or(u32::MAX);
+        self.size(trie, entries)
+    }
+
+    /// Hands the sets of ports over, once all that narrows them is known.
+    fn settle_ports(&mut self) -> Result<()> {
+        for (set, table, part, which) in
+            [(self.lports.take(), LPORTS, LPORT, "local"), (self.rports.take(), RPORTS, RPORT, "remote")]
+        {
+            let Some(set) = set else { continue };
+            if set.is_empty() {
+                bail!(usage(format!("no {which} port is in both lists of them: there would be no row")));
+            }
+            self.filter.by_ends |= part;
+            self.contents.push((table, 0_u32.as_bytes().to_vec(), set.as_bytes().to_vec()));
         }
-        self.globals.push((name, bits));
-        1
+        Ok(())
     }
 
     /// `--cgroupmap` and `--mntnsmap`: opens the pinned maps.
@@ -290,6 +323,7 @@ impl Plan {
     /// One sentence that names what this kernel or this user lacks.
     pub fn attach(mut self, cx: &Ctx) -> Result<Probe> {
         let forced = forced_rung()?;
+        self.settle_ports()?;
         if self.purpose == Purpose::Diagnose {
             return Err(self.diagnose(cx)?.into());
         }
@@ -448,7 +482,11 @@ impl Plan {
         let sizes = [&self.sizes[..], &[("EVENTS", self.ring_bytes)]].concat();
         let pinned = self.pinned.iter().map(|(name, fd)| Ok((*name, Some(fd.try_clone()?))));
         let mut pinned: Vec<_> = pinned.collect::<io::Result<_>>().context("duplicate a map's descriptor")?;
-        let absent = OPTIONAL.iter().filter(|&name| self.pinned.iter().all(|(given, _)| given != name));
+        let given = |name: &str| {
+            self.pinned.iter().any(|(given, _)| *given == name)
+                || self.contents.iter().any(|(given, ..)| *given == name)
+        };
+        let absent = OPTIONAL.iter().filter(|&name| !given(name));
         pinned.extend(absent.map(|name| (*name, None)));
         let means = Means {
             functions: Functions { cast: function(kernel, CAST_FUNCTION), hold: hold(kernel) },
@@ -457,6 +495,23 @@ impl Plan {
             preempted: preempted(kernel),
         };
         Object::parse(self.object, globals, &sizes, pinned, means).context("its BPF object")
+    }
+}
+
+/// Those of BCC's options; `None`: all.
+fn port_set(ports: &[Ports]) -> Option<PortSet> {
+    let ports = Ports::together(ports);
+    let mut set = PortSet::default();
+    ports.as_slice().iter().for_each(|port| set.insert(*port));
+    (!ports.is_empty()).then_some(set)
+}
+
+/// Leaves only what is in `other` as well, if that is given.
+fn narrow(set: &mut Option<PortSet>, other: Option<PortSet>) {
+    match (set, other) {
+        (Some(set), Some(other)) => set.narrow(&other),
+        (set @ None, other) => *set = other,
+        (Some(_), None) => {}
     }
 }
 

@@ -36,7 +36,7 @@ use clap::Args;
 use netbcc_common::netqtop::{Config, QUEUE_WORDS, SIZES};
 
 use super::object;
-use crate::cli::{Json, Verbose};
+use crate::cli::{Json, Verbose, select};
 use crate::error::usage;
 use crate::out::{About, Cell, Format, Kind, Rows, Table, data, interval, left};
 use crate::probe::hook::{Ladder, Rung, RungName, raw_tp, tp_btf};
@@ -111,6 +111,7 @@ impl Tool for Netqtop {
              size class but in all other columns; JSON has both. The RX table of a bond, team, VLAN or macvlan \
              stays at zero: look at the interface below it.",
         ],
+        refuses: &[(select::ENDS, "packets are counted by queue, whatever is in them")],
         object: object!("netqtop"),
         ladders: &[PACKETS],
     };

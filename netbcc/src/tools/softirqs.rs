@@ -30,7 +30,7 @@ use clap::Args;
 use netbcc_common::softirqs::{Config, RUNS_WORDS, SLOTS};
 
 use super::object;
-use crate::cli::{Every, Json, Verbose};
+use crate::cli::{Every, Json, Verbose, select};
 use crate::error::usage;
 use crate::out::{About, Cell, Format, Kind, Rows, Table, data, hist, interval, left, right};
 use crate::probe::hook::{Ladder, Need, Rung, RungName, tp_btf};
@@ -103,6 +103,7 @@ impl Tool for Softirqs {
             "Wrong options, intervals and CPUs are refused before anything is loaded.",
             "With libbpf-tools, -C adds a column; here that is --count.",
         ],
+        refuses: &[(select::ENDS, "a soft interrupt is of no connection")],
         object: object!("softirqs"),
         ladders: &[RUNS],
     };

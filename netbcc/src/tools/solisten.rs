@@ -21,7 +21,7 @@ use netbcc_common::solisten::{Config, Event};
 use nix::libc::SYS_listen;
 
 use super::{conn, object};
-use crate::cli::{Json, PidOrAll, Verbose, netns};
+use crate::cli::{Json, PidOrAll, Verbose, netns, select};
 use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, left, wall};
 use crate::probe::hook::{Ladder, LessExact, Rung, RungName, fentry, fexit, kprobe, kretprobe, tp_btf};
 use crate::probe::{Batch, Plan};
@@ -76,6 +76,7 @@ impl Tool for Solisten {
             "MPTCP listeners are shown.",
             "-t is libbpf-tools', whose title TIME(s) stands above a time of day.",
         ],
+        refuses: &[(&[select::RADDR, select::RPORT], "a socket that listens has no other end")],
         object: object!("solisten"),
         ladders: &[LISTENS],
     };

@@ -83,6 +83,7 @@ impl Tool for Tcpaccept {
             "Rows are in the order of the kernel's clock.",
             "A map path that does not exist is an error, not a new empty map.",
         ],
+        refuses: &[],
         object: object!("tcpaccept"),
         ladders: &[ACCEPTS],
     };

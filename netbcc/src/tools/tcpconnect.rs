@@ -26,7 +26,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::Args;
+use clap::{ArgAction, Args};
 use netbcc_common::kernel::Func;
 use netbcc_common::tcpconnect::{
     CONNECTED, Config, DNS_LARGE_ROOM, DNS_SMALL, Dns, Event, FAILED, Flow, OPENED, QUESTIONS, Question,
@@ -35,6 +35,7 @@ use netbcc_common::tcpconnect::{
 use zerocopy::FromBytes as _;
 
 use super::{conn, object};
+use crate::cli::select::{PortList, port_list};
 use crate::cli::{Containers, Family, Json, Pid, Ports, Timestamp, Verbose, ports, uid};
 use crate::dns;
 use crate::error::usage;
@@ -60,9 +61,12 @@ pub struct Options {
     port: Vec<Ports>,
     #[command(flatten)]
     family: Family,
-    /// Add the local port (rows)
-    #[arg(short = 'L', long, help_heading = "Output")]
-    lport: bool,
+    /// Add the local port (rows); with =PORTS: and keep these only
+    #[arg(
+        short = 'L', long, value_name = "PORTS", value_parser = port_list, num_args = 0..=1, require_equals = true,
+        default_missing_value = "", action = ArgAction::Append, help_heading = "Output"
+    )]
+    lport: Vec<PortList>,
     /// Add the user id (rows)
     #[arg(short = 'U', long, help_heading = "Output")]
     print_uid: bool,
@@ -89,12 +93,12 @@ pub struct Options {
 impl Options {
     /// Whether rows have the local port.
     fn shows_lport(&self) -> bool {
-        self.lport || self.source_port
+        !self.lport.is_empty() || self.source_port
     }
 
     /// Whether the local port must be known, for a row or for the key of a count.
     fn wants_lport(&self) -> bool {
-        self.source_port || self.lport && !self.count
+        self.source_port || !self.lport.is_empty() && !self.count
     }
 }
 
@@ -148,6 +152,7 @@ impl Tool for Tcpconnect {
              program that has it opened. Where nobody saw who that is (before the start; an MPTCP socket that was accepted), \
              it has PID 0 and COMM '-'. Where the kernel's lockdown is 'confidentiality', it is of that thread.",
         ],
+        refuses: &[],
         object: object!("tcpconnect"),
         ladders: &[CONNECTS, ANSWERS],
     };
@@ -166,10 +171,12 @@ impl Tool for Tcpconnect {
         }
         cx.verbose |= args.verbose.verbose;
         cx.out.set_format(args.json.format());
+        // Also where it is no column: a filter asks for it.
+        let wants_lport = args.wants_lport() || cx.select.lport.is_some();
         let config = Config {
             count: args.count.into(),
             count_lport: args.source_port.into(),
-            lport: args.wants_lport().into(),
+            lport: wants_lport.into(),
             zero: 0,
         };
         let mut plan = Plan::new(cx)
@@ -180,7 +187,7 @@ impl Tool for Tcpconnect {
             .rports(&args.port)
             .containers(&args.containers)?
             .global("CONFIG", &config);
-        if args.wants_lport() {
+        if wants_lport {
             plan = plan.ask("lport");
         }
         if args.dns {

@@ -20,11 +20,12 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::Args;
+use clap::{ArgAction, Args};
 use netbcc_common::kernel::Func;
 use netbcc_common::tcpconnlat::{Config, Event};
 
 use super::{conn, object};
+use crate::cli::select::{PortList, port_list};
 use crate::cli::{Family, Json, Pid, Timestamp, Verbose};
 use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, seconds};
 use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
@@ -39,9 +40,12 @@ pub struct Tcpconnlat;
 pub struct Options {
     #[command(flatten)]
     seconds: Timestamp,
-    /// Add the local port
-    #[arg(short = 'L', long, help_heading = "Output")]
-    lport: bool,
+    /// Add the local port; with =PORTS: and keep these only
+    #[arg(
+        short = 'L', long, value_name = "PORTS", value_parser = port_list, num_args = 0..=1, require_equals = true,
+        default_missing_value = "", action = ArgAction::Append, help_heading = "Output"
+    )]
+    lport: Vec<PortList>,
     #[command(flatten)]
     pid: Pid,
     #[command(flatten)]
@@ -95,6 +99,7 @@ impl Tool for Tcpconnlat {
              program that has it opened. Where nobody saw who that is (before the start; an MPTCP socket that was accepted), \
              it has PID 0 and COMM '-'. Where the kernel's lockdown is 'confidentiality', it is of that thread.",
         ],
+        refuses: &[],
         object: object!("tcpconnlat"),
         ladders: &[ANSWERS],
     };
@@ -185,7 +190,7 @@ pub fn table(args: &Options) -> Table<Event> {
         .col(left("IP", 2, |e: &Event| Cell::Unsigned(conn::version(e.tuple.family))).about(conn::IP))
         .col(left("SADDR", 16, |e: &Event| conn::laddr(&e.tuple).into()).about(conn::LADDR))
         .col_if(
-            args.lport,
+            !args.lport.is_empty(),
             left("LPORT", 6, |e: &Event| e.tuple.lport.into()).always(Format::Json).about(conn::LPORT),
         )
         .col(left("DADDR", 16, |e: &Event| conn::raddr(&e.tuple).into()).about(conn::RADDR))

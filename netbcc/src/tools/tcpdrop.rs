@@ -141,6 +141,7 @@ impl Tool for Tcpdrop {
             "No warning that tcp_drop() is not there: it is not needed.",
             "--all, --reason, --not-reason and --no-stack are additions.",
         ],
+        refuses: &[],
         object: object!("tcpdrop"),
         ladders: &[DROPS],
     };

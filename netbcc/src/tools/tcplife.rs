@@ -88,6 +88,7 @@ impl Tool for Tcplife {
             "The kernel may make two sockets for one connection, when its packets meet on two CPUs. The one that it closes \
              at once is no row.",
         ],
+        refuses: &[],
         object: object!("tcplife"),
         ladders: &[SOCKETS],
     };

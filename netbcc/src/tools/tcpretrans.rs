@@ -103,6 +103,7 @@ impl Tool for Tcpretrans {
             "SIGTERM prints the table of -c, too.",
             "-c has one more column, SEGMENTS.",
         ],
+        refuses: &[],
         object: object!("tcpretrans"),
         ladders: &[RETRANSMITS, ATTEMPTS, PROBES, SYN_ACKS, SYN_ACK_ATTEMPTS],
     };

@@ -94,6 +94,7 @@ impl Tool for Tcpstates {
              kernel.kptr_restrict below 2). For others it is a hash with a key of this run.",
             "-Y needs no Python module; the journal's own time stamp stands for _SOURCE_REALTIME_TIMESTAMP.",
         ],
+        refuses: &[],
         object: object!("tcpstates"),
         ladders: &[TRANSITIONS],
     };

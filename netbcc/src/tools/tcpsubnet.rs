@@ -182,6 +182,7 @@ impl Tool for Tcpsubnet {
             "Subnets with the same number of bytes stay in the order of the list.",
             "A wrong subnet or interval is one line on stderr, and the exit code is 2.",
         ],
+        refuses: &[],
         object: embedded!("tcpsubnet"),
         ladders: &[SENDS],
     };

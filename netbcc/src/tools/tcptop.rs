@@ -151,6 +151,7 @@ impl Tool for Tcptop {
             "There is room for 65536 rows per interval at least; what has none is counted as lost, and said.",
             "-c, -s, -r and -v are those of libbpf-tools; without -r there is no limit of rows.",
         ],
+        refuses: &[],
         object: object!("tcptop"),
         ladders: &[TRANSFERS],
     };
@@ -181,7 +182,8 @@ impl Tool for Tcptop {
             || args.family.ipv6
             || args.containers.cgroupmap().is_some()
             || args.containers.mntnsmap().is_some()
-            || group.is_some();
+            || group.is_some()
+            || !cx.select.is_empty();
         let config =
             Config { sends: sends::calls(), filters: filters.into(), by_group: group.is_some().into() };
         let mut plan = Plan::new(cx)

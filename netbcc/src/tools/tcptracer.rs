@@ -103,6 +103,7 @@ impl Tool for Tcptracer {
             "-U, -u, -C and -M are libbpf-tools'.",
             "A map path that does not exist is an error, not a new empty map.",
         ],
+        refuses: &[],
         object: object!("tcptracer"),
         ladders: &[CONNECTIONS],
     };

@@ -12,7 +12,7 @@ use aya_ebpf::macros::{btf_tracepoint, fentry, kprobe};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::tcpaccept::{Config, Event};
 use probes_ebpf::emit::reserve;
-use probes_ebpf::filter::{self, PortSet};
+use probes_ebpf::filter::{self, SockEnds};
 use probes_ebpf::mem::{Probed, Typed};
 use probes_ebpf::sock::{Sock, ToTcp, is_inet};
 use probes_ebpf::syscall::{self, Regs};
@@ -20,8 +20,6 @@ use probes_ebpf::{setting, task};
 
 #[unsafe(no_mangle)]
 static CONFIG: Config = Config { accepts: [u64::MAX; 2] };
-#[unsafe(no_mangle)]
-static LPORTS: PortSet = PortSet::new();
 
 /// The current task accepted `sk`.
 #[inline(always)]
@@ -40,7 +38,7 @@ fn accepted<A: ToTcp>(sk: Sock<A>) {
         // Reset while it waited in the queue: the port is released, and yet known.
         lport = tcp.sport();
     }
-    if !filter::keeps_lport(&LPORTS, lport) {
+    if !filter::keeps_ends(SockEnds { sk, lport }) {
         return;
     }
     let Some(mut event) = reserve::<Event>() else { return };

@@ -26,16 +26,13 @@ use netbcc_common::tcpconnect::{
     Event, FAILED, Flow, OPENED, QUESTION_ROOM, Question, Unread,
 };
 use probes_ebpf::emit::{lost, reserve, reserve_in};
-use probes_ebpf::filter::{self, PortSet};
 use probes_ebpf::mem::{Access, Probed, Typed, is_locked};
 use probes_ebpf::mptcp::{self, Opener, Owners};
 use probes_ebpf::skb::{ETH_P_IP, ETH_P_IPV6, Packet, Skb};
 use probes_ebpf::sock::{Sock, ToTcp, state};
 use probes_ebpf::timer::{self, Timer};
-use probes_ebpf::{setting, storage, syscall, task};
+use probes_ebpf::{filter, setting, storage, syscall, task};
 
-#[unsafe(no_mangle)]
-static RPORTS: PortSet = PortSet::new();
 #[unsafe(no_mangle)]
 static CONFIG: Config = Config { count: 0, count_lport: 0, lport: 0, zero: 0 };
 
@@ -122,12 +119,11 @@ fn kept_opener<A: ToTcp>(sk: Sock<A>) -> Option<Opener> {
 /// A connect of `sk`, shown as `family`, by one that passed the filters of tasks.
 #[inline(always)]
 fn connected<A: Access>(sk: Sock<A>, opener: Opener, family: u16, kind: u32) {
-    let rport = sk.rport();
-    if !filter::keeps_rport(&RPORTS, rport) {
+    if !filter::keeps_ends(sk) {
         return;
     }
     if setting!(CONFIG.count) != 0 {
-        let mut tuple = Tuple { laddr: [0; 4], raddr: [0; 4], lport: 0, rport, family, zero: 0 };
+        let mut tuple = Tuple { laddr: [0; 4], raddr: [0; 4], lport: 0, rport: sk.rport(), family, zero: 0 };
         sk.addrs(family, &mut tuple);
         let lport = if setting!(CONFIG.count_lport) != 0 { sk.num() } else { 0 };
         count(&tuple, lport, if kind == FAILED { u64::MAX } else { 1 });
@@ -153,7 +149,7 @@ fn describe<A: Access>(sk: Sock<A>, opener: Opener, family: u16, kind: u32, even
 /// `sk` is in SYN_SENT, by one that passed the filters of tasks; its local port is wanted and comes soon.
 #[inline(always)]
 fn opening(sk: Sock<Typed>, opener: Opener, family: u16) {
-    if !filter::keeps_rport(&RPORTS, sk.rport()) {
+    if !filter::keeps_ends_but_lport(sk) {
         return;
     }
     if WRITE_TIMER.get(0).is_some_and(|known| *known == 0)
@@ -181,7 +177,9 @@ fn opening(sk: Sock<Typed>, opener: Opener, family: u16) {
 #[inline(always)]
 fn opens_from(sk: u64, lport: u16) {
     let Some(opening) = storage::entry(&OPENING, sk) else { return };
-    if setting!(CONFIG.count) != 0 {
+    if !filter::keeps_lport(lport) {
+        // Of another port than those that are asked for.
+    } else if setting!(CONFIG.count) != 0 {
         count(&opening.tuple, lport, 1);
     } else if let Some(mut event) = reserve::<Event>() {
         *event = *opening;

@@ -114,6 +114,10 @@ fn answered<A: Opens>(sk: Sock<A>) {
 
 #[inline(always)]
 fn report<A: Opens>(sk: Sock<A>, open: &Open, now_ns: u64) {
+    // Only now are both ends known.
+    if !filter::keeps_ends(sk) {
+        return;
+    }
     let Some(mut event) = reserve::<Event>() else { return };
     event.ts_ns = now_ns;
     event.span_ns = now_ns - open.ts_ns;

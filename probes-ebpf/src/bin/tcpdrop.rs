@@ -19,7 +19,7 @@ use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::addr::{AF_INET, AF_INET6, MAPPED_WORD, Tuple};
 use netbcc_common::tcpdrop::{Config, Entries, Event, FRAMES, Holder, NAMES, NAMES_BYTES, WithStack};
 use probes_ebpf::emit::{reserve, reserve_if_room};
-use probes_ebpf::filter::{self, PortSet};
+use probes_ebpf::filter::{self, PortSet, Received};
 use probes_ebpf::mem::{Access, Probed, Typed};
 use probes_ebpf::skb::{ETH_P_IP, ETH_P_IPV6, Packet, Skb};
 use probes_ebpf::sock::{Sock, is_inet, state};
@@ -185,6 +185,11 @@ fn dropped(ctx: &BtfTracePointContext, skb: Skb<Typed>, mut holder: Holder, reas
         tuple.laddr = [0, 0, MAPPED_WORD, tuple.laddr[0]];
         tuple.raddr = [0, 0, MAPPED_WORD, tuple.raddr[0]];
         tuple.family = AF_INET6;
+    }
+    let kept = !filter::by_ends()
+        || if skb.came_in() { filter::keeps_ends(Received(&tuple)) } else { filter::keeps_ends(&tuple) };
+    if !kept {
+        return;
     }
     let fill = |event: &mut Event, stack: u64, depth: u32| {
         event.ts_ns = task::now_ns();

@@ -21,16 +21,11 @@ use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::loss::Loss;
 use netbcc_common::tcplife::{ACCEPTOR, CLOSER, CONNECTOR, Event, KERNEL, LAST, Life, NOBODY};
 use probes_ebpf::emit::{lost, reserve};
-use probes_ebpf::filter::{self, PortSet};
+use probes_ebpf::filter::{self, SockEnds};
 use probes_ebpf::mem::{Probed, Typed};
 use probes_ebpf::mptcp::{self, Owners};
 use probes_ebpf::sock::{Sock, ToTcp, state};
 use probes_ebpf::{storage, task};
-
-#[unsafe(no_mangle)]
-static LPORTS: PortSet = PortSet::new();
-#[unsafe(no_mangle)]
-static RPORTS: PortSet = PortSet::new();
 
 /// State of live sockets, for typed programs.
 #[btf_map]
@@ -281,7 +276,7 @@ fn report<A: Lives>(sk: Sock<A>, life: &mut Life) {
         return;
     }
     let (lport, rport) = (tcp.sport(), sk.rport());
-    if !filter::keeps_lport(&LPORTS, lport) || !filter::keeps_rport(&RPORTS, rport) {
+    if !filter::keeps_ends(SockEnds { sk, lport }) {
         return;
     }
     let now_ns = task::now_ns();

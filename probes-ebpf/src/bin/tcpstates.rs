@@ -17,15 +17,10 @@ use netbcc_common::addr::AF_INET;
 use netbcc_common::loss::Loss;
 use netbcc_common::tcpstates::Event;
 use probes_ebpf::emit::{lost, reserve};
-use probes_ebpf::filter::{self, PortSet};
+use probes_ebpf::filter::{self, SockEnds};
 use probes_ebpf::mem::{Probed, Typed};
 use probes_ebpf::sock::{Sock, ToTcp, state};
 use probes_ebpf::{storage, task};
-
-#[unsafe(no_mangle)]
-static LPORTS: PortSet = PortSet::new();
-#[unsafe(no_mangle)]
-static RPORTS: PortSet = PortSet::new();
 
 /// When the last transition was, for typed programs.
 #[btf_map]
@@ -79,7 +74,7 @@ fn state_changed<A: Since>(sk: Sock<A>, old: i32, new: i32) {
     }
     let Some(tcp) = A::tcp(sk) else { return };
     let (lport, rport) = (tcp.sport(), sk.rport());
-    if !filter::keeps_lport(&LPORTS, lport) || !filter::keeps_rport(&RPORTS, rport) {
+    if !filter::keeps_ends(SockEnds { sk, lport }) {
         // As BCC: the next row of this socket knows of no time before.
         A::take(sk);
         return;

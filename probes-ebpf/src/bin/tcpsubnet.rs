@@ -22,7 +22,7 @@ use probes_ebpf::answer::answer;
 use probes_ebpf::emit::lost;
 use probes_ebpf::mem::{Access, Probed, Typed};
 use probes_ebpf::sock::Sock;
-use probes_ebpf::{calls, setting, storage, syscall};
+use probes_ebpf::{calls, filter, setting, storage, syscall};
 
 #[unsafe(no_mangle)]
 static CONFIG: Config = Config { sends: SendCalls::NONE, v4: 0, v6: 0 };
@@ -103,7 +103,7 @@ fn sent<A: Access>(by: By, sk: Sock<A>, result: i64) {
         AF_INET6 => setting!(CONFIG.v6) != 0,
         _ => false,
     };
-    if !asked {
+    if !asked || !filter::keeps_ends(sk) {
         return;
     }
     let mut addr = [0; 4];

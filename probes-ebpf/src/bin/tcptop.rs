@@ -32,6 +32,7 @@ use netbcc_common::tcptop::{Config, Kept, Key, ROWS, Row, Sum, Used};
 use probes_ebpf::answer::answer;
 use probes_ebpf::calls::{self, Moved, TAKES_NOTHING};
 use probes_ebpf::emit::lost;
+use probes_ebpf::filter::SockEnds;
 use probes_ebpf::mem::{Probed, Typed};
 use probes_ebpf::sock::{Sock, ToTcp, is_inet, socket_sk, state};
 use probes_ebpf::{atomic, filter, setting, storage, syscall, task};
@@ -130,7 +131,9 @@ impl Count for Probed {
 fn keeps<A: ToTcp>(sk: Sock<A>) -> bool {
     // One question for all that nobody asked for: a constant, too, is loaded each time.
     setting!(CONFIG.filters) == 0
-        || (filter::family() == 0 || filter::keeps_family(sk.family())) && keeps_task()
+        || (filter::family() == 0 || filter::keeps_family(sk.family()))
+            && keeps_task()
+            && (!filter::by_ends() || filter::keeps_ends(SockEnds { sk, lport: lport(sk) }))
 }
 
 #[inline(always)]
@@ -258,15 +261,20 @@ fn count_in_new_row(
 #[inline(always)]
 fn ends<A: ToTcp>(sk: Sock<A>, family: u16) -> Tuple {
     let mut tuple =
-        Tuple { laddr: [0; 4], raddr: [0; 4], lport: sk.num(), rport: sk.rport(), family, zero: 0 };
+        Tuple { laddr: [0; 4], raddr: [0; 4], lport: lport(sk), rport: sk.rport(), family, zero: 0 };
     sk.addrs(family, &mut tuple);
-    if tuple.lport == 0
-        && let Some(tcp) = A::tcp(sk)
-    {
-        // The connection is closed, and its port released, while somebody still reads what came before.
-        tuple.lport = tcp.sport();
-    }
     tuple
+}
+
+/// Its local port.
+#[inline(always)]
+fn lport<A: ToTcp>(sk: Sock<A>) -> u16 {
+    let held = sk.num();
+    if held != 0 {
+        return held;
+    }
+    // The connection is closed, and its port released, while somebody still reads what came before.
+    A::tcp(sk).map_or(0, |tcp| tcp.sport())
 }
 
 /// Counts in the hash table.

@@ -113,6 +113,9 @@ fn does<'a, A: Access>(sk: Sock<A>, kind: u32) -> Option<News<'a>> {
 /// Tells what happened to the socket between these ends.
 #[inline(always)]
 fn report<A: Access>(sk: Sock<A>, news: News<'_>, tuple: &Tuple) {
+    if !filter::keeps_ends(tuple) {
+        return;
+    }
     let Some(mut event) = reserve::<Event>() else { return };
     event.ts_ns = task::now_ns();
     event.tuple = *tuple;

@@ -1,0 +1,546 @@
+//! The options by which every tool chooses what it shows: one group of long options with one grammar, checked before
+//! anything is loaded. The engine adds them to each tool's command line; a tool only says which of them mean nothing to
+//! it, and why ([`Spec::refuses`]).
+//!
+//! A value is a list with commas. A word of it is one value or a range, and `!` before it excludes what it names. Kept is
+//! what one of the other words names, or everything where there are none, without what is excluded. Lists of an option
+//! that is given more than once add up.
+//!
+//! Lives here: the grammar. `probe/plan.rs` brings it to the kernel, `probes-ebpf/src/filter.rs` asks it there.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use netbcc_common::addr::Addr;
+use netbcc_common::filter::PORT_SET_BYTES;
+
+use super::FILTERS;
+use super::parse::words;
+use crate::error::usage;
+use crate::tool::Spec;
+
+/// What a tool refuses of the options here: their names, and why they mean nothing to it.
+pub type Refused = (&'static [&'static str], &'static str);
+
+/// Every option here: its name, the name of its value, and its sentence.
+const OPTIONS: [(&str, &str, &str); 4] = [
+    (LADDR, "NETS", "These local addresses only: 10.0.0.0/8,!10.1.0.0/16"),
+    (RADDR, "NETS", "These remote addresses only"),
+    (LPORT, "PORTS", "These local ports only: 80,8000-8099,!8080"),
+    (RPORT, "PORTS", "These remote ports only"),
+];
+
+/// The name of the option that chooses local addresses.
+pub const LADDR: &str = "laddr";
+/// The name of the option that chooses remote addresses.
+pub const RADDR: &str = "raddr";
+/// The name of the option that chooses local ports.
+pub const LPORT: &str = "lport";
+/// The name of the option that chooses remote ports.
+pub const RPORT: &str = "rport";
+/// All of them.
+pub const ENDS: &[&str] = &[LADDR, RADDR, LPORT, RPORT];
+
+/// What a run is to show.
+#[derive(Clone, Debug, Default)]
+pub struct Select {
+    /// Local ports.
+    pub lport: Option<PortSet>,
+    /// Remote ports.
+    pub rport: Option<PortSet>,
+    /// Local addresses.
+    pub laddr: Option<Vec<Prefix>>,
+    /// Remote addresses.
+    pub raddr: Option<Vec<Prefix>>,
+}
+
+/// Adds the options that a tool does not refuse. One that it has already is a flag of BCC's with the same name; it then takes
+/// the list as `--name=LIST`.
+pub(super) fn add_to(command: Command, refuses: &[Refused]) -> Command {
+    OPTIONS.iter().fold(command, |command, &(name, value, about)| {
+        let has = command.get_arguments().any(|arg| arg.get_id() == name);
+        if has || refusal(refuses, name).is_some() {
+            return command;
+        }
+        let arg = Arg::new(name).long(name).value_name(value).action(ArgAction::Append).help(about);
+        let arg = arg.help_heading(FILTERS);
+        command.arg(if name.ends_with("port") {
+            arg.value_parser(port_list)
+        } else {
+            arg.value_parser(net_list)
+        })
+    })
+}
+
+/// Those of the options here that a command line has.
+pub(super) fn names_in(command: &Command) -> impl Iterator<Item = &'static str> {
+    let has = |name: &&str| command.get_arguments().any(|arg| arg.get_long() == Some(name));
+    OPTIONS.iter().map(|(name, ..)| *name).filter(has)
+}
+
+/// What the manual says of the lists.
+pub(super) const GRAMMAR: &[&str] = &[
+    "Words are separated by commas. A word is a value, or a range of ports as 8000-8099, or a network as 10.0.0.0/8 or \
+     2001:db8::/32. A word with ! before it excludes what it names; shells want quotes around that.",
+    "Kept is what one of the other words names, or everything if there are none, and of that nothing that is excluded. An \
+     option that is given twice has the words of both lists; different options must all hold.",
+    "Local and remote are as in the row; of a packet, local is the end to which an interface brought it, or from which it \
+     leaves. What a row shows as 0 is no end yet. An IPv4 network also holds the addresses of IPv6 sockets that are IPv4's \
+     (::ffff:a.b.c.d); ::/0 holds none of those.",
+];
+
+/// Why a tool does not take the option, if it refuses it.
+fn refusal(refuses: &[Refused], name: &str) -> Option<&'static str> {
+    refuses.iter().find(|(names, _)| names.contains(&name)).map(|(_, why)| *why)
+}
+
+/// The sentence for an option that this tool refuses, as it was typed; a beginning is enough where no other one has it.
+pub(super) fn refused(spec: &Spec, typed: &str) -> Option<String> {
+    let word = typed.strip_prefix("--").filter(|word| word.len() > 1)?;
+    let mut names = OPTIONS.iter().map(|(name, ..)| *name).filter(|name| name.starts_with(word));
+    let name = names.next().filter(|_| names.next().is_none())?;
+    refusal(spec.refuses, name).map(|why| format!("--{name} cannot be used with {}: {why}", spec.name))
+}
+
+impl Select {
+    /// Whether nothing is asked for: everything is shown.
+    pub fn is_empty(&self) -> bool {
+        let Self { lport, rport, laddr, raddr } = self;
+        lport.is_none() && rport.is_none() && laddr.is_none() && raddr.is_none()
+    }
+
+    /// What the command line asks for.
+    ///
+    /// # Errors
+    /// A list keeps nothing.
+    pub(super) fn of(matches: &ArgMatches) -> anyhow::Result<Self> {
+        Ok(Self {
+            lport: ports(matches, LPORT)?,
+            rport: ports(matches, RPORT)?,
+            laddr: nets(matches, LADDR)?,
+            raddr: nets(matches, RADDR)?,
+        })
+    }
+}
+
+fn ports(matches: &ArgMatches, name: &str) -> anyhow::Result<Option<PortSet>> {
+    let Ok(Some(lists)) = matches.try_get_many::<PortList>(name) else { return Ok(None) };
+    let words: Vec<Word<(u16, u16)>> = lists.flat_map(|list| list.0.iter().copied()).collect();
+    if words.is_empty() {
+        return Ok(None);
+    }
+    let mut set = PortSet::default();
+    let all = Word { excludes: false, what: (0, u16::MAX) };
+    let kept = words.iter().filter(|word| !word.excludes);
+    let everything = kept.clone().next().is_none().then_some(&all);
+    for word in kept.chain(everything) {
+        (word.what.0..=word.what.1).for_each(|port| set.insert(port));
+    }
+    for word in words.iter().filter(|word| word.excludes) {
+        (word.what.0..=word.what.1).for_each(|port| set.remove(port));
+    }
+    if set.is_empty() {
+        return Err(usage(format!("--{name}: the list keeps no port")));
+    }
+    Ok(Some(set))
+}
+
+fn nets(matches: &ArgMatches, name: &str) -> anyhow::Result<Option<Vec<Prefix>>> {
+    let Ok(Some(lists)) = matches.try_get_many::<NetList>(name) else { return Ok(None) };
+    let words: Vec<Word<Net>> = lists.flat_map(|list| list.0.iter().copied()).collect();
+    if words.is_empty() {
+        return Ok(None);
+    }
+    let prefixes = prefixes(&words);
+    if prefixes.iter().all(|prefix| !prefix.is_kept) {
+        return Err(usage(format!("--{name}: the list keeps no address")));
+    }
+    Ok(Some(prefixes))
+}
+
+/// A word of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Word<T> {
+    excludes: bool,
+    what: T,
+}
+
+/// Takes a list apart; `parse` makes of each word, without its `!`, what it names.
+fn list<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<Word<T>>, String> {
+    let word = |word: &str| {
+        let (excludes, rest) = word.strip_prefix('!').map_or((false, word), |rest| (true, rest.trim_start()));
+        if rest.is_empty() {
+            return Err("a word of the list is empty".to_owned());
+        }
+        Ok(Word { excludes, what: parse(rest)? })
+    };
+    words(text).map(word).collect()
+}
+
+/// What is added to the sentence about a wrong word.
+fn guess(word: Option<String>) -> String {
+    word.map(|word| format!("; did you mean '{word}'?")).unwrap_or_default()
+}
+
+/// Ports as they were typed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortList(Vec<Word<(u16, u16)>>);
+
+impl PortList {
+    /// Whether it is empty, as of a flag without a value.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Parses a list of ports and ranges of ports.
+pub fn port_list(text: &str) -> Result<PortList, String> {
+    list(text, port_range).map(PortList)
+}
+
+fn port_range(word: &str) -> Result<(u16, u16), String> {
+    let (low, high) = word.split_once('-').unwrap_or((word, word));
+    let port = |text: &str| text.trim().parse::<u16>().ok();
+    match (port(low), port(high)) {
+        (Some(low), Some(high)) if low <= high => Ok((low, high)),
+        (Some(low), Some(high)) => {
+            Err(format!("the range '{word}' is empty{}", guess(Some(format!("{high}-{low}")))))
+        }
+        _ => Err(format!(
+            "'{word}' is neither a port, which is 0 to 65535, nor a range as 8000-8099{}",
+            guess(
+                // As others write a range.
+                ["..", ":", "–"].iter().find_map(|dash| {
+                    let (low, high) = word.split_once(dash)?;
+                    Some(format!("{}-{}", port(low)?, port(high)?))
+                }),
+            )
+        )),
+    }
+}
+
+/// A set of ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortSet(Box<[u8; PORT_SET_BYTES]>);
+
+impl Default for PortSet {
+    fn default() -> Self {
+        Self(Box::new([0; PORT_SET_BYTES]))
+    }
+}
+
+impl PortSet {
+    /// Adds a port.
+    pub fn insert(&mut self, port: u16) {
+        self.0[usize::from(port >> 3)] |= 1 << (port & 7);
+    }
+
+    fn remove(&mut self, port: u16) {
+        self.0[usize::from(port >> 3)] &= !(1 << (port & 7));
+    }
+
+    /// Leaves only what is in `other` as well.
+    pub fn narrow(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0.iter()).for_each(|(byte, other)| *byte &= other);
+    }
+
+    /// Whether there is no port in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|byte| *byte == 0)
+    }
+
+    /// As the kernel side has it: bit `port % 8` of byte `port / 8`.
+    pub fn as_bytes(&self) -> &[u8; PORT_SET_BYTES] {
+        &self.0
+    }
+}
+
+/// Networks as they were typed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct NetList(Vec<Word<Net>>);
+
+/// Addresses whose first bits are the same. IPv4 is in its IPv6 form, `::ffff:a.b.c.d`, in which sockets of IPv6 have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Net {
+    /// From the highest on; those beyond `len` are 0.
+    bits: u128,
+    len: u32,
+}
+
+/// Where IPv6 has the addresses of IPv4.
+const V4: Net = Net { bits: 0xffff << 32, len: 96 };
+/// Every address.
+const ALL: Net = Net { bits: 0, len: 0 };
+
+impl Net {
+    const fn mask(len: u32) -> u128 {
+        match len {
+            0 => 0,
+            _ => u128::MAX << (128 - len),
+        }
+    }
+
+    /// Whether all addresses of `other` are in it, bit by bit.
+    fn covers(self, other: Self) -> bool {
+        self.len <= other.len && other.bits & Self::mask(self.len) == self.bits
+    }
+
+    /// Whether its user means that all addresses of `other` are in it: who writes `::/0` means no address of IPv4.
+    fn means(self, other: Self) -> bool {
+        self.covers(other) && (V4.covers(self) || !V4.covers(other))
+    }
+}
+
+/// Parses a list of addresses and networks.
+fn net_list(text: &str) -> Result<NetList, String> {
+    list(text, net).map(NetList)
+}
+
+fn net(word: &str) -> Result<Net, String> {
+    let (address, len) = word.split_once('/').map_or((word, None), |(address, len)| (address, Some(len)));
+    let parsed = address.trim().parse::<IpAddr>().map_err(|_| {
+        let text = "is no address or network, as 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32";
+        format!("'{word}' {text}{}", guess(filled_up(address, len)))
+    })?;
+    let (bits, most) = match parsed {
+        IpAddr::V4(v4) => (u128::from(v4.to_ipv6_mapped()), 32),
+        IpAddr::V6(v6) => (u128::from(v6), 128),
+    };
+    let given = len.map(str::trim).map(|len| len.parse().ok().filter(|len: &u32| *len <= most));
+    let Some(len) = given.unwrap_or(Some(most)) else {
+        let netmask = len.and_then(|text| text.trim().parse::<Ipv4Addr>().ok()).map(u32::from);
+        // As ifconfig and iptables take it.
+        let bits = netmask.filter(|mask| most == 32 && mask.leading_ones() + mask.trailing_zeros() == 32);
+        let guess = guess(bits.map(|mask| format!("{address}/{}", mask.leading_ones())));
+        return Err(format!("'{word}': the length of this network is 0 to {most}{guess}"));
+    };
+    let net = Net { bits: bits & Net::mask(len + 128 - most), len: len + 128 - most };
+    if net.bits != bits {
+        let first = Ipv6Addr::from(net.bits);
+        let first = match parsed {
+            IpAddr::V4(_) => first.to_ipv4_mapped().map_or(IpAddr::V6(first), IpAddr::V4),
+            IpAddr::V6(_) => IpAddr::V6(first),
+        };
+        return Err(format!("'{word}' has bits beyond its length{}", guess(Some(format!("{first}/{len}")))));
+    }
+    Ok(net)
+}
+
+/// An IPv4 network of which only the first bytes were typed, as `10/8`.
+fn filled_up(address: &str, len: Option<&str>) -> Option<String> {
+    let bytes: Result<Vec<u8>, _> = address.trim().trim_end_matches('.').split('.').map(str::parse).collect();
+    let mut bytes = bytes.ok().filter(|bytes| bytes.len() < 4)?;
+    let typed = 8 * bytes.len();
+    bytes.resize(4, 0);
+    let bytes: Vec<String> = bytes.iter().map(ToString::to_string).collect();
+    let word = format!("{}/{}", bytes.join("."), len.map_or(typed.to_string(), |len| len.trim().to_owned()));
+    net(&word).is_ok().then_some(word)
+}
+
+/// A network, and whether the addresses are kept whose longest network of the list it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    net: Net,
+    /// Whether they are kept.
+    pub is_kept: bool,
+}
+
+impl Prefix {
+    /// As a trie of the kernel has it.
+    pub fn key(self) -> (u32, Addr) {
+        let bytes = self.net.bits.to_be_bytes();
+        let mut addr = [0; 4];
+        for (word, bytes) in addr.iter_mut().zip(bytes.chunks_exact(4)) {
+            *word = bytes.try_into().map(u32::from_ne_bytes).unwrap_or_default();
+        }
+        (self.net.len, addr)
+    }
+}
+
+/// A network for each word of the list. The kernel finds the longest one that an address is in; all others of the list that
+/// it is in contain that, so the answer for the address is the answer for the network. An address without one is not kept.
+fn prefixes(words: &[Word<Net>]) -> Vec<Prefix> {
+    let by_default = words.iter().all(|word| word.excludes);
+    let mut nets: Vec<Net> = words.iter().map(|word| word.what).collect();
+    // Where words are meant for one of both only, the border between them has an answer of its own.
+    nets.extend(nets.iter().any(|net| net.covers(V4)).then_some(V4));
+    nets.extend(by_default.then_some(ALL));
+    nets.sort_unstable();
+    nets.dedup();
+    let is_kept = |net: &Net| {
+        let named =
+            |excludes: bool| words.iter().any(|word| word.excludes == excludes && word.what.means(*net));
+        (by_default || named(false)) && !named(true)
+    };
+    nets.iter().map(|net| Prefix { net: *net, is_kept: is_kept(net) }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tool::demo;
+
+    fn select(words: &[&str]) -> Result<Select, String> {
+        let words = std::iter::once(&"x").chain(words);
+        let matches = (demo::TOOLS[0].command)().try_get_matches_from(words).map_err(|err| {
+            let text = err.to_string();
+            text.lines().next().unwrap_or_default().to_owned()
+        })?;
+        Select::of(&matches).map_err(|err| err.to_string())
+    }
+
+    fn kept_ports(lists: &[&str]) -> Vec<u16> {
+        let options: Vec<String> = lists.iter().map(|list| format!("--lport={list}")).collect();
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let set = select(&options).unwrap().lport.unwrap();
+        (0..=u16::MAX).filter(|port| set.0[usize::from(port >> 3)] & 1 << (port & 7) != 0).collect()
+    }
+
+    /// What the kernel's trie answers for an address.
+    fn keeps(list: &str, address: &str) -> bool {
+        let prefixes = select(&[&format!("--raddr={list}")]).unwrap().raddr.unwrap();
+        let address = Net { bits: net(address).unwrap().bits, len: 128 };
+        let longest = prefixes.iter().filter(|prefix| prefix.net.covers(address)).max_by_key(|p| p.net.len);
+        longest.is_some_and(|prefix| prefix.is_kept)
+    }
+
+    #[test]
+    fn lists_ranges_and_exclusions_of_ports() {
+        assert_eq!(kept_ports(&["80, 443,80"]), [80, 443]);
+        assert_eq!(kept_ports(&["8000-8003"]), [8000, 8001, 8002, 8003]);
+        assert_eq!(kept_ports(&["!8001,8000-8002"]), [8000, 8002]);
+        assert_eq!(kept_ports(&["! 3-65535 "]), [0, 1, 2]);
+        assert_eq!(kept_ports(&["0-2", "7", "!1"]), [0, 2, 7]);
+        assert_eq!(kept_ports(&["!80"]).len(), 65_535);
+    }
+
+    #[test]
+    fn an_empty_value_counts_as_not_given() {
+        let none = select(&["--lport=", "--rport", " ", "--laddr=", "--raddr="]).unwrap();
+        assert!(none.is_empty());
+        assert!(select(&[]).unwrap().is_empty());
+        assert!(!select(&["--laddr=::1"]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn networks_keep_what_their_words_mean() {
+        for (list, kept, not) in [
+            ("10.0.0.0/8", "10.255.0.1", "11.0.0.0"),
+            ("10.0.0.0/8", "::ffff:10.1.1.1", "::10.1.1.1"),
+            ("192.0.2.7", "192.0.2.7", "192.0.2.6"),
+            ("10.0.0.0/8,!10.1.0.0/16", "10.2.0.0", "10.1.0.0"),
+            // Excluded is excluded, whatever is named inside.
+            ("10.0.0.0/8,!10.1.0.0/16,10.1.2.0/24", "10.2.0.0", "10.1.2.3"),
+            ("!10.1.2.0/24,!::1", "10.1.3.0", "10.1.2.3"),
+            ("!10.0.0.0/8", "2001:db8::1", "10.0.0.0"),
+            // One family each.
+            ("0.0.0.0/0", "10.1.1.1", "::1"),
+            ("::/0", "::1", "10.1.1.1"),
+            ("!::/0", "10.1.1.1", "2001:db8::1"),
+            ("!0.0.0.0/0", "::1", "10.1.1.1"),
+            ("::/0,10.0.0.0/8", "10.1.1.1", "11.1.1.1"),
+            ("2001:db8::/32,!2001:db8:1::/48", "2001:db8::1", "2001:db8:1::1"),
+            ("fe80::/10", "fe80::1", "fec0::1"),
+        ] {
+            assert!(keeps(list, kept), "{list}: {kept}");
+            assert!(!keeps(list, not), "{list}: {not}");
+        }
+        assert!(keeps("::/0,0.0.0.0/0", "10.1.1.1") && keeps("::/0,0.0.0.0/0", "::1"));
+    }
+
+    #[test]
+    fn wrong_words_are_refused_with_the_nearest_right_one() {
+        for (list, why) in [
+            ("8099-8000", "the range '8099-8000' is empty; did you mean '8000-8099'?"),
+            (
+                "80..90",
+                "'80..90' is neither a port, which is 0 to 65535, nor a range as 8000-8099; did you mean '80-90'?",
+            ),
+            ("http", "'http' is neither a port, which is 0 to 65535, nor a range as 8000-8099"),
+            ("65536", "'65536' is neither a port, which is 0 to 65535, nor a range as 8000-8099"),
+            ("80,", "a word of the list is empty"),
+            ("!", "a word of the list is empty"),
+            ("!!80", "'!80' is neither a port, which is 0 to 65535, nor a range as 8000-8099"),
+            ("-5", "'-5' is neither a port, which is 0 to 65535, nor a range as 8000-8099"),
+        ] {
+            assert_eq!(port_list(list), Err(why.to_owned()));
+        }
+        let form = "is no address or network, as 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32";
+        for (list, why) in [
+            ("10.1.2.3/8", "'10.1.2.3/8' has bits beyond its length; did you mean '10.0.0.0/8'?".to_owned()),
+            (
+                "2001:db8::1/64",
+                "'2001:db8::1/64' has bits beyond its length; did you mean '2001:db8::/64'?".into(),
+            ),
+            ("10.0.0.0/33", "'10.0.0.0/33': the length of this network is 0 to 32".into()),
+            ("::/129", "'::/129': the length of this network is 0 to 128".into()),
+            (
+                "10.0.0.0/255.0.0.0",
+                "'10.0.0.0/255.0.0.0': the length of this network is 0 to 32; did you mean '10.0.0.0/8'?"
+                    .into(),
+            ),
+            ("10.0.0.0/255.0.0.1", "'10.0.0.0/255.0.0.1': the length of this network is 0 to 32".into()),
+            ("10.0.0.0/", "'10.0.0.0/': the length of this network is 0 to 32".into()),
+            ("10/8", format!("'10/8' {form}; did you mean '10.0.0.0/8'?")),
+            ("10.1.", format!("'10.1.' {form}; did you mean '10.1.0.0/16'?")),
+            ("localhost", format!("'localhost' {form}")),
+            ("10.0.0.0/8,,", "a word of the list is empty".into()),
+        ] {
+            assert_eq!(net_list(list), Err(why));
+        }
+        assert_eq!(select(&["--lport=80,!80"]).unwrap_err(), "--lport: the list keeps no port");
+        assert_eq!(
+            select(&["--raddr=10.1.0.0/16,!10.0.0.0/8"]).unwrap_err(),
+            "--raddr: the list keeps no address"
+        );
+        assert_eq!(select(&["--laddr=!::/0,!0.0.0.0/0"]).unwrap_err(), "--laddr: the list keeps no address");
+    }
+
+    #[test]
+    fn an_option_that_means_nothing_to_a_tool_is_refused_with_the_reason() {
+        let entry = &demo::TOOLS[1];
+        for (typed, name) in [("--raddr=::1", "--raddr"), ("--rad", "--raddr"), ("--lport", "--lport")] {
+            let words = vec![typed.split('=').next().unwrap().into(), "::1".into()];
+            let err = super::super::parse_tool(entry, (entry.command)(), words).unwrap_err();
+            let sentence = format!("{name} cannot be used with tcpload: it samples nothing");
+            assert_eq!(err.to_string(), format!("{sentence} (try 'tcpload --help')"));
+            assert_eq!(crate::error::exit_code(&err), 2);
+        }
+        // Which of two is meant cannot be told.
+        assert_eq!(refused(entry.spec, "--r"), None);
+        assert_eq!(refused(demo::TOOLS[0].spec, "--raddr"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn junk_never_panics(text: String) {
+            let _ = (port_list(&text), net_list(&text));
+        }
+
+        #[test]
+        fn the_longest_network_answers_as_the_list_does(
+            words in proptest::collection::vec((any::<bool>(), any::<bool>(), 0_u32..=4, any::<u128>()), 1..8),
+            address: u128,
+            is_v4: bool,
+        ) {
+            // Few bits, so that networks meet.
+            let net = |is_v4: bool, len: u32, bits: u128| {
+                let base = if is_v4 { V4 } else { ALL };
+                let bits = base.bits | bits & 0xf << 124 >> base.len;
+                Net { bits: bits & Net::mask(base.len + len), len: base.len + len }
+            };
+            let words: Vec<Word<Net>> = words
+                .into_iter()
+                .map(|(excludes, is_v4, len, bits)| Word { excludes, what: net(is_v4, len, bits) })
+                .collect();
+            let address = Net { len: 128, ..net(is_v4, 4, address) };
+            let named = |excludes| words.iter().any(|word| word.excludes == excludes && word.what.means(address));
+            let expected = (named(false) || words.iter().all(|word| word.excludes)) && !named(true);
+            let found = prefixes(&words);
+            let longest = found.iter().filter(|prefix| prefix.net.covers(address)).max_by_key(|p| p.net.len);
+            prop_assert_eq!(longest.is_some_and(|prefix| prefix.is_kept), expected);
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The options by which every tool chooses its rows, each of them on each tool: on one traffic that is known, a run with
+//! filters prints exactly those rows of a run without any that the filters name. That is decided here from what the rows
+//! say, in another way than in the kernel.
+//!
+//! Rows are made in system calls and in interrupts: what arrives, what a timer sends again, what is dropped on both ways.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use netbcc_tests::checks;
+use netbcc_tests::ended::Ended;
+use netbcc_tests::kernel::{Case, Check, Rung, say};
+use netbcc_tests::net::{Net, has_ipv6};
+use netbcc_tests::peer::{Conn, How, Peer};
+use netbcc_tests::run::Run;
+use serde_json::{Map, Value};
+
+use crate::pairs::is_slow;
+
+pub(crate) const CHECKS: &[Check] = checks![each_filter_keeps_exactly_its_rows];
+
+/// The tools that have rows with an end, and the rungs on which they are walked.
+pub(crate) const TOOLS: [(&str, &[Rung]); 11] = [
+    ("solisten", &Rung::FORCED),
+    ("tcpaccept", &Rung::FORCED),
+    ("tcpconnect", &Rung::FORCED),
+    ("tcpconnlat", &Rung::FORCED),
+    ("tcpdrop", &[Rung::Any]),
+    ("tcplife", &Rung::FORCED),
+    ("tcpretrans", &Rung::FORCED),
+    ("tcpstates", &Rung::FORCED),
+    ("tcpsubnet", &Rung::FORCED),
+    ("tcptop", &Rung::FORCED),
+    ("tcptracer", &Rung::FORCED),
+];
+
+/// Both ends of what a row is about, IPv4 addresses as such.
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    local: SocketAddr,
+    remote: SocketAddr,
+}
+
+/// Filters as they are typed, and whether they keep what is between these ends.
+struct Filter<'n> {
+    words: String,
+    keeps: Box<dyn Fn(Ends) -> bool + 'n>,
+}
+
+fn filters(net: &Net) -> Vec<Filter<'_>> {
+    let [one, two, two6] = [net.v4(0), net.v4_of(2, 0), net.v6_of(2, 0)].map(|address| address.ip());
+    let v4 = format!("{}0/24", one.to_string().strip_suffix('1').expect("it is host 1"));
+    let v6 = format!("{}/64", two6.to_string().strip_suffix('2').expect("it is host 2"));
+    let prefix = v4.strip_suffix("0/24").expect("it is one").to_owned();
+    let in_v4 = move |ip: IpAddr| ip.to_string().starts_with(&prefix);
+    let in_v4_too = in_v4.clone();
+    let filter = |words: String, keeps: Box<dyn Fn(Ends) -> bool>| Filter { words, keeps };
+    let mut all = vec![
+        filter(
+            format!("--laddr={v6},{two} --lport=0-79,81-65535,!5001"),
+            Box::new(move |ends| {
+                (ends.local.is_ipv6() || ends.local.ip() == two) && ![80, 5001].contains(&ends.local.port())
+            }),
+        ),
+        filter(
+            format!("--raddr={v4},!{one} --rport=0-80,82-65535"),
+            Box::new(move |ends| {
+                in_v4(ends.remote.ip()) && ends.remote.ip() != one && ends.remote.port() != 81
+            }),
+        ),
+    ];
+    if !is_slow() {
+        all.extend([
+            filter("--lport=80-82,!81".into(), Box::new(|ends| [80, 82].contains(&ends.local.port()))),
+            filter("--rport=!80".into(), Box::new(|ends| ends.remote.port() != 80)),
+            filter(format!("--laddr={one}"), Box::new(move |ends| ends.local.ip() == one)),
+            filter("--raddr=::/0".into(), Box::new(|ends| ends.remote.is_ipv6())),
+            filter(format!("--laddr=!{v4}"), Box::new(move |ends| !in_v4_too(ends.local.ip()))),
+        ]);
+    }
+    all
+}
+
+/// A network and who is in it.
+struct Stage<'n> {
+    net: &'n Net,
+    server: Peer,
+    client: Peer,
+}
+
+/// What a connection sends from an end: both ends as the sender has them, and how many bytes.
+type Sent = (Ends, u64);
+
+impl Stage<'_> {
+    /// Both families, an IPv4 connection of an IPv6 socket, two ports; a local port of the test's choice.
+    fn targets(&self, ports: [u16; 2]) -> Vec<(Option<SocketAddr>, SocketAddr)> {
+        let net = self.net;
+        vec![
+            (Some(net.v4(5001)), net.v4_of(2, ports[0])),
+            (None, net.v4_of(2, ports[1])),
+            (None, net.v6_of(2, ports[0])),
+            (None, Net::mapped(net.v4_of(2, ports[0]))),
+        ]
+    }
+
+    fn open(&self, (from, to): (Option<SocketAddr>, SocketAddr), how: How) -> Conn<'_> {
+        self.client.connect_as(
+            to,
+            &match from {
+                Some(from) => how.bound(from),
+                None => how,
+            },
+        )
+    }
+
+    /// Whole connections, which send in both directions.
+    fn converse(&self) -> Vec<Sent> {
+        let (net, server) = (self.net, &self.server);
+        let listeners =
+            [net.v4_of(2, 80), net.v4_of(2, 81), net.v6_of(2, 80)].map(|address| server.listen(address));
+        let mut sent = Vec::new();
+        for (nth, target) in self.targets([80, 81]).into_iter().enumerate() {
+            let to = canonical(target.1);
+            let near = self.open(target, How::plain());
+            let listener = listeners.iter().find(|listener| listener.address() == to).expect("it is there");
+            let far = listener.accept();
+            let (there, back) = (3000 << nth, 100 << nth);
+            near.send(there);
+            far.receive(there);
+            far.send(back);
+            near.receive(back);
+            let ends = Ends { local: canonical(near.local()), remote: to };
+            sent.push((ends, there as u64));
+            sent.push((Ends { local: ends.remote, remote: ends.local }, back as u64));
+            near.close();
+            far.await_end();
+            far.close();
+        }
+        sent
+    }
+
+    /// Opens whose SYN is dropped, on its way in (port 82) and on its way out (port 83).
+    fn lose(&self) -> Vec<Conn<'_>> {
+        self.net.near().nft(
+            "add chain inet probe in { type filter hook input priority 0; }\n\
+             add chain inet probe out { type filter hook output priority 0; }\n\
+             add rule inet probe in tcp dport 82 drop\nadd rule inet probe out tcp dport 83 drop\n",
+        );
+        self.targets([82, 83])
+            .into_iter()
+            .map(|target| self.open(target, How::plain().nonblocking()))
+            .collect()
+    }
+}
+
+/// An address without the form in which IPv6 sockets have IPv4.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// The ends of a row; `None`: it is of somebody else, or of a connection by which the harness waits.
+fn ends(case: &Case, net: &Net, row: &Map<String, Value>) -> Option<Ends> {
+    let ip = |names: [&str; 3]| {
+        let text = names.iter().find_map(|name| row.get(*name)?.as_str());
+        text.map(|text| text.parse::<IpAddr>().unwrap_or_else(|why| panic!("{why}: {row:?}")))
+    };
+    let port = |names: [&str; 3]| {
+        let number = names.iter().find_map(|name| row.get(*name)?.as_u64()).unwrap_or_default();
+        u16::try_from(number).expect("a port")
+    };
+    let local = SocketAddr::new(ip(["laddr", "saddr", "addr"])?, port(["lport", "sport", "port"]));
+    let remote = ip(["raddr", "daddr", ""]).unwrap_or_else(|| local.ip());
+    let remote = SocketAddr::new(remote, port(["rport", "dport", ""]));
+    let texts = [local.ip().to_string(), remote.ip().to_string()];
+    if !net.owns(texts.iter().map(String::as_str), std::iter::empty()) {
+        return None;
+    }
+    let (local, remote) = (canonical(local), canonical(remote));
+    // A packet's source comes first, wherever it is: those of port 82 are dropped where they arrive.
+    let came_in = case.tool == "tcpdrop" && remote.port() == 82;
+    Some(if came_in { Ends { local: remote, remote: local } } else { Ends { local, remote } })
+}
+
+/// What each row says that does not depend on the run, sorted, with the ends of what it is about.
+fn rows(case: &Case, net: &Net, ended: &Ended) -> Vec<(String, Ends)> {
+    let own = ["time", "ts_ns", "interval_ns", "span_us", "skaddr", "stack", "frames"];
+    let row = |line: &String| {
+        let Ok(Value::Object(mut row)) = serde_json::from_str(line) else { return None };
+        let ends = ends(case, net, &row)?;
+        row.retain(|name, _| !own.contains(&name.as_str()));
+        if case.tool == "tcpconnect" {
+            row.remove("lport");
+        }
+        Some((Value::Object(row).to_string(), ends))
+    };
+    let mut rows: Vec<_> = ended.stdout.iter().filter_map(row).collect();
+    rows.sort_by(|one, other| one.0.cmp(&other.0));
+    rows
+}
+
+/// Bytes per subnet, as tcpsubnet says.
+fn sums(ended: &Ended) -> BTreeMap<String, u64> {
+    let row = |line: &String| {
+        let row: Value = serde_json::from_str(line).ok()?;
+        Some((row["subnet"].as_str()?.to_owned(), row["bytes"].as_u64()?))
+    };
+    ended.stdout.iter().filter_map(row).collect()
+}
+
+fn each_filter_keeps_exactly_its_rows(case: &Case) {
+    if !has_ipv6() {
+        netbcc_tests::kernel::skip("IPv6");
+    }
+    let net = Net::new();
+    let stage = Stage { net: &net, server: net.peer("server"), client: net.peer("client") };
+    let subnets = [net.v4_of(2, 0), net.v6_of(2, 0), net.v4(0)].map(|address| address.ip());
+    let subnets = subnets.map(|ip| format!("{ip}/{}", if ip.is_ipv6() { 128 } else { 32 }));
+    let (usual, rows_before) = match case.tool {
+        "tcpdrop" => ("--json --all --no-stack".to_owned(), 4),
+        // Those of port 82 only: what a rule refuses to send is not sent again on every kernel.
+        "solisten" | "tcpretrans" => ("--json".to_owned(), 3),
+        "tcpsubnet" => (format!("--json -i 3600 {}", subnets.join(",")), 0),
+        "tcptop" => ("--json 3600".to_owned(), 0),
+        // Functions do not see what a listener does, nor how its children begin.
+        "tcpstates" if case.rung != Rung::Tracepoint => ("--json".to_owned(), 36),
+        "tcpstates" => ("--json".to_owned(), 43),
+        "tcptracer" => ("--json".to_owned(), 16),
+        "tcplife" => ("--json".to_owned(), 8),
+        _ => ("--json".to_owned(), 4),
+    };
+    let mut filters = filters(&net);
+    if is_slow() {
+        // Another one on each rung.
+        filters.swap_remove(usize::from(case.rung != Rung::Kprobe || case.tool == "solisten"));
+    }
+    if case.tool == "solisten" {
+        filters.retain(|filter| !filter.words.contains("--r"));
+    }
+    let launch = |words: &str| case.launch(&format!("{words} {usual}")).start(&net);
+    // Its rows have the local port only where that is asked for.
+    let all: Run<'_> = launch(if case.tool == "tcpconnect" { "-L" } else { "" });
+    let runs: Vec<Run<'_>> = filters.iter().map(|filter| launch(&filter.words)).collect();
+    let mut sent = Vec::new();
+    if ["tcpdrop", "tcpretrans"].contains(&case.tool) {
+        let lost = stage.lose();
+        all.arrival(rows_before);
+        lost.into_iter().for_each(Conn::close);
+    } else {
+        sent = stage.converse();
+        if rows_before > 0 {
+            all.arrival(rows_before);
+        }
+    }
+    let all = all.finish();
+    let known = rows(case, &net, &all);
+    let (mut table, mut kept) = (Vec::new(), Vec::new());
+    for (filter, run) in filters.iter().zip(runs) {
+        let ended = run.finish();
+        if case.tool == "tcpsubnet" {
+            let mut wanted = BTreeMap::new();
+            for (ends, bytes) in sent.iter().filter(|(ends, _)| (filter.keeps)(*ends)) {
+                let subnet = subnets.iter().find(|name| name.starts_with(&format!("{}/", ends.remote.ip())));
+                *wanted.entry(subnet.expect("each has one").clone()).or_insert(0) += bytes;
+            }
+            let found = sums(&ended);
+            if found != wanted {
+                ended.fail(&format!("{}: {found:?}, not {wanted:?}", filter.words));
+            }
+            table.push(format!(
+                "{} {}/{}",
+                filter.words,
+                found.values().sum::<u64>(),
+                sums(&all).values().sum::<u64>()
+            ));
+            continue;
+        }
+        let wanted: Vec<&String> =
+            known.iter().filter(|(_, ends)| (filter.keeps)(*ends)).map(|(row, _)| row).collect();
+        let found = rows(case, &net, &ended);
+        let found: Vec<&String> = found.iter().map(|(row, _)| row).collect();
+        if found != wanted {
+            ended.fail(&format!("{}:\n{found:#?}\nnot\n{wanted:#?}\nof\n{known:#?}", filter.words));
+        }
+        table.push(format!("{} {}/{}", filter.words, wanted.len(), known.len()));
+        kept.push(wanted.len());
+    }
+    // Else it shows little.
+    let some = kept.iter().any(|&rows| 0 < rows && rows < known.len());
+    assert!(some || case.tool == "tcpsubnet", "{table:?}");
+    say(&format!("{} by {} keeps {}", case.tool, case.rung.name(), table.join(", ")));
+}
