@@ -765,7 +765,7 @@ fn tcpstates_has_the_options_of_bcc() {
 #[test]
 fn solisten_has_the_options_of_bcc() {
     accepted("solisten", &["--show-netns", "-p", "181", "-n", "4026531840", "-t", "-v", "--json"]);
-    accepted("solisten", &["--show", "--net", "1", "--pi", "0"]);
+    accepted("solisten", &["--show", "--net", "4026531840", "--pi", "0"]);
     for number in ["", "x", "-1", "1.5", "4294967296"] {
         wrong_use("solisten", &["-n", number]);
         let line = wrong_use("solisten", &[&format!("--netns={number}")]);
@@ -951,6 +951,18 @@ fn every_tool_has_the_filters_or_says_why_not() {
         (
             &["tcpconnect", "-P80,81", "--rport=!80-81"],
             "no remote port is in both lists of them: there would be no row",
+        ),
+        (
+            &["tcpdrop", "--netns=4026531840", "--netns-id=4026531841"],
+            "two network namespaces are asked for: there would be no row",
+        ),
+        (
+            &["tcplife", "--netns=nobody-calls-one-so"],
+            "--netns: no network namespace is called 'nobody-calls-one-so'",
+        ),
+        (
+            &["netqtop", "-n", "lo", "--netns=1"],
+            "--netns cannot be used with netqtop: an interface is one of the network namespace in which netqtop runs (try 'netbcc netqtop --help')",
         ),
         (&["tcpaccept", "-P80", "--lport=80,!80"], "--lport: the list keeps no port"),
     ] {

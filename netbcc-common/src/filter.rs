@@ -10,7 +10,7 @@ pub struct Filter {
     pub pid: u32,
     /// Keep this real uid (initial user namespace), if `by_uid`.
     pub uid: u32,
-    /// Keep this network namespace (inode number).
+    /// Keep this network namespace (inode number). Programs that have a socket ask for it where [`NETNS`] is set.
     pub netns: u32,
     /// Keep [`crate::addr::AF_INET`] or [`crate::addr::AF_INET6`].
     pub family: u16,
@@ -34,6 +34,8 @@ pub const RPORT: u8 = 1 << 1;
 pub const LADDR: u8 = 1 << 2;
 /// In [`Filter::by_ends`]: keep remote addresses that the trie `RADDRS` says are kept.
 pub const RADDR: u8 = 1 << 3;
+/// In [`Filter::by_ends`]: keep the network namespace [`Filter::netns`].
+pub const NETNS: u8 = 1 << 4;
 
 /// A set of ports: bit `port % 8` of byte `port / 8`. One load answers, however long the list was.
 pub const PORT_SET_BYTES: usize = 65_536 / 8;

@@ -155,7 +155,7 @@ fn run<T: Tool>(matches: &ArgMatches, cx: &mut Ctx) -> Result<()> {
 #[cfg(test)]
 pub(crate) mod demo {
     use super::*;
-    use crate::cli::select::ENDS;
+    use crate::cli::select::{ENDS, NETNS};
     use crate::cli::{
         Containers, Every, Family, FlowPorts, Json, Pid, PidOrAll, Timestamp, Verbose, WallClock, WideCsv,
     };
@@ -246,7 +246,7 @@ pub(crate) mod demo {
             examples: &[("tcpload 5 2", "two outputs")],
             overhead: "None.",
             differences: &[],
-            refuses: &[(ENDS, "it samples nothing")],
+            refuses: &[(ENDS, "it samples nothing"), (&[NETNS], "it samples nothing")],
             object: &[],
             ladders: &[],
         };

@@ -8,7 +8,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap};
 use netbcc_common::addr::{AF_INET, Addr, MAPPED_WORD, Tuple};
-use netbcc_common::filter::{Filter, LADDR, LPORT, PORT_SET_BYTES, RADDR, RPORT};
+use netbcc_common::filter::{Filter, LADDR, LPORT, NETNS, PORT_SET_BYTES, RADDR, RPORT};
 
 use crate::mem::Access;
 use crate::sock::Sock;
@@ -154,6 +154,11 @@ pub trait Ends: Copy {
     fn laddr(self, to: &mut Addr);
     /// Writes the remote address.
     fn raddr(self, to: &mut Addr);
+    /// Inode number of the network namespace; `None`: the program asks [`keeps_netns`] itself.
+    #[inline(always)]
+    fn netns(self) -> Option<u32> {
+        None
+    }
 }
 
 impl Ends for &Tuple {
@@ -228,6 +233,10 @@ impl<A: Access> Ends for Sock<A> {
     fn raddr(self, to: &mut Addr) {
         Self::raddr(self, Self::family(self), to);
     }
+    #[inline(always)]
+    fn netns(self) -> Option<u32> {
+        Some(Self::netns(self))
+    }
 }
 
 /// A socket whose local port is known in another way: it may be released already.
@@ -260,6 +269,10 @@ impl<A: Access> Ends for SockEnds<A> {
     fn raddr(self, to: &mut Addr) {
         Ends::raddr(self.sk, to);
     }
+    #[inline(always)]
+    fn netns(self) -> Option<u32> {
+        Ends::netns(self.sk)
+    }
 }
 
 /// Whether some filter asks for an end.
@@ -268,7 +281,7 @@ pub fn by_ends() -> bool {
     setting!(FILTER.by_ends) != 0
 }
 
-/// Whether both ends pass `--lport`, `--rport`, `--laddr` and `--raddr`, and the options of BCC that mean the same.
+/// Whether both ends pass `--lport`, `--rport`, `--laddr`, `--raddr` and `--netns`, and the options of BCC that mean the same.
 #[inline(always)]
 pub fn keeps_ends(ends: impl Ends) -> bool {
     keeps_parts(setting!(FILTER.by_ends), ends)
@@ -295,6 +308,9 @@ fn keeps_parts(by: u8, ends: impl Ends) -> bool {
         return false;
     }
     if by & RPORT != 0 && !has_port(&RPORTS, ends.rport()) {
+        return false;
+    }
+    if by & NETNS != 0 && !ends.netns().is_none_or(|netns| netns == setting!(FILTER.netns)) {
         return false;
     }
     let mut addr = [0; 4];

@@ -230,7 +230,8 @@ pub(crate) fn choices(tool: &str) -> Vec<Choice> {
     let is_one = |arg: &&clap::Arg| {
         let name = arg.get_id().as_str();
         // The options that every tool has to choose its rows are walked in `select.rs`; a flag of BCC's with such a name is not.
-        let selects = select::ENDS.contains(&name) && !arg.is_require_equals_set();
+        let selects = (select::ENDS.contains(&name) || name == select::NETNS && arg.get_short().is_none())
+            && !arg.is_require_equals_set();
         !arg.is_positional() && !selects && !["help", "output", "no-header"].contains(&name)
     };
     let options = options.get_arguments().filter(is_one);

@@ -47,7 +47,7 @@ struct Filter<'n> {
     keeps: Box<dyn Fn(Ends) -> bool + 'n>,
 }
 
-fn filters(net: &Net) -> Vec<Filter<'_>> {
+fn filters(net: &Net, process: u32) -> Vec<Filter<'_>> {
     let [one, two, two6] = [net.v4(0), net.v4_of(2, 0), net.v6_of(2, 0)].map(|address| address.ip());
     let v4 = format!("{}0/24", one.to_string().strip_suffix('1').expect("it is host 1"));
     let v6 = format!("{}/64", two6.to_string().strip_suffix('2').expect("it is host 2"));
@@ -57,7 +57,7 @@ fn filters(net: &Net) -> Vec<Filter<'_>> {
     let filter = |words: String, keeps: Box<dyn Fn(Ends) -> bool>| Filter { words, keeps };
     let mut all = vec![
         filter(
-            format!("--laddr={v6},{two} --lport=0-79,81-65535,!5001"),
+            format!("--laddr={v6},{two} --lport=0-79,81-65535,!5001 --netns={process}"),
             Box::new(move |ends| {
                 (ends.local.is_ipv6() || ends.local.ip() == two) && ![80, 5001].contains(&ends.local.port())
             }),
@@ -75,6 +75,9 @@ fn filters(net: &Net) -> Vec<Filter<'_>> {
             filter("--rport=!80".into(), Box::new(|ends| ends.remote.port() != 80)),
             filter(format!("--laddr={one}"), Box::new(move |ends| ends.local.ip() == one)),
             filter("--raddr=::/0".into(), Box::new(|ends| ends.remote.is_ipv6())),
+            filter(format!("--netns={}", net.near().path()), Box::new(|_| true)),
+            // The namespace in which the tests began.
+            filter(format!("--netns={}", std::process::id()), Box::new(|_| false)),
             filter(format!("--laddr=!{v4}"), Box::new(move |ends| !in_v4_too(ends.local.ip()))),
         ]);
     }
@@ -228,10 +231,12 @@ fn each_filter_keeps_exactly_its_rows(case: &Case) {
         "tcplife" => ("--json".to_owned(), 8),
         _ => ("--json".to_owned(), 4),
     };
-    let mut filters = filters(&net);
+    let mut filters = filters(&net, stage.client.pid());
     if is_slow() {
-        // Another one on each rung.
-        filters.swap_remove(usize::from(case.rung != Rung::Kprobe || case.tool == "solisten"));
+        filters[1].words = format!("{} --netns={}", filters[1].words, net.near().path());
+        // Another one on some rungs; of tcpdrop the first keeps all, and of solisten there is no second.
+        let second = case.rung == Rung::Kprobe && case.tool != "solisten" || case.tool == "tcpdrop";
+        filters.swap_remove(usize::from(!second));
     }
     if case.tool == "solisten" {
         filters.retain(|filter| !filter.words.contains("--r"));

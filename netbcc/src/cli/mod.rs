@@ -27,7 +27,7 @@ pub use self::groups::{
     Containers, Every, FILTERS, Family, FlowPorts, Json, JsonForm, OUTPUT, Pid, PidOrAll, Timestamp, Verbose,
     WallClock, WideCsv,
 };
-pub use self::parse::{Ports, Words, given, netns, path, pid_or_all, ports, positive, uid, word_list, words};
+pub use self::parse::{Ports, Words, given, path, pid_or_all, ports, positive, uid, word_list, words};
 use crate::error::{self, hinted, usage};
 use crate::out::{self, Out};
 use crate::sys::{confine, machine, stop};

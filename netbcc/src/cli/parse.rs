@@ -108,11 +108,6 @@ pub fn pid_or_all(text: &str) -> Result<u32, String> {
     if text == "0" { Ok(0) } else { pid(text).map(NonZeroU32::get) }
 }
 
-/// Parses the inode number of a namespace, or 0 for all.
-pub fn netns(text: &str) -> Result<u32, String> {
-    text.parse().map_err(|_| format!("not a namespace's inode number, which is 0 to {}", u32::MAX))
-}
-
 /// Parses a user id.
 pub fn uid(text: &str) -> Result<u32, String> {
     // The largest number means "no user" to the kernel.

@@ -8,13 +8,20 @@
 //!
 //! Lives here: the grammar. `probe/plan.rs` brings it to the kernel, `probes-ebpf/src/filter.rs` asks it there.
 
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use netbcc_common::addr::Addr;
 use netbcc_common::filter::PORT_SET_BYTES;
+use nix::sys::statfs::{NSFS_MAGIC, statfs};
 
 use super::FILTERS;
+use super::multicall::nearest_of;
 use super::parse::words;
 use crate::error::usage;
 use crate::tool::Spec;
@@ -23,11 +30,12 @@ use crate::tool::Spec;
 pub type Refused = (&'static [&'static str], &'static str);
 
 /// Every option here: its name, the name of its value, and its sentence.
-const OPTIONS: [(&str, &str, &str); 4] = [
+const OPTIONS: [(&str, &str, &str); 5] = [
     (LADDR, "NETS", "These local addresses only: 10.0.0.0/8,!10.1.0.0/16"),
     (RADDR, "NETS", "These remote addresses only"),
     (LPORT, "PORTS", "These local ports only: 80,8000-8099,!8080"),
     (RPORT, "PORTS", "These remote ports only"),
+    (NETNS, "NETNS", "This network namespace only: its name, a process, a path or its inode number"),
 ];
 
 /// The name of the option that chooses local addresses.
@@ -38,7 +46,9 @@ pub const RADDR: &str = "raddr";
 pub const LPORT: &str = "lport";
 /// The name of the option that chooses remote ports.
 pub const RPORT: &str = "rport";
-/// All of them.
+/// The name of the option that chooses a network namespace.
+pub const NETNS: &str = "netns";
+/// Those that are about an end of a connection.
 pub const ENDS: &[&str] = &[LADDR, RADDR, LPORT, RPORT];
 
 /// What a run is to show.
@@ -52,6 +62,8 @@ pub struct Select {
     pub laddr: Option<Vec<Prefix>>,
     /// Remote addresses.
     pub raddr: Option<Vec<Prefix>>,
+    /// Inode number of a network namespace.
+    pub netns: Option<u32>,
 }
 
 /// Adds the options that a tool does not refuse. One that it has already is a flag of BCC's with the same name; it then takes
@@ -62,12 +74,11 @@ pub(super) fn add_to(command: Command, refuses: &[Refused]) -> Command {
         if has || refusal(refuses, name).is_some() {
             return command;
         }
-        let arg = Arg::new(name).long(name).value_name(value).action(ArgAction::Append).help(about);
-        let arg = arg.help_heading(FILTERS);
-        command.arg(if name.ends_with("port") {
-            arg.value_parser(port_list)
-        } else {
-            arg.value_parser(net_list)
+        let arg = Arg::new(name).long(name).value_name(value).help(about).help_heading(FILTERS);
+        command.arg(match name {
+            NETNS => arg.value_parser(namespace),
+            LPORT | RPORT => arg.action(ArgAction::Append).value_parser(port_list),
+            _ => arg.action(ArgAction::Append).value_parser(net_list),
         })
     })
 }
@@ -87,6 +98,9 @@ pub(super) const GRAMMAR: &[&str] = &[
     "Local and remote are as in the row; of a packet, local is the end to which an interface brought it, or from which it \
      leaves. What a row shows as 0 is no end yet. An IPv4 network also holds the addresses of IPv6 sockets that are IPv4's \
      (::ffff:a.b.c.d); ::/0 holds none of those.",
+    "A network namespace is that of the socket, also in interrupts, and of a packet without one that of its interface. It is \
+     named as ip netns does, or by a process that is in it, a path such as /proc/181/ns/net, or its inode number; a number \
+     up to 4194304 is a process.",
 ];
 
 /// Why a tool does not take the option, if it refuses it.
@@ -105,20 +119,21 @@ pub(super) fn refused(spec: &Spec, typed: &str) -> Option<String> {
 impl Select {
     /// Whether nothing is asked for: everything is shown.
     pub fn is_empty(&self) -> bool {
-        let Self { lport, rport, laddr, raddr } = self;
-        lport.is_none() && rport.is_none() && laddr.is_none() && raddr.is_none()
+        let Self { lport, rport, laddr, raddr, netns } = self;
+        lport.is_none() && rport.is_none() && laddr.is_none() && raddr.is_none() && netns.is_none()
     }
 
     /// What the command line asks for.
     ///
     /// # Errors
-    /// A list keeps nothing.
+    /// A list keeps nothing, or there is no such namespace.
     pub(super) fn of(matches: &ArgMatches) -> anyhow::Result<Self> {
         Ok(Self {
             lport: ports(matches, LPORT)?,
             rport: ports(matches, RPORT)?,
             laddr: nets(matches, LADDR)?,
             raddr: nets(matches, RADDR)?,
+            netns: netns(matches)?,
         })
     }
 }
@@ -156,6 +171,91 @@ fn nets(matches: &ArgMatches, name: &str) -> anyhow::Result<Option<Vec<Prefix>>>
         return Err(usage(format!("--{name}: the list keeps no address")));
     }
     Ok(Some(prefixes))
+}
+
+/// A network namespace as it was typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Namespace {
+    /// None in particular.
+    All,
+    /// The one with this inode number.
+    Inode(u32),
+    /// That of this process.
+    Process(u32),
+    /// The one that a file stands for.
+    Path(PathBuf),
+    /// The one that `ip netns` knows by this name.
+    Name(String),
+}
+
+/// Where `ip netns` keeps the files that stand for namespaces.
+const NAMED: &str = "/run/netns";
+
+/// Parses a network namespace.
+pub fn namespace(text: &str) -> Result<Namespace, String> {
+    /// No process has a larger number (`PID_MAX_LIMIT`, include/linux/threads.h), and the kernel numbers namespaces from
+    /// far beyond it (`PROC_DYNAMIC_FIRST`, fs/proc/generic.c).
+    const LAST_PID: u32 = 1 << 22;
+    let text = text.trim();
+    if text.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return match text.parse() {
+            Ok(0) => Ok(Namespace::All),
+            Ok(pid) if pid <= LAST_PID => Ok(Namespace::Process(pid)),
+            Ok(inode) => Ok(Namespace::Inode(inode)),
+            Err(_) => Err(format!("not a number of a process or of a namespace, which is 0 to {}", u32::MAX)),
+        };
+    }
+    Ok(match text {
+        "." | ".." => return Err("a folder is no network namespace".to_owned()),
+        _ if text.contains('/') => Namespace::Path(text.into()),
+        _ => Namespace::Name(text.to_owned()),
+    })
+}
+
+fn netns(matches: &ArgMatches) -> anyhow::Result<Option<u32>> {
+    let Ok(Some(typed)) = matches.try_get_one::<Namespace>(NETNS) else { return Ok(None) };
+    match typed {
+        Namespace::All => Ok(None),
+        Namespace::Inode(inode) => Ok(Some(*inode)),
+        Namespace::Process(pid) => {
+            inode_of(&format!("/proc/{pid}/ns/net").into(), |_| format!("there is no process {pid}"))
+        }
+        Namespace::Path(path) => inode_of(path, |why| format!("{}: {why}", path.display())),
+        Namespace::Name(name) => inode_of(&Path::new(NAMED).join(name), |_| {
+            let names: Vec<String> = fs::read_dir(NAMED)
+                .map(|files| {
+                    files.flatten().map(|file| file.file_name().to_string_lossy().into_owned()).collect()
+                })
+                .unwrap_or_default();
+            let near = nearest_of(name, names.iter().map(String::as_str), 2).map(ToOwned::to_owned);
+            format!("no network namespace is called '{name}'{}", guess(near))
+        }),
+    }
+}
+
+/// The inode number of the namespace that a file stands for; `missing` says what is wrong if there is no such file.
+fn inode_of(path: &PathBuf, missing: impl FnOnce(&io::Error) -> String) -> anyhow::Result<Option<u32>> {
+    let file = match fs::metadata(path) {
+        Ok(file) => file,
+        Err(why) if matches!(why.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Err(usage(format!("--{NETNS}: {}", missing(&why))));
+        }
+        Err(why) => return Err(why).with_context(|| format!("--{NETNS}: {}", path.display())),
+    };
+    // A link of /proc says which kind of namespace it leads to.
+    let kind = fs::read_link(path).ok();
+    let other = kind
+        .as_ref()
+        .and_then(|kind| kind.to_str())
+        .is_some_and(|kind| kind.split_once(":[").is_some_and(|(kind, _)| kind != "net"));
+    let is_one = statfs(path).is_ok_and(|of| of.filesystem_type() == NSFS_MAGIC);
+    match u32::try_from(file.ino()) {
+        Ok(inode) if is_one && !other => Ok(Some(inode)),
+        _ => Err(usage(format!("--{NETNS}: {} is no network namespace", path.display()))),
+    }
 }
 
 /// A word of a list.
@@ -448,6 +548,39 @@ mod tests {
             assert!(!keeps(list, not), "{list}: {not}");
         }
         assert!(keeps("::/0,0.0.0.0/0", "10.1.1.1") && keeps("::/0,0.0.0.0/0", "::1"));
+    }
+
+    #[test]
+    fn a_namespace_by_name_process_path_and_number() {
+        for (text, namespace_) in [
+            ("0", Namespace::All),
+            ("1", Namespace::Process(1)),
+            ("4194304", Namespace::Process(4_194_304)),
+            ("4026531840", Namespace::Inode(4_026_531_840)),
+            ("/proc/1/ns/net", Namespace::Path("/proc/1/ns/net".into())),
+            ("./web", Namespace::Path("./web".into())),
+            ("web", Namespace::Name("web".into())),
+            ("1web", Namespace::Name("1web".into())),
+        ] {
+            assert_eq!(namespace(text), Ok(namespace_));
+        }
+        assert!(["", " ", "4294967296", ".."].iter().all(|text| namespace(text).is_err()));
+        let own = fs::metadata("/proc/self/ns/net").unwrap().ino();
+        let found =
+            |text: &str| select(&[&format!("--netns={text}")]).map(|select| select.netns.map(u64::from));
+        assert_eq!(found("/proc/self/ns/net"), Ok(Some(own)));
+        assert_eq!(found(&std::process::id().to_string()), Ok(Some(own)));
+        assert_eq!(found("4026531840"), Ok(Some(4_026_531_840)));
+        assert_eq!(found("0"), Ok(None));
+        for (text, why) in [
+            ("nobody-calls-one-so", "no network namespace is called 'nobody-calls-one-so'"),
+            ("4194304", "there is no process 4194304"),
+            ("/nowhere/ns", "/nowhere/ns: No such file or directory (os error 2)"),
+            ("/proc/self/ns/mnt", "/proc/self/ns/mnt is no network namespace"),
+            ("/etc/passwd", "/etc/passwd is no network namespace"),
+        ] {
+            assert_eq!(found(text), Err(format!("--netns: {why}")));
+        }
     }
 
     #[test]

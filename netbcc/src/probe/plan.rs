@@ -12,7 +12,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::maps::{MapData, MapType};
 use netbcc_common::addr::{AF_INET, AF_INET6};
-use netbcc_common::filter::{Filter, LADDR, LPORT, RADDR, RPORT};
+use netbcc_common::filter::{Filter, LADDR, LPORT, NETNS, RADDR, RPORT};
 use netbcc_common::kernel::{FIELD_COUNT, Field, MISSING};
 use zerocopy::{Immutable, IntoBytes};
 
@@ -88,6 +88,7 @@ pub struct Plan {
     with_v: Option<LessExact>,
     rows: Rows,
     filter: Filter,
+    two_netns: bool,
     lports: Option<PortSet>,
     rports: Option<PortSet>,
     globals: Vec<(&'static str, Vec<u8>)>,
@@ -112,6 +113,7 @@ impl Plan {
             with_v: None,
             rows: Rows::Both,
             filter: Filter::default(),
+            two_netns: false,
             lports: None,
             rports: None,
             globals: Vec::new(),
@@ -217,9 +219,13 @@ impl Plan {
         self
     }
 
-    /// Keeps this network namespace (inode number); 0: all.
+    /// Keeps this network namespace (inode number), and none if another one was asked for in another way; 0: all.
     pub fn netns(mut self, inode: u32) -> Self {
-        self.filter.netns = inode;
+        if inode != 0 {
+            self.two_netns |= self.filter.netns != 0 && self.filter.netns != inode;
+            self.filter.netns = inode;
+            self.filter.by_ends |= NETNS;
+        }
         self
     }
 
@@ -236,10 +242,11 @@ impl Plan {
     }
 
     /// What the options that all tools share ask for.
-    fn select(mut self, select: &Select) -> Self {
-        narrow(&mut self.lports, select.lport.clone());
-        narrow(&mut self.rports, select.rport.clone());
-        self.prefixes(LADDRS, LADDR, select.laddr.as_deref()).prefixes(RADDRS, RADDR, select.raddr.as_deref())
+    fn select(self, select: &Select) -> Self {
+        let mut plan = self.netns(select.netns.unwrap_or_default());
+        narrow(&mut plan.lports, select.lport.clone());
+        narrow(&mut plan.rports, select.rport.clone());
+        plan.prefixes(LADDRS, LADDR, select.laddr.as_deref()).prefixes(RADDRS, RADDR, select.raddr.as_deref())
     }
 
     fn prefixes(mut self, trie: &'static str, part: u8, prefixes: Option<&[Prefix]>) -> Self {
@@ -255,7 +262,10 @@ impl Plan {
     }
 
     /// Hands the sets of ports over, once all that narrows them is known.
-    fn settle_ports(&mut self) -> Result<()> {
+    fn settle_filters(&mut self) -> Result<()> {
+        if self.two_netns {
+            bail!(usage("two network namespaces are asked for: there would be no row"));
+        }
         for (set, table, part, which) in
             [(self.lports.take(), LPORTS, LPORT, "local"), (self.rports.take(), RPORTS, RPORT, "remote")]
         {
@@ -323,7 +333,7 @@ impl Plan {
     /// One sentence that names what this kernel or this user lacks.
     pub fn attach(mut self, cx: &Ctx) -> Result<Probe> {
         let forced = forced_rung()?;
-        self.settle_ports()?;
+        self.settle_filters()?;
         if self.purpose == Purpose::Diagnose {
             return Err(self.diagnose(cx)?.into());
         }

@@ -111,7 +111,10 @@ impl Tool for Netqtop {
              size class but in all other columns; JSON has both. The RX table of a bond, team, VLAN or macvlan \
              stays at zero: look at the interface below it.",
         ],
-        refuses: &[(select::ENDS, "packets are counted by queue, whatever is in them")],
+        refuses: &[
+            (select::ENDS, "packets are counted by queue, whatever is in them"),
+            (&[select::NETNS], "an interface is one of the network namespace in which netqtop runs"),
+        ],
         object: object!("netqtop"),
         ladders: &[PACKETS],
     };

@@ -103,7 +103,10 @@ impl Tool for Softirqs {
             "Wrong options, intervals and CPUs are refused before anything is loaded.",
             "With libbpf-tools, -C adds a column; here that is --count.",
         ],
-        refuses: &[(select::ENDS, "a soft interrupt is of no connection")],
+        refuses: &[
+            (select::ENDS, "a soft interrupt is of no connection"),
+            (&[select::NETNS], "a soft interrupt is of no network namespace"),
+        ],
         object: object!("softirqs"),
         ladders: &[RUNS],
     };

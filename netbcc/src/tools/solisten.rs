@@ -21,7 +21,8 @@ use netbcc_common::solisten::{Config, Event};
 use nix::libc::SYS_listen;
 
 use super::{conn, object};
-use crate::cli::{Json, PidOrAll, Verbose, netns, select};
+use crate::cli::select::{Namespace, namespace};
+use crate::cli::{Json, PidOrAll, Verbose, select};
 use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, left, wall};
 use crate::probe::hook::{Ladder, LessExact, Rung, RungName, fentry, fexit, kprobe, kretprobe, tp_btf};
 use crate::probe::{Batch, Plan};
@@ -38,12 +39,9 @@ pub struct Options {
     show_netns: bool,
     #[command(flatten)]
     pid: PidOrAll,
-    /// This network namespace only (inode number); 0 means all
-    #[arg(
-        short = 'n', long, value_name = "NETNS", value_parser = netns, default_value_t = 0,
-        hide_default_value = true, help_heading = "Filters"
-    )]
-    netns: u32,
+    /// This network namespace only: its name, a process, a path or its inode number; 0 means all
+    #[arg(short = 'n', long, value_name = "NETNS", value_parser = namespace, help_heading = "Filters")]
+    netns: Option<Namespace>,
     /// Add the time of day (HH:MM:SS)
     #[arg(short = 't', long, help_heading = "Output")]
     timestamp: bool,
@@ -93,7 +91,6 @@ impl Tool for Solisten {
         let mut probe = Plan::new(cx)
             .ladder(&LISTENS)
             .pid(args.pid.pid)
-            .netns(args.netns)
             .global("CONFIG", &Config { listen: SYS_listen.cast_unsigned() })
             .attach(cx)?;
         cx.out.header(&table);

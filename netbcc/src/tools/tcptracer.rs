@@ -28,7 +28,8 @@ use netbcc_common::tcptracer::{ACCEPT, CLOSE, CONNECT, Config, Event};
 use nix::libc;
 
 use super::{conn, object};
-use crate::cli::{Containers, Family, Json, PidOrAll, Timestamp, netns, uid};
+use crate::cli::select::{Namespace, namespace};
+use crate::cli::{Containers, Family, Json, PidOrAll, Timestamp, uid};
 use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, nanos, seconds};
 use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
@@ -46,12 +47,9 @@ pub struct Options {
     seconds: Timestamp,
     #[command(flatten)]
     pid: PidOrAll,
-    /// This network namespace only (inode number); 0 means all
-    #[arg(
-        short = 'N', long, value_name = "NETNS", value_parser = netns, default_value_t = 0,
-        hide_default_value = true, help_heading = "Filters"
-    )]
-    netns: u32,
+    /// This network namespace only: its name, a process, a path or its inode number; 0 means all
+    #[arg(short = 'N', long, value_name = "NETNS", value_parser = namespace, help_heading = "Filters")]
+    netns: Option<Namespace>,
     /// This user only
     #[arg(short = 'u', long, value_name = "UID", value_parser = uid, help_heading = "Filters")]
     uid: Option<u32>,
@@ -125,7 +123,6 @@ impl Tool for Tcptracer {
             .ladder(&CONNECTIONS)
             .pid(args.pid.pid)
             .uid(args.uid)
-            .netns(args.netns)
             .family(args.family)
             .containers(&args.containers)?
             .global("CONFIG", &config)
@@ -241,7 +238,7 @@ pub fn table(args: &Options) -> Table<Event> {
         // BCC's long header is a blank wider than its rows.
         .col(if args.verbose { dport.header_width(7).header_gap("") } else { dport })
         .col_if(
-            args.verbose && args.netns == 0,
+            args.verbose && args.netns.as_ref().is_none_or(|netns| *netns == Namespace::All),
             left("NETNS", 8, |e: &Event| e.netns.into()).always(Format::Json).about(conn::NETNS),
         )
         .process(|e| Process::now(e.who.pid).named(&e.who.comm))
