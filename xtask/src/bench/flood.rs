@@ -125,7 +125,8 @@ fn seen(mut tool: Command, load: Load, (each, once): (u64, u64)) -> Result<Seen>
         size = written();
     }
     let cpu = (busy(tool.0.id())? - before) / start.elapsed().as_secs_f64();
-    output(Command::new("kill").args(["-INT", &tool.0.id().to_string()]))?;
+    // Not an interrupt: whoever runs this in the background of a script has it ignored.
+    output(Command::new("kill").args(["-TERM", &tool.0.id().to_string()]))?;
     tool.0.wait()?;
     let shown = count(&rows, mark)?;
     let said = fs::read_to_string(&errors)?.trim().to_owned();

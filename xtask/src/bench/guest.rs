@@ -58,7 +58,7 @@ struct Contender {
     count: u32,
     /// How often each load is run, without it and with it. An odd number.
     rounds: u32,
-    /// How it is told to end.
+    /// How it is told to end. A shell's background commands ignore an interrupt, and netbcc keeps what it was given.
     signal: &'static str,
     /// Seconds for what it still does after the load.
     tail: u32,
@@ -92,7 +92,7 @@ pub(super) fn measure(
         let command =
             format!("NETBCC_READY_FD=3 {rung}netbcc {} {} 3>/tmp/ready", subject.tool, (subject.args)());
         let name = format!("{index}/ours");
-        let ours = Contender { name, command, load, count, rounds: ROUNDS, signal: "INT", tail: 1 };
+        let ours = Contender { name, command, load, count, rounds: ROUNDS, signal: "TERM", tail: 1 };
         ours_all.push(ours.clone());
         starts.push((
             format!("{index}/ours"),
@@ -101,16 +101,21 @@ pub(super) fn measure(
         if let (Some(args), Some(_)) = (subject.libbpf, peers::find(subject.tool)) {
             let at = format!("{}/{}", peers::FOLDER, subject.tool);
             let command = format!("stdbuf -oL {at} {args}");
-            peers_all.push(Contender { name: format!("{index}/peer"), command, ..ours.clone() });
+            // Its handler takes an interrupt all the same, and only that one lets it print what it still has.
+            peers_all.push(Contender {
+                name: format!("{index}/peer"),
+                command,
+                signal: "INT",
+                ..ours.clone()
+            });
             starts.push((format!("{index}/peer"), format!("stdbuf -oL {at}")));
         }
         if let (Some(_), Some(args)) = (&bcc, bcc_args(subject)) {
-            // Python ignores an interrupt that its shell ignores.
             let command = format!("chroot /bcc /usr/bin/python3 -u /usr/sbin/{}-bpfcc {args}", subject.tool);
             let name = format!("{index}/bcc");
             // Its rows keep coming for seconds. Who adds up prints each second, which has no end.
             let tail = if matches!(load, Load::Sends | Load::Datagrams) { 1 } else { 20 };
-            bcc_all.push(Contender { name, command, rounds: BCC_ROUNDS, signal: "TERM", tail, ..ours });
+            bcc_all.push(Contender { name, command, rounds: BCC_ROUNDS, tail, ..ours });
         }
     }
     let contenders = [ours_all, peers_all, bcc_all].concat();
