@@ -57,11 +57,13 @@ impl Cell<'_> {
             Cell::Hex(value) => Some(number::short_hex(room, value)),
             Cell::Float(value) => number::short_fixed(room, value, precision),
             Cell::Buffer(buffer) => escape::short(room, buffer, max),
+            Cell::Name(name) => escape::short_name(room, name, max),
             Cell::Label(label) if label.len() <= max.min(room.len()) => {
                 room[..label.len()].copy_from_slice(label.as_bytes());
                 Some(label.len())
             }
             Cell::Ip(IpAddr::V4(ip)) => Some(number::short_ipv4(room, ip)),
+            Cell::Endpoint(IpAddr::V4(ip), port) => number::short_endpoint(room, ip, port),
             _ => None,
         }
     }

@@ -46,6 +46,14 @@ const fn plain(bytes: u64) -> bool {
     (over | !enough) & HIGH == 0 && nul(bytes ^ BACKSLASHES) == 8
 }
 
+/// Whether all bytes are printed as they are whatever is next to them. Nearly all text is such.
+#[inline(always)]
+fn all_plain(text: &[u8]) -> bool {
+    let (eights, rest) = text.as_chunks();
+    eights.iter().all(|&eight| plain(u64::from_le_bytes(eight)))
+        && rest.iter().all(|byte| matches!(byte, b' '..=b'[' | b']'..=b'~'))
+}
+
 /// The name in a buffer of the kernel's, up to its first NUL and `max` characters, if all of it is printable ASCII
 /// without a backslash; answers its length.
 #[inline(always)]
@@ -64,6 +72,18 @@ pub(super) fn short(room: &mut Room, buffer: &[u8; 16], max: usize) -> Option<us
     }
     room[..8].copy_from_slice(&first.to_le_bytes());
     room[8..16].copy_from_slice(&second_kept.to_le_bytes());
+    Some(end)
+}
+
+/// A name of printable ASCII without a backslash, up to `max` characters, if the room holds all of it; answers its length.
+#[inline(always)]
+pub(super) fn short_name(room: &mut Room, name: &[u8], max: usize) -> Option<usize> {
+    let to = room.get_mut(..name.len())?;
+    if !all_plain(name) {
+        return None;
+    }
+    let end = name.len().min(max);
+    to[..end].copy_from_slice(&name[..end]);
     Some(end)
 }
 
@@ -93,11 +113,7 @@ const fn kept(bytes: u64, len: usize) -> u64 {
 /// before an `x` as `\x5c`: at most `max` columns of the result, and never half of an escape. Answers the number of
 /// columns.
 pub(super) fn text(line: &mut Line<'_>, name: &[u8], max: usize) -> usize {
-    // Nearly all names are printable ASCII without a backslash.
-    let (eights, rest) = name.as_chunks();
-    if eights.iter().all(|&eight| plain(u64::from_le_bytes(eight)))
-        && rest.iter().all(|byte| matches!(byte, b' '..=b'[' | b']'..=b'~'))
-    {
+    if all_plain(name) {
         let end = name.len().min(max);
         line.bytes(&name[..end]);
         return end;
@@ -171,6 +187,17 @@ impl<'l, 'b> Text<'l, 'b> {
     }
 
     fn str(&mut self, valid: &str) {
+        let Some(&first) = valid.as_bytes().first() else { return };
+        if all_plain(valid.as_bytes()) {
+            self.settle(Some(first.into()));
+            if !self.full {
+                let fits = valid.len().min(self.max - self.written);
+                self.line.bytes(&valid.as_bytes()[..fits]);
+                self.written += fits;
+                self.full = fits < valid.len();
+            }
+            return;
+        }
         for c in valid.chars() {
             self.settle(Some(c));
             if c == '\\' && !self.sentence {

@@ -270,6 +270,18 @@ pub(super) fn short_ipv4(room: &mut Room, ip: Ipv4Addr) -> usize {
     end
 }
 
+/// An IPv4 address, a colon, a port; answers its length.
+#[inline(always)]
+pub(super) fn short_endpoint(room: &mut Room, ip: Ipv4Addr, port: u16) -> Option<usize> {
+    let mut digits = [b' '; size_of::<Room>()];
+    let len = short(&mut digits, port.into())?;
+    // At most 15; the mask tells the compiler.
+    let end = short_ipv4(room, ip) & 15;
+    room[end] = b':';
+    room[end + 1..end + 9].copy_from_slice(&digits[..8]);
+    Some(end + 1 + len)
+}
+
 fn ipv6(line: &mut Line<'_>, ip: Ipv6Addr) {
     let groups = ip.segments();
     // A single zero group is written out.

@@ -36,7 +36,7 @@
 //!     entry_SYSCALL_64_after_hwframe+0x76
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Display, Write as _};
 use std::fs;
 use std::num::NonZeroU32;
@@ -180,7 +180,8 @@ impl Tool for Tcpdrop {
         let symbols = (!names && !args.no_stack).then(Symbols::open);
         let mut probe = plan.global("CONFIG", &config).global("REASONS", &*kept).attach(cx)?;
         cx.out.header(&table);
-        let mut drops = Drops { reasons, stacks: Stacks::of(&mut probe, symbols)? };
+        let mut drops =
+            Drops { reasons, lexicon: Lexicon::default(), stacks: Stacks::of(&mut probe, symbols)? };
         probe.stream(cx, |cx: &mut Ctx, batch: &Batch| drops.print(cx, &table, batch).map(|()| None))
     }
 }
@@ -372,20 +373,56 @@ fn namespace(args: &Options) -> Result<u32> {
 pub struct Row {
     /// As the kernel sent it.
     pub event: Event,
-    /// Why, in words, if the kernel tells.
-    pub reason: Option<Rc<str>>,
     /// The functions that led there, innermost first.
     pub stack: Rc<Functions>,
-    state_flags: StateFlags,
-    reason_code: ReasonCode,
+    phrases: Rc<Phrases>,
 }
 
 impl Row {
     /// The event with its words.
     pub fn new(event: Event, reason: Option<Rc<str>>, stack: Rc<Functions>) -> Self {
-        let state_flags = StateFlags { state: event.state, flags: Flags(event.flags) };
-        let reason_code = ReasonCode(reason.clone(), event.reason);
-        Self { event, reason, stack, state_flags, reason_code }
+        let phrases = Rc::new(Phrases::new(&event, reason));
+        Self { event, stack, phrases }
+    }
+}
+
+/// What text says of a reason, a state and TCP flags.
+struct Phrases {
+    /// Why, if the kernel tells.
+    reason: Option<Rc<str>>,
+    /// `NETFILTER_DROP (12)`; two dashes where the kernel does not tell.
+    reason_code: String,
+    /// `ESTABLISHED (FIN|ACK)`.
+    state_flags: String,
+    flags: Flags,
+}
+
+impl Phrases {
+    fn new(event: &Event, reason: Option<Rc<str>>) -> Self {
+        let flags = Flags(event.flags);
+        let state_flags = StateFlags { state: event.state, flags }.to_string();
+        let reason_code = match &reason {
+            Some(reason) => format!("{reason} ({})", event.reason),
+            None => "- (-)".to_owned(),
+        };
+        Self { reason, reason_code, state_flags, flags }
+    }
+}
+
+/// The phrases of rows so far: a flood repeats few of them.
+#[derive(Default)]
+struct Lexicon(BTreeMap<(u32, u16, u16), Rc<Phrases>>);
+
+/// So many phrases are kept before we begin anew: who sends packets chooses their flags.
+const PHRASES: usize = 1024;
+
+impl Lexicon {
+    fn phrases(&mut self, event: &Event, reasons: &Reasons) -> Rc<Phrases> {
+        if self.0.len() >= PHRASES {
+            self.0.clear();
+        }
+        let phrases = self.0.entry((event.reason, event.state, event.flags));
+        Rc::clone(phrases.or_insert_with(|| Rc::new(Phrases::new(event, reasons.name(event.reason)))))
     }
 }
 
@@ -406,6 +443,7 @@ impl Functions {
 }
 
 /// `FIN|ACK`.
+#[derive(Clone, Copy)]
 struct Flags(u16);
 
 impl Display for Flags {
@@ -439,21 +477,10 @@ impl Display for StateFlags {
     }
 }
 
-/// `NETFILTER_DROP (12)`; two dashes where the kernel does not tell.
-struct ReasonCode(Option<Rc<str>>, u32);
-
-impl Display for ReasonCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Some(reason) => write!(f, "{reason} ({})", self.1),
-            None => f.write_str("- (-)"),
-        }
-    }
-}
-
 /// Drops on their way from the ring to the output.
 struct Drops {
     reasons: Reasons,
+    lexicon: Lexicon,
     stacks: Stacks,
 }
 
@@ -467,7 +494,7 @@ impl Drops {
             } else {
                 continue;
             };
-            let row = Row::new(event, self.reasons.name(event.reason), stack);
+            let row = Row { event, stack, phrases: self.lexicon.phrases(&event, &self.reasons) };
             print_row(cx, table, &row);
         }
         self.stacks.make_room()
@@ -539,10 +566,16 @@ const STACKS: usize = 768;
 
 /// Stacks that were sent since the kernel's table was emptied, and those of the time before: an event that names one of
 /// these may have been on its way.
-#[derive(Default)]
 struct Known {
-    new: HashMap<u64, Rc<Functions>>,
-    old: HashMap<u64, Rc<Functions>>,
+    none: Rc<Functions>,
+    new: BTreeMap<u64, Rc<Functions>>,
+    old: BTreeMap<u64, Rc<Functions>>,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self { none: Rc::new(Functions::new(Vec::new())), new: BTreeMap::new(), old: BTreeMap::new() }
+    }
 }
 
 impl Known {
@@ -550,7 +583,7 @@ impl Known {
     fn get(&self, number: u64) -> Rc<Functions> {
         if number == 0 {
             // No stack was asked for, or the kernel could not tell it.
-            return Rc::new(Functions::new(Vec::new()));
+            return Rc::clone(&self.none);
         }
         let known = self.new.get(&number).or_else(|| self.old.get(&number));
         // The ring buffer had room for the row, and none for its stack.
@@ -639,12 +672,12 @@ pub fn table(args: &Options) -> Table<Row> {
             .about(About::text("The packet's destination address and port.")),
         )
         .col(
-            left("STATE (FLAGS)", 20, |r: &Row| Cell::Shown(&r.state_flags))
+            left("STATE (FLAGS)", 20, |r: &Row| Cell::Name(r.phrases.state_flags.as_bytes()))
                 .except(Format::Json)
                 .about(About::text("The state of the packet's socket, and the packet's TCP flags.")),
         )
         .col(
-            left("REASON (CODE)", 0, |r: &Row| Cell::Shown(&r.reason_code))
+            left("REASON (CODE)", 0, |r: &Row| Cell::Name(r.phrases.reason_code.as_bytes()))
                 .key("reason_and_code")
             .except(Format::Json)
                 .about(About::text("Why, by the running kernel's name and number; `- (-)` before Linux 5.17.")),
@@ -673,15 +706,15 @@ pub fn table(args: &Options) -> Table<Row> {
             .about(conn::state_about("The state of the packet's socket; null where it has none.").or_null()),
         )
         .col(
-            data("flags", |r: &Row| Cell::Shown(&r.state_flags.flags))
+            data("flags", |r: &Row| Cell::Shown(&r.phrases.flags))
                 .about(About::text("The packet's TCP flags, joined by a bar.")),
         )
         .col(
-            data("reason", |r: &Row| r.reason.as_ref().map_or(Cell::Empty, |reason| Cell::Shown(reason)))
+            data("reason", |r: &Row| r.phrases.reason.as_ref().map_or(Cell::Empty, |reason| Cell::Shown(reason)))
                 .about(About::text("Why, by the running kernel's name; null before Linux 5.17.").or_null()),
         )
         .col(
-            data("reason_code", |r: &Row| r.reason.as_ref().map_or(Cell::Empty, |_| r.event.reason.into()))
+            data("reason_code", |r: &Row| r.phrases.reason.as_ref().map_or(Cell::Empty, |_| r.event.reason.into()))
                 .about(About::count("Why, by the running kernel's number; null before Linux 5.17.").or_null()),
         )
         .col(data("netns", |r: &Row| r.event.netns.into()).about(conn::NETNS))
@@ -772,6 +805,22 @@ mod tests {
         assert!(known.get(0).names.is_empty());
         known.turn();
         assert_eq!([1, 2].map(|number| known.get(number).names.concat()), ["[no room for the stack]", "b"]);
+    }
+
+    #[test]
+    fn phrases_are_of_their_event_and_bounded() {
+        let (mut lexicon, reasons) = (Lexicon::default(), reasons());
+        for nth in 0..4 * PHRASES as u16 {
+            let event =
+                Event { reason: u32::from(nth) % 5, state: nth % 14, flags: nth / 14, ..Event::new_zeroed() };
+            let phrases = lexicon.phrases(&event, &reasons);
+            let again = lexicon.phrases(&event, &reasons);
+            let new = Phrases::new(&event, reasons.name(event.reason));
+            assert_eq!(phrases.state_flags, new.state_flags);
+            assert_eq!([&phrases.reason_code, &again.reason_code], [&new.reason_code; 2]);
+            assert!(lexicon.0.len() <= PHRASES);
+        }
+        assert_eq!(Phrases::new(&Event::new_zeroed(), None).reason_code, "- (-)");
     }
 
     #[test]

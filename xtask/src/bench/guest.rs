@@ -133,7 +133,7 @@ pub(super) fn measure(
         panic_on_warn: false,
         files,
         script: if bcc.is_some() { disk::MOUNT } else { "" }.to_owned() + &script(&contenders, &starts),
-        timeout: Duration::from_mins(if bcc.is_some() { 240 } else { 40 }),
+        timeout: Duration::from_mins(if bcc.is_some() { 240 } else { 90 }),
         disk: bcc,
     };
     let outcome = guest.run(say)?;

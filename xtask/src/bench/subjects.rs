@@ -90,7 +90,8 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         ..plain("solisten", Load::Listens)
     },
     plain("tcpretrans", Load::Retransmits),
-    plain("tcpdrop", Load::Drops),
+    Subject { budget: Some(Budget::Operation(15_000)), ..plain("tcpdrop", Load::Drops) },
+    Subject { args: || "--no-stack".to_owned(), variant: "--no-stack", ..plain("tcpdrop", Load::Drops) },
     Subject {
         args: || "-C 1".to_owned(),
         variant: "-C 1",
