@@ -147,6 +147,7 @@ mod tests {
         fn both_ways_write_the_same(
             kind in 0..10,
             bits: u64,
+            port: u16,
             shift in 0_u32..64,
             mut name: [u8; 16],
             printable: bool,
@@ -172,8 +173,8 @@ mod tests {
                 4 => Cell::Buffer(&name),
                 5 => Cell::Label(&"ESTABLISHED, and a label that is longer than any room has room for"[..nul * 2]),
                 6 => Cell::Ip(v4.into()),
+                7 => Cell::Endpoint(v4.into(), port),
                 8 => Cell::Name(&name[..nul.min(16)]),
-                7 => Cell::Endpoint(v4.into(), bits as u16),
                 _ => Cell::Ip(Ipv6Addr::from_bits(value.into()).into()),
             };
             let align = if right { Align::Right } else { Align::Left };

@@ -810,7 +810,7 @@ mod tests {
     #[test]
     fn phrases_are_of_their_event_and_bounded() {
         let (mut lexicon, reasons) = (Lexicon::default(), reasons());
-        for nth in 0..4 * PHRASES as u16 {
+        for nth in (0..u16::MAX).step_by(16) {
             let event =
                 Event { reason: u32::from(nth) % 5, state: nth % 14, flags: nth / 14, ..Event::new_zeroed() };
             let phrases = lexicon.phrases(&event, &reasons);
