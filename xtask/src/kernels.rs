@@ -29,7 +29,7 @@ pub(crate) const LINES: [Line; 2] = [Line::V6_1, Line::V6_12];
 
 /// Every line that [`Line::parse`] knows, oldest first. The `-rt` ones are preemptible everywhere (PREEMPT_RT); the last
 /// ones are of a kernel that its owner set up as few do.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 17] = [
     "5.10",
     "5.10-rt",
     "6.1",
@@ -44,6 +44,7 @@ const NAMES: [&str; 16] = [
     "7.3-rt",
     "7.3-lockdown",
     "7.3-nojit",
+    "7.3-lockdown-nojit",
     "7.3-noipv6",
     "7.3-nosymbols",
 ];
@@ -106,7 +107,7 @@ impl Line {
             // Programs before 5.11 have no storage per socket, which most tools' other rungs need.
             ("5.10" | "5.10-rt", _) => "kprobe",
             // What reads memory by a helper is forbidden: every program of a kprobe, and a few others.
-            ("7.3-lockdown", _) => "fexit",
+            ("7.3-lockdown" | "7.3-lockdown-nojit", _) => "fexit",
             _ => "fexit,kprobe,tracepoint,raw_tp",
         }
     }
@@ -143,6 +144,7 @@ impl Line {
     fn setting(self) -> &'static str {
         match self.name.split_once('-').map(|(_, setting)| setting) {
             Some("lockdown") => "lockdown=confidentiality",
+            Some("lockdown-nojit") => "lockdown=confidentiality sysctl.net.core.bpf_jit_enable=0",
             Some("nojit") => "sysctl.net.core.bpf_jit_enable=0",
             Some("noipv6") => "ipv6.disable=1",
             Some("nosymbols") => "sysctl.kernel.kptr_restrict=2",
