@@ -137,23 +137,32 @@ pub fn link_exists(id: u32) -> io::Result<bool> {
 pub fn map_entries(id: u32) -> io::Result<Option<(String, usize)>> {
     /// `BPF_MAP_TYPE_HASH`, `PERCPU_HASH`, `LRU_HASH`, `LRU_PERCPU_HASH`.
     const HASHES: [u32; 4] = [1, 5, 9, 10];
+    let (map, info) = map_info(id)?;
+    let (kind, key_bytes) = (info[0] as u32, info[1] as u32 as usize);
+    if !HASHES.contains(&kind) {
+        return Ok(None);
+    }
+    let count = keys(&map, key_bytes)?.len();
+    Ok(Some((map_name(&info), count)))
+}
+
+/// A map, and `struct bpf_map_info`: type, id, sizes of key and value, entries at most, flags, name.
+fn map_info(id: u32) -> io::Result<(OwnedFd, [u64; 11])> {
     let mut attr = Attr::default();
     attr[0] = u64::from(id);
     let map = bpf_fd(MAP_GET_FD_BY_ID, &attr)?;
-    // `struct bpf_map_info`: type, id, sizes of key and value, entries at most, flags, name.
     let mut info = [0_u64; 11];
     let mut attr = Attr::default();
     attr[0] = pair(number(&map), u32::try_from(size_of_val(&info)).map_err(io::Error::other)?);
     attr[1] = info.as_mut_ptr().expose_provenance() as u64;
     bpf(OBJ_GET_INFO_BY_FD, &attr)?;
-    let (kind, key_bytes) = (info[0] as u32, info[1] as u32 as usize);
-    if !HASHES.contains(&kind) {
-        return Ok(None);
-    }
+    Ok((map, info))
+}
+
+fn map_name(info: &[u64; 11]) -> String {
     let name: Vec<u8> =
         info[3..5].iter().flat_map(|word| word.to_ne_bytes()).take_while(|&byte| byte != 0).collect();
-    let count = keys(&map, key_bytes)?.len();
-    Ok(Some((String::from_utf8_lossy(&name).into_owned(), count)))
+    String::from_utf8_lossy(&name).into_owned()
 }
 
 /// The keys of a hash map.
@@ -178,11 +187,10 @@ fn keys(map: &OwnedFd, key_bytes: usize) -> io::Result<Vec<Vec<u8>>> {
 pub struct Memory(OwnedFd);
 
 impl Memory {
-    /// The map with this id.
-    pub fn of(id: u32) -> io::Result<Self> {
-        let mut attr = Attr::default();
-        attr[0] = u64::from(id);
-        bpf_fd(MAP_GET_FD_BY_ID, &attr).map(Self)
+    /// The map with this id, if that is its name.
+    pub fn named(id: u32, name: &str) -> io::Result<Option<Self>> {
+        let (map, info) = map_info(id)?;
+        Ok((map_name(&info) == name).then_some(Self(map)))
     }
 
     /// Its entries; keys have 8 bytes.
@@ -198,6 +206,15 @@ impl Memory {
             }
         }
         Ok(entries)
+    }
+
+    /// The sum of a counter over all processors, in an array per processor.
+    pub fn sum(&self, key: u32) -> io::Result<u64> {
+        // As many as a kernel can have.
+        let mut counts = vec![0_u64; 8192];
+        let attr = self.element(key.as_bytes().as_ptr(), counts.as_mut_bytes().as_mut_ptr());
+        bpf(MAP_LOOKUP_ELEM, &attr)?;
+        Ok(counts.iter().sum())
     }
 
     /// Sets an entry.
@@ -225,12 +242,24 @@ fn exists(get: libc::c_long, id: u32) -> io::Result<bool> {
     }
 }
 
-/// What the verifier did to a program: its name, and how many instructions were processed (since 5.16).
-pub fn program_verified(id: u32) -> io::Result<(String, u32)> {
+/// What the kernel tells of a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Its name in the object, of which the kernel keeps 15 characters.
+    pub name: String,
+    /// How many instructions the verifier processed (since 5.16, else 0).
+    pub verified: u32,
+    /// How often it was skipped because it was running already (since 5.12, else 0).
+    pub skipped: u64,
+}
+
+/// The program with this id.
+pub fn program(id: u32) -> io::Result<Program> {
     let mut attr = Attr::default();
     attr[0] = u64::from(id);
     let program = bpf_fd(PROG_GET_FD_BY_ID, &attr)?;
-    // `struct bpf_prog_info`: the name is its word 8, of two; `verified_insns` the lower half of word 27.
+    // `struct bpf_prog_info`: the name is its word 8, of two; `recursion_misses` word 26, `verified_insns` the lower half of
+    // word 27.
     let mut info = [0_u64; 29];
     let mut attr = Attr::default();
     attr[0] = pair(number(&program), u32::try_from(size_of_val(&info)).map_err(io::Error::other)?);
@@ -239,7 +268,8 @@ pub fn program_verified(id: u32) -> io::Result<(String, u32)> {
     let name: Vec<u8> =
         info[8..10].iter().flat_map(|word| word.to_ne_bytes()).take_while(|&b| b != 0).collect();
     let [a, b, c, d, ..] = info[27].to_ne_bytes();
-    Ok((String::from_utf8_lossy(&name).into_owned(), u32::from_ne_bytes([a, b, c, d])))
+    let (name, verified) = (String::from_utf8_lossy(&name).into_owned(), u32::from_ne_bytes([a, b, c, d]));
+    Ok(Program { name, verified, skipped: info[26] })
 }
 
 /// Has the kernel count the runs of programs for as long as the descriptor is held (since 5.8).

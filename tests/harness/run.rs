@@ -29,7 +29,7 @@ use crate::kernel::{Rung, also_said, has_failed, lacks_rung, skip};
 use crate::laws::Laws;
 use crate::lines::Lines;
 use crate::net::{END_PORT, Net};
-use crate::raw::{Memory, clock_ahead, end_with_this_thread, ignore_only, limit, map_entries, own_terminal};
+use crate::raw::{Memory, clock_ahead, end_with_this_thread, ignore_only, limit, own_terminal};
 use crate::rows::{Cells, Format, Row, Rows, fenced};
 use crate::schema::Schema;
 
@@ -788,14 +788,12 @@ pub fn maps_of(pid: u32) -> Vec<u32> {
     ids_of(pid, "map_id:")
 }
 
-/// A hash map of the process, by its name in the object; none if this run has no such map.
+/// A map of the process, by its name in the object; none if this run has no such map.
 pub fn memory_of(pid: u32, name: &str) -> Option<Memory> {
     /// What the kernel keeps of a name.
     const KEPT: usize = 15;
-    let is_it = |id: &u32| {
-        map_entries(*id).expect("we may ask").is_some_and(|(found, _)| found == name[..name.len().min(KEPT)])
-    };
-    maps_of(pid).into_iter().find(is_it).map(|id| Memory::of(id).expect("we may open it"))
+    let name = &name[..name.len().min(KEPT)];
+    maps_of(pid).into_iter().find_map(|id| Memory::named(id, name).expect("we may open it"))
 }
 
 /// The links that a process holds, by kernel id.

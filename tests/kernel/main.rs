@@ -80,6 +80,7 @@ fn main() -> ExitCode {
         trials("tcpdrop", &[Rung::Any], tcpdrop::WAYS),
         trials("tcplife", &Rung::FORCED, tcplife::CHECKS),
         trials("tcplife", &[Rung::Kprobe], tcplife::KPROBES),
+        trials("tcplife", &[Rung::Fexit, Rung::Tracepoint], tcplife::TYPED),
         trials("tcpretrans", &[Rung::Any], tcpretrans::ANY),
         trials("tcpretrans", &Rung::FORCED, tcpretrans::CHECKS),
         trials("tcpstates", &[Rung::Any], tcpstates::ANY),

@@ -4,18 +4,21 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use netbcc_common::loss::Loss;
 use netbcc_common::mptcp::Owner;
 use netbcc_common::tcplife::{CONNECTOR, Life};
 use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check, Rung, skip};
 use netbcc_tests::net::{END_PORT, Net, has_ipv6};
 use netbcc_tests::peer::{How, Peer};
+use netbcc_tests::raw;
 use netbcc_tests::rows::{Row, Rows};
-use netbcc_tests::run::{PATIENCE, Run, memory_of};
+use netbcc_tests::run::{PATIENCE, Run, memory_of, programs_of};
 
 pub(crate) const CHECKS: &[Check] = checks![
     a_connection_is_two_rows_with_their_owners_and_kilobytes,
@@ -58,6 +61,9 @@ pub(crate) const CHECKS: &[Check] = checks![
 
 /// What can be wrong in a table only that is keyed by a socket's address.
 pub(crate) const KPROBES: &[Check] = checks![an_end_that_was_missed_leaves_no_owner: alone];
+
+/// Where a second copy of the program makes up for what the kernel lets the first one skip.
+pub(crate) const TYPED: &[Check] = checks![a_change_that_interrupts_another_is_seen: alone];
 
 pub(crate) const ANY: &[Check] = checks![
     the_headers_are_exactly_these,
@@ -1075,6 +1081,66 @@ fn short_connections_are_all_seen_or_told_as_lost(case: &Case) {
     ended.code(0);
     // An event that was lost may or may not have cost a row; a row that is missing must have been told.
     ended.accounts_for(seen, all);
+}
+
+/// Sets a flag when it is dropped, also by a failure.
+struct AtEnd<'f>(&'f AtomicBool);
+
+impl Drop for AtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn a_change_that_interrupts_another_is_seen(case: &Case) {
+    /// So many are waited for, so long; fewer than the least say nothing.
+    const SOME: u64 = 100;
+    const LONG: Duration = Duration::from_secs(3);
+    const LEAST: u64 = 5;
+    let net = Net::new();
+    let client = net.peer("client");
+    // Answers to a thread come by interrupts to another that opens or closes.
+    net.near().steer();
+    let port = net.port(2);
+    let run = case.launch(&format!("-p {}", client.pid())).start(&net).watched();
+    let run = run.ended_by(|| client.refused(net.v4(END_PORT)));
+    let skipped = || {
+        let programs =
+            programs_of(run.pid()).into_iter().map(|id| raw::program(id).expect("the tool holds it"));
+        programs.filter(|program| program.name == "state_tp").map(|program| program.skipped).sum::<u64>()
+    };
+    let ended = AtomicBool::new(false);
+    let mut done = 0;
+    thread::scope(|scope| {
+        let _end = AtEnd(&ended);
+        // Changes of which the tool keeps nothing, so that nothing tells later whether they were seen.
+        scope.spawn(|| {
+            net.near().enter(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    drop(TcpListener::bind(net.v4(port)).expect("nobody else has the port"));
+                }
+            });
+        });
+        let start = Instant::now();
+        while skipped() < SOME && start.elapsed() < LONG {
+            assert_eq!(client.churn(net.v4_of(2, net.port(1)), 200, 4), (0, 200));
+            done += 200;
+        }
+    });
+    run.settle();
+    let seen = run.rows_at_last(done).len();
+    let skipped = skipped();
+    let made_up =
+        memory_of(run.pid(), "LOST").expect("it is there").sum(Loss::MadeUp as u32).expect("we may read");
+    let ended = run.stop();
+    ended.code(0).accounts_for(seen, done);
+    if skipped < LEAST {
+        skip(format!("interrupts in the middle of changes of state: of {done} opens there were {skipped}"));
+    }
+    // Changes that share a place may hide one from the second copy, which then takes it for one that was skipped.
+    assert!(made_up <= skipped + skipped / 20, "{made_up} runs made up for, {skipped} skipped");
+    // What interrupts the second copy in turn, nobody sees.
+    assert!(made_up > skipped / 2, "{made_up} runs made up for, {skipped} skipped");
 }
 
 fn rejected_rows_do_not_fill_the_maps(case: &Case) {

@@ -11,7 +11,7 @@ use netbcc::probe::hook::RungName;
 use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check, Rung, skip};
 use netbcc_tests::net::Net;
-use netbcc_tests::raw::program_verified;
+use netbcc_tests::raw;
 use netbcc_tests::run::{Launch, programs_of};
 
 pub(crate) const CHECKS: &[Check] = checks![no_program_grows_unnoticed];
@@ -78,7 +78,8 @@ fn no_program_grows_unnoticed(_: &Case) {
             let net = Net::new();
             let run = launch().start(&net);
             for id in programs_of(run.pid()) {
-                let (program, insns) = program_verified(id).expect("the tool holds it");
+                let raw::Program { name: program, verified: insns, .. } =
+                    raw::program(id).expect("the tool holds it");
                 let _infallible = writeln!(now, "{series} {tool} {} {program} {insns}", name.as_str());
                 let told = known.remove(&(tool, name.as_str(), program.clone()));
                 if told.is_none_or(|told| !is_near(insns, told)) {

@@ -16,7 +16,7 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, btf_tracepoint, fentry, kprobe, map};
-use aya_ebpf::maps::{HashMap, PerCpuArray, Queue};
+use aya_ebpf::maps::{Array, HashMap, Queue};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::loss::Loss;
 use netbcc_common::tcplife::{ACCEPTOR, CLOSER, CONNECTOR, Event, KERNEL, LAST, Life, NOBODY};
@@ -43,9 +43,24 @@ static OWNERS_BY_MPTCP: Owners = mptcp::owners();
 #[map]
 static ENDED: Queue<[u64; 2]> = Queue::with_max_entries(1024, 0);
 
-/// What the first copy of the program did last on this CPU: the socket, and both states.
+/// A change of state that the first copy of the program did and the second has not seen yet: the socket, and both states.
+type Done = [u64; 2];
+
+/// Changes, each at the place that its ports make: not by CPU, because between both copies a task may lose its processor, and
+/// come back on another.
 #[map]
-static DONE: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
+static DONE: Array<Done> = Array::with_max_entries(PLACES, 0);
+
+/// How many places there are. Where two changes at once share one, the second copy may look at what was seen before.
+const PLACES: u32 = 4096;
+
+/// The place of what `sk` does now.
+#[inline(always)]
+fn place(sk: Sock<Typed>) -> Option<&'static mut Done> {
+    let spread = sk.portpair().wrapping_mul(0x9e37_79b1);
+    // SAFETY: words that live as long as the map. Others may write them meanwhile: what is read then is no change of `sk`.
+    DONE.get_ptr_mut(spread >> (u32::BITS - PLACES.ilog2())).and_then(|done| unsafe { done.as_mut() })
+}
 
 /// Where the state of a live socket is kept.
 trait Lives: ToTcp {
@@ -316,8 +331,7 @@ fn state_tp(ctx: BtfTracePointContext) -> i32 {
     if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
         let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
         state_changed(sk, old, new);
-        // Last: in what interrupted it until here, this program did not run.
-        if let Some(done) = storage::slot(&DONE, 0) {
+        if let Some(done) = place(sk) {
             *done = [sk.id(), states(old, new)];
         }
     }
@@ -334,13 +348,13 @@ fn states(old: i32, new: i32) -> u64 {
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn state_again_tp(ctx: BtfTracePointContext) -> i32 {
     if let Some(sk) = Sock::<Typed>::new(ctx.arg(0))
-        && let Some(done) = storage::slot(&DONE, 0)
+        && let Some(done) = place(sk)
     {
         let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
         if sk.is_at(&done[0]) && done[1] == states(old, new) {
+            // The first copy ran. The same socket may do the same again.
             *done = [0; 2];
         } else if state_changed(sk, old, new) {
-            // Else the first copy ran, and then once more for what came between.
             lost(Loss::MadeUp);
         }
     }
