@@ -8,7 +8,7 @@ use netbcc::sys::btf::{self, VMLINUX, Wanted};
 use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check, Rung};
 use netbcc_tests::net::{END_PORT, Net};
-use netbcc_tests::raw::{program_begins, program_exists, program_verified};
+use netbcc_tests::raw::{program, program_begins, program_exists};
 use netbcc_tests::run::{Copy, Launch, PATIENCE, attached_of, programs_of, with_own_pids};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::mount::{MsFlags, mount};
@@ -538,7 +538,7 @@ fn programs_keep_their_processor_where_they_may_lose_it(_: &Case) {
             // It keeps its context, `r6 = r1`, and calls one of the kernel's functions.
             let begins = program_begins(id).expect("the tool holds it");
             let keeps = begins[0] == 0x16bf && begins[1] & 0xffff == 0x2085;
-            let (name, _) = program_verified(id).expect("the tool holds it");
+            let name = program(id).expect("the tool holds it").name;
             assert_eq!(keeps, expected, "{tool}: {name}, {kind}: {begins:#x?}");
             looked_at += 1;
         }

@@ -18,7 +18,7 @@ use netbcc_tests::ended::Ended;
 use netbcc_tests::kernel::{Case, Check, note, skip};
 use netbcc_tests::net::{END_PORT, FREE_PORTS, Net};
 use netbcc_tests::peer::{How, Listener, Peer};
-use netbcc_tests::raw::{link_exists, map_entries, map_exists, program_exists, program_verified};
+use netbcc_tests::raw::{link_exists, map_entries, map_exists, program, program_exists};
 use netbcc_tests::run::{Launch, PATIENCE, Run, attached_of, links_of, maps_of, programs_of};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
@@ -303,7 +303,7 @@ fn threads_that_share_processors_cost_no_row_untold(case: &Case) {
 fn are_doubled(run: &Run<'_>) {
     let mut copies: BTreeMap<String, usize> = BTreeMap::new();
     for (_, id) in attached_of(run.pid()) {
-        let (name, _) = program_verified(id).expect("the tool holds it");
+        let name = program(id).expect("the tool holds it").name;
         // What tcplife has in place of a copy.
         *copies.entry(name.replace("_again_tp", "_tp")).or_default() += 1;
     }

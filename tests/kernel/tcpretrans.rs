@@ -12,7 +12,7 @@ use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check, Rung};
 use netbcc_tests::net::{Net, has_ipv6};
 use netbcc_tests::peer::{Conn, How, Listener};
-use netbcc_tests::raw::program_verified;
+use netbcc_tests::raw::program;
 use netbcc_tests::rows::{Row, Rows};
 use netbcc_tests::run::{Launch, Run, programs_of};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
@@ -335,7 +335,7 @@ fn a_syn_ack_that_no_client_completes_is_a_row_where_asked_for(case: &Case) {
             .map(|options| case.launch(options).start(&net));
     // Where the kernel may skip one, there are two of each.
     let programs = |run: &Run<'_>| {
-        let names = programs_of(run.pid()).into_iter().map(|id| program_verified(id).expect("it holds it").0);
+        let names = programs_of(run.pid()).into_iter().map(|id| program(id).expect("it holds it").name);
         names.collect::<BTreeSet<_>>().len()
     };
     assert_eq!(programs(&rows), programs(&plain) + 1);
