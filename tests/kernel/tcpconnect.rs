@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netbcc_tests::checks;
 use netbcc_tests::dns::{AUTHORITATIVE, Message, RESPONSE, TRUNCATED, kind};
@@ -19,7 +19,7 @@ use netbcc_tests::net::{END_PORT, Net, has_ipv6};
 use netbcc_tests::peer::{How, Peer};
 use netbcc_tests::raw::Map;
 use netbcc_tests::rows::Row;
-use netbcc_tests::run::Run;
+use netbcc_tests::run::{PATIENCE, Run};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
@@ -98,6 +98,7 @@ pub(crate) const ANY: &[Check] = checks![
     a_hostile_name_cannot_drive_a_terminal,
     a_printable_name_of_many_bytes_stays,
     json_says_the_query,
+    containers_are_told_by_the_cgroups_of_each_runtime,
     the_count_table_lists_ipv4_before_ipv6,
     the_count_table_obeys_the_filters,
     the_count_table_has_a_header_without_flows,
@@ -850,6 +851,87 @@ impl Drop for Mounts {
 pub(crate) fn pinned(map: &Map, at: &Path) -> String {
     map.pin(at).expect("a bpf file system takes pins");
     at.display().to_string()
+}
+
+/// Cgroups of our own, with the paths that runtimes give theirs.
+pub(crate) struct Groups {
+    root: PathBuf,
+    name: String,
+    made: Vec<PathBuf>,
+    /// Gone after the cgroups.
+    _mounts: Mounts,
+}
+
+impl Groups {
+    pub(crate) fn new(case: &Case) -> Self {
+        let mut mounts = Mounts::new();
+        let root = mounts.mount("cgroup2");
+        let name = format!("netbcc-test-{}-{}-{}", std::process::id(), case.tool, case.rung.name());
+        Self { root, name, made: vec![], _mounts: mounts }
+    }
+
+    /// Moves a peer into the cgroup with this path below ours; says the whole path.
+    pub(crate) fn put(&mut self, peer: &Peer, path: &str) -> String {
+        let whole = format!("/{}/{path}", self.name);
+        let mut at = self.root.clone();
+        for part in whole.split('/').skip(1) {
+            at.push(part);
+            match fs::create_dir(&at) {
+                Ok(()) => self.made.push(at.clone()),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => skip(format!("cgroups of our own ({error})")),
+            }
+        }
+        peer.join_cgroup(&at);
+        whole
+    }
+
+    /// Takes them away; nobody is left in them.
+    pub(crate) fn remove(mut self) {
+        for group in self.made.drain(..).rev() {
+            // A process that ended is in its cgroup until it is buried.
+            let deadline = Instant::now() + PATIENCE;
+            while let Err(error) = fs::remove_dir(&group) {
+                assert!(Instant::now() < deadline, "{}: {error}", group.display());
+                thread::yield_now();
+            }
+        }
+    }
+}
+
+/// A container's id.
+pub(crate) const CONTAINER: &str = "3f4e9c1d2b5a6978c0d1e2f30415263748596a7b8c9daebfc0d1e2f3a4b5c6d7";
+
+fn containers_are_told_by_the_cgroups_of_each_runtime(case: &Case) {
+    let uid = "0b1c2d3e_4f50_6172_8394_a5b6c7d8e9f0";
+    let cri = format!("kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid}.slice");
+    let mut groups = Groups::new(case);
+    {
+        let net = Net::new();
+        let run = case.launch("--json -o +cgroup,unit,container,container_id,pod_uid").start(&net);
+        let paths = [
+            (format!("docker/{CONTAINER}"), true, false),
+            (format!("machine.slice/libpod-{CONTAINER}.scope/container"), true, false),
+            (format!("{cri}/cri-containerd-{CONTAINER}.scope"), true, true),
+            (format!("{cri}/crio-{CONTAINER}.scope"), true, true),
+            ("system.slice/nginx.service".to_owned(), false, false),
+        ];
+        // Each has a number of its own, as what is known of one may be a tenth of a second old.
+        let peers: Vec<Peer> = paths.iter().map(|_| net.peer("client")).collect();
+        for (nth, ((path, is_container, is_pod), peer)) in paths.iter().zip(&peers).enumerate() {
+            let whole = groups.put(peer, path);
+            peer.refused(net.v4(80));
+            let rows = run.rows(nth + 1);
+            let known = |known: bool, text: &str| if known { text.to_owned() } else { "null".to_owned() };
+            rows[nth].is("pid", peer.pid()).is("cgroup", whole);
+            rows[nth].is("container", known(*is_container, &CONTAINER[..12]));
+            rows[nth].is("container_id", known(*is_container, CONTAINER));
+            rows[nth].is("pod_uid", known(*is_pod, &uid.replace('_', "-")));
+            rows[nth].is("unit", known(!is_container, "nginx.service"));
+        }
+        run.finish();
+    }
+    groups.remove();
 }
 
 fn cgroup_map_keeps_only_its_members(case: &Case) {

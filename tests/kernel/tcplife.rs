@@ -20,6 +20,8 @@ use netbcc_tests::raw;
 use netbcc_tests::rows::{Row, Rows};
 use netbcc_tests::run::{PATIENCE, Run, memory_of, programs_of};
 
+use crate::tcpconnect::{CONTAINER, Groups};
+
 pub(crate) const CHECKS: &[Check] = checks![
     a_connection_is_two_rows_with_their_owners_and_kilobytes,
     the_text_row_is_exactly_these_bytes,
@@ -28,6 +30,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     unacknowledged_bytes_are_not_sent_bytes,
     a_server_that_closes_first_owns_its_row,
     a_client_that_closes_last_owns_its_row,
+    a_row_that_comes_in_an_interrupt_has_its_owners_container,
     an_aborted_server_shows_the_acceptor,
     an_aborted_server_that_never_read_shows_the_acceptor_or_the_tool_says_so,
     threads_that_wait_in_accept_hide_no_acceptor,
@@ -302,6 +305,31 @@ fn a_server_that_closes_first_owns_its_row(case: &Case) {
     end_at(&rows, 80).is("PID", server.pid()).is("COMM", "server");
     end_at(&rows, port).is("PID", client.pid()).is("COMM", "client");
     run.finish();
+}
+
+fn a_row_that_comes_in_an_interrupt_has_its_owners_container(case: &Case) {
+    let mut groups = Groups::new(case);
+    {
+        let net = Net::new();
+        let (server, client) = (net.peer("server"), net.peer("client"));
+        let inside = groups.put(&client, &format!("system.slice/docker-{CONTAINER}.scope"));
+        let run = case.launch("--json -o +cgroup,container,container_id").start(&net);
+        let web = server.listen(net.v4(80));
+        let near = client.connect(web.address());
+        let (far, port) = (web.accept(), near.local().port());
+        // The client's end reaches CLOSE while the server's packet arrives, in the server's call.
+        near.close();
+        far.await_end();
+        far.close();
+        let rows = run.rows(2);
+        let row = rows.iter().find(|row| row.get("lport") == port.to_string()).expect("the client's row");
+        row.is("pid", client.pid()).is("cgroup", inside);
+        row.is("container", &CONTAINER[..12]).is("container_id", CONTAINER);
+        let row = rows.iter().find(|row| row.get("lport") == "80").expect("the server's row");
+        row.is("pid", server.pid()).is("container", "null");
+        run.finish();
+    }
+    groups.remove();
 }
 
 fn a_client_that_closes_last_owns_its_row(case: &Case) {

@@ -4,6 +4,8 @@
 //! Must never live here: a tool's name, or how a column is printed (`out/beside.rs` has what they mean). Nothing here is
 //! made, opened or read in a run that asks for none of these columns.
 
+pub mod cgroup;
+mod pods;
 mod process;
 mod users;
 
@@ -17,6 +19,8 @@ use std::rc::Rc;
 use anyhow::{Context as _, Result, anyhow};
 use nix::time::{ClockId, clock_gettime};
 
+use self::cgroup::{Container, Place};
+use self::pods::Pods;
 use self::process::{Folder, Stat};
 use self::users::Users;
 use crate::error::hinted;
@@ -33,6 +37,8 @@ const MOST_PROCESSES: usize = 2048;
 const MOST_PROGRAMS: usize = 1 << 15;
 /// A longer path or command line is cut.
 const LONGEST: usize = 1024;
+/// So many digits of a container's id are shown in the place of a name.
+const SHORT_ID: usize = 12;
 /// Nobody starts more processes than that in a second.
 const FASTEST_FORKS: u64 = 100_000;
 
@@ -41,6 +47,7 @@ pub struct Context {
     wanted: Vec<Fact>,
     proc: Folder,
     users: Users,
+    pods: Pods,
     /// What processes ran at the start.
     programs: HashMap<u32, Program>,
     seen: HashMap<u32, Seen>,
@@ -98,6 +105,7 @@ impl Context {
             wanted,
             proc,
             users,
+            pods: Pods::new(Path::new("/var/log")),
             programs,
             seen: HashMap::new(),
             unique_ns: pid_max.saturating_mul(1_000_000_000 / FASTEST_FORKS),
@@ -110,7 +118,7 @@ impl Context {
     }
 
     /// Reads the process that has this number now, if it is the row's.
-    fn read(&self, process: &Process<'_>, ts_ns: u64, now_ns: u64) -> Option<Seen> {
+    fn read(&mut self, process: &Process<'_>, ts_ns: u64, now_ns: u64) -> Option<Seen> {
         let folder = self.proc.folder(process.pid)?;
         let stat = folder.stat()?;
         let age = boot_ns().saturating_sub(stat.start_ns());
@@ -124,7 +132,7 @@ impl Context {
         {
             return None;
         }
-        let mut facts = self.facts_of(&folder, &stat);
+        let mut facts = self.facts_of(&folder, &stat, now_ns);
         if let Some(before) =
             self.seen.get(&process.pid).filter(|seen| is_same_start(seen.start_ns, start_ns))
             && stat.is_dead()
@@ -134,7 +142,7 @@ impl Context {
         Some(Seen { start_ns, comm: process.comm.copied(), at_ns: now_ns, facts: Rc::new(facts) })
     }
 
-    fn facts_of(&self, folder: &Folder, stat: &Stat) -> Facts {
+    fn facts_of(&mut self, folder: &Folder, stat: &Stat, now_ns: u64) -> Facts {
         let mut facts = Facts::default();
         let text = |bytes: &[u8]| {
             let cut = &bytes[..bytes.len().min(LONGEST)];
@@ -156,7 +164,48 @@ impl Context {
         {
             facts.set(Fact::Exe, text(&exe));
         }
+        if self.wanted.iter().any(|fact| fact.is_of_cgroups()) {
+            self.add_place(&mut facts, &folder.cgroup(), stat.is_dead(), now_ns);
+        }
         facts
+    }
+
+    /// What the text of a process's `cgroup` says.
+    fn add_place(&mut self, facts: &mut Facts, cgroups: &[u8], is_dead: bool, now_ns: u64) {
+        let text = |text: &str| Value::Text(text.as_bytes().into());
+        let paths = cgroup::paths(cgroups);
+        // Version 1 says of each that is dead that it is in the root.
+        if let Some(first) = paths.first().filter(|path| !is_dead || **path != b"/") {
+            facts.set(Fact::Cgroup, Value::Text(first[..first.len().min(LONGEST)].into()));
+        }
+        let mut places = paths.iter().map(|path| Place::of(path)).filter(|place| *place != Place::default());
+        let Some(first) = places.next() else { return };
+        // One hierarchy may know of a service only, in which a runtime made containers in the others.
+        let place = if first.container.is_some() {
+            first
+        } else {
+            places.find(|place| place.container.is_some()).unwrap_or(first)
+        };
+        if let Some(unit) = &place.unit {
+            facts.set(Fact::Unit, text(unit));
+        }
+        match &place.container {
+            Some(Container::Id(id)) => {
+                facts.set(Fact::ContainerId, text(id));
+                let name = self.pods.container(id, now_ns).unwrap_or(&id[..SHORT_ID]);
+                facts.set(Fact::Container, text(name));
+            }
+            Some(Container::Name(name)) => facts.set(Fact::Container, text(name)),
+            None => {}
+        }
+        if let Some(uid) = &place.pod_uid {
+            facts.set(Fact::PodUid, text(uid));
+            facts.set(Fact::Pod, text(uid));
+            if let Some((namespace, name)) = self.pods.pod(uid, now_ns) {
+                facts.set(Fact::Namespace, text(namespace));
+                facts.set(Fact::Pod, text(name));
+            }
+        }
     }
 
     /// What this process ran at the start, if it still does: execve(2) leaves number and start as they were, but hardly

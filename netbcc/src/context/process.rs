@@ -101,6 +101,11 @@ impl Folder {
         text
     }
 
+    /// Its cgroups: a line per hierarchy.
+    pub(super) fn cgroup(&self) -> Vec<u8> {
+        self.read("cgroup", 1 << 16).unwrap_or_default()
+    }
+
     /// Pages of code.
     pub(super) fn text_pages(&self) -> Option<u64> {
         let text = self.read("statm", 256)?;

@@ -82,7 +82,9 @@ fn a_process_that_was_there_is_the_rows() {
     let (clock, now_ns) = now();
     let facts = context.facts(&Process::now(42), now_ns, &clock);
     let all = Fact::ALL.map(|fact| text(&facts, fact));
-    assert_eq!(all.map(Option::unwrap_or_default), ["4000000000", "7", "/opt/x", "/bin/x -v a b"]);
+    let told = ["4000000000", "7", "/opt/x", "/bin/x -v a b"].map(|text| Some(text.to_owned()));
+    assert_eq!(all[..4], told);
+    assert!(all[4..].iter().all(Option::is_none), "{all:?}");
     assert_eq!(cmdline(&context.facts(&Process::now(0), now_ns, &clock)), None, "nobody");
     assert_eq!(cmdline(&context.facts(&Process::now(43), now_ns, &clock)), None, "gone");
 }
@@ -183,6 +185,44 @@ fn a_program_of_the_start_is_known_until_another_one_is_run() {
         let facts = context.facts(&Process::now(pid), now_ns, &clock);
         assert_eq!(text(&facts, Fact::Exe).is_some(), known, "{pid}");
     }
+}
+
+#[test]
+fn a_process_has_the_names_that_its_cgroup_and_the_kubelet_give() {
+    let tree = Tree::new("cgroup");
+    let (id, uid) = ("3f4e9c1d2b5a6978".repeat(4), "0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0");
+    for pid in 42..46 {
+        tree.process(pid, "x", 5000, if pid == 45 { 'Z' } else { 'S' });
+    }
+    let group = |pid: u32, text: String| fs::write(tree.0.join(format!("{pid}/cgroup")), text).unwrap();
+    group(42, format!("0::/system.slice/docker-{id}.scope\n"));
+    group(
+        43,
+        format!("4:memory:/kubepods/pod{uid}/{id}\n1:name=systemd:/system.slice/kubelet.service\n0::/\n"),
+    );
+    group(44, "0::/system.slice/nginx.service\n".to_owned());
+    group(45, "4:memory:/\n1:name=systemd:/\n".to_owned());
+    let mut context = tree.context();
+    context.pods = Pods::new(&tree.0.join("log"));
+    let (clock, now_ns) = now();
+    let mut told = |pid: u32| -> Vec<String> {
+        let facts = context.facts(&Process::now(pid), now_ns, &clock);
+        Fact::ALL[4..].iter().map(|fact| text(&facts, *fact).unwrap_or_default()).collect()
+    };
+    let (docker, short) = (format!("/system.slice/docker-{id}.scope"), "3f4e9c1d2b5a");
+    assert_eq!(told(42), [&docker, "", short, &*id, "", "", ""]);
+    assert_eq!(told(44), ["/system.slice/nginx.service", "nginx.service", "", "", "", "", ""]);
+    assert_eq!(told(45), [""; 7], "version 1 does not know of the dead");
+    // The hierarchy that has the container, though another one comes first.
+    fs::create_dir_all(tree.0.join(format!("log/pods/shop_web-7d4_{uid}"))).unwrap();
+    fs::create_dir_all(tree.0.join("log/containers")).unwrap();
+    fs::write(tree.0.join(format!("log/containers/web-7d4_shop_nginx-{id}.log")), "").unwrap();
+    context.pods = Pods::new(&tree.0.join("log"));
+    let mut told = |pid: u32| -> Vec<String> {
+        let facts = context.facts(&Process::now(pid), now_ns, &clock);
+        Fact::ALL[5..].iter().map(|fact| text(&facts, *fact).unwrap_or_default()).collect()
+    };
+    assert_eq!(told(43), ["", "nginx", &*id, "web-7d4", uid, "shop"]);
 }
 
 #[test]

@@ -52,11 +52,37 @@ pub enum Fact {
     Exe,
     /// Its arguments.
     Cmdline,
+    /// Its cgroup.
+    Cgroup,
+    /// Its unit of systemd.
+    Unit,
+    /// Its container, by a name if there is one.
+    Container,
+    /// Its container, by the runtime's number.
+    ContainerId,
+    /// Its pod of Kubernetes, by its name if that is known.
+    Pod,
+    /// Its pod, by Kubernetes's number.
+    PodUid,
+    /// The namespace of Kubernetes that its pod is in.
+    Namespace,
 }
 
 impl Fact {
     /// All of them, in the order in which they are listed.
-    pub const ALL: [Self; 4] = [Self::User, Self::Ppid, Self::Exe, Self::Cmdline];
+    pub const ALL: [Self; 11] = [
+        Self::User,
+        Self::Ppid,
+        Self::Exe,
+        Self::Cmdline,
+        Self::Cgroup,
+        Self::Unit,
+        Self::Container,
+        Self::ContainerId,
+        Self::Pod,
+        Self::PodUid,
+        Self::Namespace,
+    ];
 
     /// What its column is called.
     pub const fn name(self) -> &'static str {
@@ -65,7 +91,19 @@ impl Fact {
             Self::Ppid => "ppid",
             Self::Exe => "exe",
             Self::Cmdline => "cmdline",
+            Self::Cgroup => "cgroup",
+            Self::Unit => "unit",
+            Self::Container => "container",
+            Self::ContainerId => "container_id",
+            Self::Pod => "pod",
+            Self::PodUid => "pod_uid",
+            Self::Namespace => "namespace",
         }
+    }
+
+    /// Whether a process's cgroups tell it.
+    pub const fn is_of_cgroups(self) -> bool {
+        !matches!(self, Self::User | Self::Ppid | Self::Exe | Self::Cmdline)
     }
 
     /// What its column means.
@@ -89,6 +127,23 @@ impl Fact {
                  process can change its own.",
             )
             .otel("process.command_line"),
+            Self::Cgroup => About::text(
+                "The cgroup of the process, as /proc names it: of version 2, or where all is in its root there, of version \
+                 1's systemd or memory.",
+            ),
+            Self::Unit => About::text("The systemd unit of the process, or of what holds its container."),
+            Self::Container => About::text(
+                "The container of the process, from its cgroup: its name in Kubernetes, LXC or systemd-nspawn, else the \
+                 first 12 digits of its id. Who may make cgroups can choose what stands here.",
+            ),
+            Self::ContainerId => About::text("The id of the container, as docker, podman, containerd or cri-o have it.")
+                .otel("container.id"),
+            Self::Pod => About::text(
+                "The Kubernetes pod of the process: its name if /var/log/pods says it, else its uid.",
+            ),
+            Self::PodUid => About::text("The uid of the Kubernetes pod.").otel("k8s.pod.uid"),
+            Self::Namespace => About::text("The Kubernetes namespace of the pod, if /var/log/pods says it.")
+                .otel("k8s.namespace.name"),
         };
         about.or_null()
     }
