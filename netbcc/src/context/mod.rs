@@ -5,6 +5,7 @@
 //! made, opened or read in a run that asks for none of these columns.
 
 pub mod cgroup;
+pub mod find;
 mod pods;
 mod process;
 mod users;
