@@ -180,7 +180,8 @@ fn opens_from(sk: u64, lport: u16) {
     if !filter::keeps_lport(lport) {
         // Of another port than those that are asked for.
     } else if setting!(CONFIG.count) != 0 {
-        count(&opening.tuple, lport, 1);
+        // A filter that asks for the port makes no flows of its own.
+        count(&opening.tuple, if setting!(CONFIG.count_lport) != 0 { lport } else { 0 }, 1);
     } else if let Some(mut event) = reserve::<Event>() {
         *event = *opening;
         // Rows are in the order in which they are told.
