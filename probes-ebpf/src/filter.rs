@@ -112,7 +112,7 @@ pub fn keeps_family(family: u16) -> bool {
     want == 0 || want == family
 }
 
-/// Whether a socket of this network namespace passes `-N`. Asked for only if there is such a filter.
+/// Whether a socket of this network namespace passes the option for one. Asked for only if that is given.
 #[inline(always)]
 pub fn keeps_netns(inode: impl FnOnce() -> u32) -> bool {
     let want = setting!(FILTER.netns);

@@ -85,13 +85,16 @@ fn ring_owner_comm(to: &mut Comm) {
 fn ring_owner_comm_by<A: Access>() -> Option<[u64; 2]> {
     /// `PF_IO_WORKER` (include/linux/sched.h).
     const IO_WORKER: u32 = 0x10;
+    /// `PF_EXITING`: a worker loses the mark (`io_worker_exit`, io_uring/io-wq.c) before it closes the files of a process of
+    /// which it is the last thread.
+    const EXITING: u32 = 0x4;
     let leader = offset_if_any(Field::TaskGroupLeader)?;
     let comm = offset(Field::TaskComm)?;
     // SAFETY: the current `struct task_struct`, and the one whose pointer BTF says is in there; two words are the 16 bytes of
     // the name.
     unsafe {
         let task = A::current_task();
-        if field::<A, u32>(task, Field::TaskFlags) & IO_WORKER == 0 {
+        if field::<A, u32>(task, Field::TaskFlags) & (IO_WORKER | EXITING) == 0 {
             return None;
         }
         let leader = A::load_ptr(A::distrust(task, Field::TaskGroupLeader).wrapping_add(leader));

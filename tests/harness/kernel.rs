@@ -122,6 +122,31 @@ pub fn trials_of_netbcc(tool: &'static str, checks: &'static [Check]) -> Vec<Tri
     trials_of(tool, Rung::Any, "netbcc", checks)
 }
 
+/// Trials that take long in a guest, of a rung's list: where `NETBCC_WHOLE` is set, it must name this group and that rung
+/// (`select::fexit`); all of them run without it.
+pub fn trials_of_group(
+    group: &str,
+    tool: &'static str,
+    rungs: &'static [Rung],
+    checks: &'static [Check],
+) -> Vec<Trial> {
+    let whole = std::env::var("NETBCC_WHOLE").ok();
+    let is_chosen = |rung: &&Rung| {
+        let name = format!("{group}::{}", rung.name());
+        whole.as_ref().is_none_or(|whole| whole.split(',').any(|word| *word == name))
+    };
+    rungs.iter().filter(is_chosen).flat_map(|&rung| all_of(tool, rung, checks)).collect()
+}
+
+fn all_of(tool: &'static str, rung: Rung, checks: &'static [Check]) -> Vec<Trial> {
+    let trial = |&check: &Check| {
+        let name = format!("{tool}::{}::{}", rung.name(), check.name);
+        let case = Case { tool, rung };
+        Trial::ignorable_test(name.clone(), move || run(&name, case, check))
+    };
+    checks.iter().map(trial).collect()
+}
+
 fn trials_of(tool: &'static str, rung: Rung, list: &str, checks: &'static [Check]) -> Vec<Trial> {
     let (is_whole, is_smoke) = match std::env::var("NETBCC_WHOLE") {
         Ok(whole) => {
@@ -138,12 +163,7 @@ fn trials_of(tool: &'static str, rung: Rung, list: &str, checks: &'static [Check
         (false, true) => &[],
         (false, false) => checks.get(..1).unwrap_or(checks),
     };
-    let trial = |&check: &Check| {
-        let name = format!("{tool}::{}::{}", rung.name(), check.name);
-        let case = Case { tool, rung };
-        Trial::ignorable_test(name.clone(), move || run(&name, case, check))
-    };
-    checks.iter().map(trial).collect()
+    all_of(tool, rung, checks)
 }
 
 /// Ends the running check as skipped: this machine lacks `what`.

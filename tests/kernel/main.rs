@@ -9,7 +9,9 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, ColorSetting, Trial};
 use netbcc_tests::hidden::Canaries;
-use netbcc_tests::kernel::{Rung, collect_panics, say, tell_notes, trials, trials_of_netbcc, watch_with};
+use netbcc_tests::kernel::{
+    Rung, collect_panics, say, tell_notes, trials, trials_of_group, trials_of_netbcc, watch_with,
+};
 use netbcc_tests::run::binary;
 
 mod doctor;
@@ -96,7 +98,7 @@ fn main() -> ExitCode {
     .chain(engine::tools().map(|tool| trials_of_netbcc(tool, power::CHECKS)))
     .chain(pairs::tools().map(|tool| trials(tool, &[Rung::Any], pairs::checks())))
     .chain(samplers::tools().map(|tool| trials(tool, &[Rung::Any], samplers::checks())))
-    .chain(select::TOOLS.map(|(tool, rungs)| trials(tool, rungs, select::CHECKS)))
+    .chain(select::TOOLS.map(|(tool, rungs)| trials_of_group("select", tool, rungs, select::CHECKS)))
     .chain(flood::flooded().map(|tool| trials_of_netbcc(tool, flood::CHECKS)))
     .flatten()
     .collect();

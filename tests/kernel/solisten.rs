@@ -105,7 +105,7 @@ fn the_headers_are_exactly_these(case: &Case) {
         ("", plain.clone()),
         ("--show-netns", netns.clone()),
         ("--show", netns.clone()),
-        ("--netns 1", plain.clone()),
+        ("--netns 4026531999", plain.clone()),
         ("-t", format!("TIME(s)  {plain}")),
         ("-t --show-netns", format!("TIME(s)  {netns}")),
     ] {

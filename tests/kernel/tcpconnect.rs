@@ -784,6 +784,9 @@ fn the_count_table_obeys_the_filters(case: &Case) {
     assert_eq!(count("-c -u 65534 -P 81", &[&one, &other, &other]), [flow(from, b, 2)]);
     let both = [flow(from, a, 1), flow(from, b, 1)];
     assert_eq!(count(&format!("-cp {}", one.pid()), &[&one, &other]), both);
+    // Each connect has a port of its own, which is asked for and is no part of the flow.
+    let thrice = [flow(from, a, 3), flow(from, b, 3)];
+    assert_eq!(count("-c --lport=1-65535,!80", &[&one, &one, &other]), thrice);
 }
 
 fn the_count_table_has_a_header_without_flows(case: &Case) {

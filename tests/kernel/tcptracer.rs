@@ -552,12 +552,12 @@ fn the_headers_are_exactly_these(case: &Case) {
     let long = format!("{words}NETNS   ");
     for (options, header) in [
         ("", plain.to_owned()),
-        ("-N 1", plain.to_owned()),
+        ("-N 4026531999", plain.to_owned()),
         ("-t", format!("TIME(s)  {plain}")),
         ("-U", format!("UID   {plain}")),
         ("-v", long.clone()),
         ("-vt", format!("TIME(ns)      {long}")),
-        ("-v -N 1", words.to_owned()),
+        ("-v -N 4026531999", words.to_owned()),
     ] {
         let run = case.launch(options).start(&net);
         assert_eq!(run.await_lines(2)[0], "Tracing TCP established connections. Ctrl-C to end.");

@@ -118,9 +118,11 @@ impl Line {
     pub(crate) fn part(self) -> &'static str {
         match self.name {
             // The last three have other fexit programs where inet_listen is one function, and sendfile another call.
-            "6.1" => "any,kprobe,tracepoint,raw_tp,solisten::fexit,tcpsubnet::fexit,tcptop::fexit",
+            "6.1" => {
+                "any,kprobe,tracepoint,raw_tp,solisten::fexit,tcpsubnet::fexit,tcptop::fexit,select::kprobe"
+            }
             // Its inet_listen is two functions.
-            "6.12" => "any,fexit,solisten::kprobe",
+            "6.12" => "any,fexit,solisten::kprobe,select::fexit",
             _ => "",
         }
     }

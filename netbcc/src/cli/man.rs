@@ -66,7 +66,7 @@ fn choosing(text: &mut Roff, entry: &Entry) {
     if names.is_empty() {
         return;
     }
-    text.control("SH", ["FILTERS"]).text([bold(names.join(", ")), roman(" take lists:")]);
+    text.control("SH", ["FILTERS"]).text([bold(names.join(", ")), roman(" choose rows:")]);
     for paragraph in select::GRAMMAR {
         text.control("IP", ["\\(bu", "2"]).text([roman(*paragraph)]);
     }
@@ -183,7 +183,14 @@ fn synopsis(command: &Command) -> Vec<Inline> {
             line.push(bold(name));
         }
         if option.get_action().takes_values() {
-            line.extend([roman(" "), italic(value_name(option))]);
+            let optional = option.get_num_args().is_some_and(|range| range.min_values() == 0);
+            let (before, after) = match (optional, option.is_require_equals_set()) {
+                (true, true) => ("[=", "]"),
+                (true, false) => (" [", "]"),
+                (false, true) => ("=", ""),
+                (false, false) => (" ", ""),
+            };
+            line.extend([roman(before), italic(value_name(option)), roman(after)]);
         }
         line.push(roman("]"));
     }

@@ -91,16 +91,16 @@ pub(super) fn names_in(command: &Command) -> impl Iterator<Item = &'static str> 
 
 /// What the manual says of the lists.
 pub(super) const GRAMMAR: &[&str] = &[
-    "Words are separated by commas. A word is a value, or a range of ports as 8000-8099, or a network as 10.0.0.0/8 or \
+    "All but --netns take lists, whose words are separated by commas. A word is a value, or a range of ports as 8000-8099, or a network as 10.0.0.0/8 or \
      2001:db8::/32. A word with ! before it excludes what it names; shells want quotes around that.",
     "Kept is what one of the other words names, or everything if there are none, and of that nothing that is excluded. An \
-     option that is given twice has the words of both lists; different options must all hold.",
+     option with a list that is given twice has the words of both lists; different options must all hold.",
     "Local and remote are as in the row; of a packet, local is the end to which an interface brought it, or from which it \
      leaves. What a row shows as 0 is no end yet. An IPv4 network also holds the addresses of IPv6 sockets that are IPv4's \
      (::ffff:a.b.c.d); ::/0 holds none of those.",
     "A network namespace is that of the socket, also in interrupts, and of a packet without one that of its interface. It is \
      named as ip netns does, or by a process that is in it, a path such as /proc/181/ns/net, or its inode number; a number \
-     up to 4194304 is a process.",
+     up to 4194304 is a process, and 0 is every namespace.",
 ];
 
 /// Why a tool does not take the option, if it refuses it.

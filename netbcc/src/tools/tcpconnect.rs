@@ -140,8 +140,9 @@ impl Tool for Tcpconnect {
             ("tcpconnect --cgroupmap /sys/fs/bpf/m", "only cgroups in this map"),
         ],
         overhead: "Runs a short program per connect and none per packet; -d adds one per UDP packet that is sent \
-                   or read. Where the kernel has neither fentry nor kprobes, -d adds one per packet instead, and -L (with -c: \
-                   -s) one of a few instructions per timer that the kernel starts.",
+                   or read. Where the kernel has neither fentry nor kprobes, -d adds one per packet instead, and what asks \
+                   for the local port (-L, --lport=PORTS; with -c: -s) one of a few instructions per timer that the \
+                   kernel starts.",
         differences: &[
             "-c with -d is refused on stderr with exit code 2.",
             "-d takes a name only from an answer to a question that this host sent, and prefers what the process itself \

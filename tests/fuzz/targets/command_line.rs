@@ -44,5 +44,5 @@ fn values(text: &str) {
     if let Ok(uid) = cli::uid(text) {
         assert!(uid < u32::MAX);
     }
-    let _inode = cli::netns(text);
+    let _inode = cli::select::namespace(text);
 }
