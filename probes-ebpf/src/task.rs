@@ -70,7 +70,7 @@ pub fn comm(to: &mut Comm) {
 }
 
 /// Writes the name of the process's first thread, if the current thread works for a ring of io_uring. Anybody may have the
-/// name of such a thread, so the kernel's own mark decides. Once per object: there are dozens of places where a name is read.
+/// name of such a thread, so the kernel's own mark decides, or that the thread ends. Once per object: there are dozens of places where a name is read.
 #[inline(never)]
 fn ring_owner_comm(to: &mut Comm) {
     // By the helper where it is allowed, as programs of all kinds ask.

@@ -5,8 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::thread;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use netbcc_tests::checks;
@@ -16,6 +15,7 @@ use netbcc_tests::peer::{Conn, How, Listener};
 use netbcc_tests::raw::program;
 use netbcc_tests::rows::{Row, Rows};
 use netbcc_tests::run::{Launch, PATIENCE, Run, programs_of};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
 
 /// What does not depend on the rung.
@@ -308,11 +308,15 @@ fn ear(net: &Net) -> OwnedFd {
 fn hear(ear: &OwnedFd, count: usize) -> Vec<(u16, u16, u32)> {
     let deadline = Instant::now() + PATIENCE;
     let mut heard = Vec::new();
-    while heard.len() < count && Instant::now() < deadline {
+    loop {
         heard.extend(syn_acks(ear).into_iter().filter(|(from, ..)| (82..=85).contains(from)));
-        thread::sleep(Duration::from_millis(5));
+        let left = deadline.saturating_duration_since(Instant::now());
+        if heard.len() >= count || left.is_zero() {
+            return heard;
+        }
+        let patience = PollTimeout::try_from(left).expect("seconds");
+        poll(&mut [PollFd::new(ear.as_fd(), PollFlags::POLLIN)], patience).expect("it is a socket");
     }
-    heard
 }
 
 /// The SYN-ACKs that it heard: from this port, to that port, with this sequence number.

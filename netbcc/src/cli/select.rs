@@ -91,8 +91,8 @@ pub(super) fn names_in(command: &Command) -> impl Iterator<Item = &'static str> 
 
 /// What the manual says of the lists.
 pub(super) const GRAMMAR: &[&str] = &[
-    "All but --netns take lists, whose words are separated by commas. A word is a value, or a range of ports as 8000-8099, or a network as 10.0.0.0/8 or \
-     2001:db8::/32. A word with ! before it excludes what it names; shells want quotes around that.",
+    "All but --netns take lists, whose words are separated by commas. A word is a value, or a range of ports as 8000-8099, or \
+     a network as 10.0.0.0/8 or 2001:db8::/32. A word with ! before it excludes what it names; shells want quotes around that.",
     "Kept is what one of the other words names, or everything if there are none, and of that nothing that is excluded. An \
      option with a list that is given twice has the words of both lists; different options must all hold.",
     "Local and remote are as in the row; of a packet, local is the end to which an interface brought it, or from which it \
