@@ -35,6 +35,7 @@ use super::ledger::Ledger;
 pub use super::ledger::Losses;
 use super::object::Object;
 use super::outside::{Outside, event_loop, until, watch};
+use super::table::{Counters, Generations, Table};
 use crate::sys::confine::confine;
 use crate::tool::Ctx;
 
@@ -279,6 +280,30 @@ impl Probe {
     /// What was lost so far.
     pub fn losses(&self) -> Result<Losses> {
         self.ledger.read(&self.object)
+    }
+
+    /// A table of the tool's object.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn table(&mut self, name: &str) -> Result<Table> {
+        self.object.table(name)
+    }
+
+    /// An array of counts that are never set to zero.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn counters(&mut self, name: &str) -> Result<Counters> {
+        Ok(Counters::new(self.table(name)?))
+    }
+
+    /// The array that says which generation of tables programs use. It must hold `interval`, the number of the first.
+    ///
+    /// # Errors
+    /// There is none of this name, or the kernel refuses.
+    pub fn generations(&mut self, current: &str, interval: u32) -> Result<Generations> {
+        Generations::new(self.table(current)?, interval)
     }
 
     /// Every key of a per-CPU table of counts, with the sum over CPUs (modulo 2^64).

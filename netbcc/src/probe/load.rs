@@ -16,8 +16,8 @@ use netbcc_common::kernel::CAST;
 use netbcc_common::loss::Loss;
 use nix::errno::Errno;
 
+use super::fault::Fault;
 use super::hook::{Kind, Prog};
-use super::object::Fault;
 use crate::sys::bpf::{self, ENOTSUPP};
 
 const CALL: u8 = byte(BPF_JMP | BPF_CALL);

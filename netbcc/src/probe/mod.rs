@@ -9,6 +9,7 @@ mod capability;
 mod code;
 pub mod diagnosis;
 pub mod drain;
+mod fault;
 pub mod hook;
 mod ledger;
 mod load;

@@ -25,9 +25,9 @@ use aya_obj::{Map as Definition, ProgramSection};
 use netbcc_common::kernel::{FIELD_COUNT, FIELDS, Field, MISSING};
 
 use super::code::{self, Constants, Unclear};
+use super::fault::{Fault, root_cause};
 use super::hook::{Kind, Prog};
 use super::load::{self, Copied, Functions, Loaded, MARKS, Turn};
-use super::plan::root_cause;
 use super::table::{Shape, Table};
 use crate::sys::bpf;
 
@@ -115,18 +115,6 @@ struct Program {
     doubles: bool,
     /// Where it is attached.
     links: Vec<(&'static str, OwnedFd)>,
-}
-
-/// Where a program stopped on its way into the kernel.
-pub(super) enum Fault {
-    /// The object has no such program, or not one that is attached in this way or there.
-    Object(String),
-    /// A map that it needs could not be created.
-    Map(String, io::Error),
-    /// It could not be loaded; and what the verifier said.
-    Load(io::Error, String),
-    /// The program could not be attached.
-    Attach(io::Error),
 }
 
 impl Object {

@@ -20,6 +20,7 @@ use super::attach::{self, Chosen};
 use super::capability;
 use super::diagnosis::{Diagnosis, Hooks, Verdict, Way};
 use super::drain::Probe;
+use super::fault::root_cause;
 use super::hook::{Kind, Ladder, LessExact, Need, Prog, RungName};
 use super::load::{Functions, Hold};
 use super::object::{Means, Object, Preempted};
@@ -560,15 +561,6 @@ fn forced_rung() -> Result<Option<RungName>> {
         Some(rung) => Ok(Some(rung)),
         None => Err(usage(format!("NETBCC_ATTACH={value}: it must be fexit, kprobe, tracepoint or raw_tp"))),
     }
-}
-
-/// The last cause: aya's own sentences name system calls, the last one says why.
-pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }
 
 /// The offsets of fields that a program can do without. The structs of MPTCP can be read by a helper only that the kernel's

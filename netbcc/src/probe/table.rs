@@ -11,7 +11,6 @@ use anyhow::{Context as _, Result};
 use aya_obj::generated::bpf_map_type;
 use nix::errno::Errno;
 
-use super::drain::Probe;
 use crate::sys::bpf::{ENOTSUPP, MapHandle, Quiescence, Step};
 
 /// Entries per batch, at most, unless the kernel asks for more room.
@@ -230,7 +229,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    fn new(table: Table) -> Self {
+    pub(super) fn new(table: Table) -> Self {
         Self { last: vec![0; table.entries * (table.stride / 8)], table }
     }
 
@@ -265,6 +264,14 @@ pub struct Generations {
 }
 
 impl Generations {
+    /// `current` is the array, which holds `interval` by now.
+    ///
+    /// # Errors
+    /// The kernel refuses a map.
+    pub(super) fn new(current: Table, interval: u32) -> Result<Self> {
+        Ok(Self { current, interval, quiescence: Quiescence::new().context("a map to wait with")? })
+    }
+
     /// Turns programs to the other generation. Answers which one they used, 0 or 1: no program is in that any more.
     ///
     /// # Errors
@@ -276,36 +283,6 @@ impl Generations {
         self.current.set(&0_u32.to_ne_bytes(), &self.interval.to_ne_bytes())?;
         self.quiescence.wait().context("wait for running programs")?;
         Ok((used & 1) as usize)
-    }
-}
-
-impl Probe {
-    /// A table of the tool's object.
-    ///
-    /// # Errors
-    /// There is none of this name.
-    pub fn table(&mut self, name: &str) -> Result<Table> {
-        self.object.table(name)
-    }
-
-    /// An array of counts that are never set to zero.
-    ///
-    /// # Errors
-    /// There is none of this name.
-    pub fn counters(&mut self, name: &str) -> Result<Counters> {
-        Ok(Counters::new(self.table(name)?))
-    }
-
-    /// The array that says which generation of tables programs use. It must hold `interval`, the number of the first.
-    ///
-    /// # Errors
-    /// There is none of this name, or the kernel refuses.
-    pub fn generations(&mut self, current: &str, interval: u32) -> Result<Generations> {
-        Ok(Generations {
-            current: self.table(current)?,
-            interval,
-            quiescence: Quiescence::new().context("a map to wait with")?,
-        })
     }
 }
 
