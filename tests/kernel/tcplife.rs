@@ -534,7 +534,7 @@ fn life_begins_at_established(case: &Case) {
     net.far().ip("link set cable arp off\n");
     let (server, client) = (net.far_peer("server"), net.peer("client"));
     let web = server.listen(net.v4_of(2, 80));
-    let run = case.launch("").start(&net);
+    let run = case.launch("-o +span_us").start(&net);
     let near = client.connect_as(web.address(), &How::plain().nonblocking());
     let port = near.local().port();
     // These two pauses are what is measured, not waits for something.
@@ -555,6 +555,8 @@ fn life_begins_at_established(case: &Case) {
     let life = row.number("MS") / 1000.0;
     row.must(life >= at_least.as_secs_f64() - 0.001, format!("at least {at_least:?}"));
     row.must(life <= at_most.as_secs_f64() + 0.001, format!("at most {at_most:?}"));
+    // MS has hundredths.
+    row.must((row.number("SPAN_US") / 1000.0 - row.number("MS")).abs() <= 0.005_001, "as long in microseconds");
     run.finish();
 }
 
