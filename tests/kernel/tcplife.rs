@@ -556,7 +556,10 @@ fn life_begins_at_established(case: &Case) {
     row.must(life >= at_least.as_secs_f64() - 0.001, format!("at least {at_least:?}"));
     row.must(life <= at_most.as_secs_f64() + 0.001, format!("at most {at_most:?}"));
     // MS has hundredths.
-    row.must((row.number("SPAN_US") / 1000.0 - row.number("MS")).abs() <= 0.005_001, "as long in microseconds");
+    row.must(
+        (row.number("SPAN_US") / 1000.0 - row.number("MS")).abs() <= 0.005_001,
+        "as long in microseconds",
+    );
     run.finish();
 }
 
