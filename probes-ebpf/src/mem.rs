@@ -91,6 +91,9 @@ pub fn offset_if_any(field: Field) -> Option<usize> {
 
 /// How memory behind a kernel pointer is read.
 pub trait Access: Copy {
+    /// Whether the verifier knows the types behind pointers, so that a load costs no call.
+    const IS_TYPED: bool;
+
     /// The `T` at `at`; zero if it cannot be read.
     ///
     /// # Safety
@@ -120,6 +123,8 @@ pub trait Access: Copy {
 pub struct Typed;
 
 impl Access for Typed {
+    const IS_TYPED: bool = true;
+
     #[inline(always)]
     unsafe fn load<T: Copy + Default>(at: *const u8) -> T {
         // SAFETY: the caller promises what is asked above; a faulting load is turned into zero by the kernel's exception table.
@@ -154,6 +159,8 @@ impl Access for Typed {
 pub struct Probed;
 
 impl Access for Probed {
+    const IS_TYPED: bool = false;
+
     #[inline(always)]
     unsafe fn load<T: Copy + Default>(at: *const u8) -> T {
         let mut value = T::default();

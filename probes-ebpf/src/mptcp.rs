@@ -104,18 +104,24 @@ impl Opener {
         self.owner.is_some() || !filter::by_task()
     }
 
-    /// Writes who it is, and answers the process and the user.
+    /// Writes the name, and answers the process.
     #[inline(always)]
-    pub fn name(self, comm: &mut Comm) -> (u32, u32) {
+    pub fn name<A: Access>(self, comm: &mut Comm) -> u32 {
         if self.is_current {
-            task::comm(comm);
-            return (task::pid(), task::uid());
+            task::comm_by::<A>(comm);
+            return task::pid();
         }
         let Some(owner) = self.owner else {
             *comm = UNKNOWN;
-            return (0, NO_USER);
+            return 0;
         };
         *comm = owner.comm;
-        (owner.pid, owner.uid)
+        owner.pid
+    }
+
+    /// The user.
+    #[inline(always)]
+    pub fn uid(self) -> u32 {
+        if self.is_current { task::uid() } else { self.owner.map_or(NO_USER, |owner| owner.uid) }
     }
 }

@@ -69,6 +69,17 @@ pub fn comm(to: &mut Comm) {
     }
 }
 
+/// Writes what [`comm`] writes, by two loads where the program may do so. Anything may be behind the name's end.
+#[inline(always)]
+pub fn comm_by<A: Access>(to: &mut Comm) {
+    if A::IS_TYPED {
+        // SAFETY: two words are the 16 bytes of `to`.
+        unsafe { to.as_mut_ptr().cast::<[u64; 2]>().write_unaligned(raw_comm()) };
+    } else {
+        comm(to);
+    }
+}
+
 /// Writes the name of the process's first thread, if the current thread works for a ring of io_uring. Anybody may have the
 /// name of such a thread, so the kernel's own mark decides, or that the thread ends. Once per object: there are dozens of places where a name is read.
 #[inline(never)]

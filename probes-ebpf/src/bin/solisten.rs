@@ -46,7 +46,7 @@ fn listens<A: Access>(sk: Sock<A>, backlog: i32) {
     event.backlog = backlog;
     event.lport = sk.num();
     event.family = family;
-    task::comm(&mut event.comm);
+    task::comm_by::<A>(&mut event.comm);
 }
 
 /// `inet_listen` begins, on a kernel where `__inet_listen_sk` is watched, too.

@@ -48,7 +48,7 @@ fn accepted<A: ToTcp>(sk: Sock<A>) {
     event.tuple.rport = sk.rport();
     event.pid = task::pid();
     event.zero = 0;
-    task::comm(&mut event.comm);
+    task::comm_by::<A>(&mut event.comm);
 }
 
 // match-proto: void security_sock_graft(struct sock *sk, struct socket *parent)

@@ -141,7 +141,8 @@ fn describe<A: Access>(sk: Sock<A>, opener: Opener, family: u16, kind: u32, even
     sk.addrs(family, &mut event.tuple);
     event.tuple.lport = sk.num();
     event.tuple.rport = sk.rport();
-    (event.pid, event.uid) = opener.name(&mut event.comm);
+    event.pid = opener.name::<A>(&mut event.comm);
+    event.uid = opener.uid();
     event.kind = kind;
     event.zero = 0;
 }

@@ -97,7 +97,7 @@ fn opens<A: Opens>(sk: Sock<A>) {
         lost(Loss::MapFull);
         return;
     };
-    (open.pid, _) = opener.name(&mut open.comm);
+    open.pid = opener.name::<A>(&mut open.comm);
     open.ts_ns = task::now_ns();
 }
 

@@ -122,7 +122,7 @@ fn own<A: Lives>(life: &mut Life, how: u32) {
         return;
     }
     life.pid = task::pid();
-    task::comm(&mut life.comm);
+    task::comm_by::<A>(&mut life.comm);
 }
 
 /// The owner of the MPTCP socket becomes that of its subflow, whose state this is, if it is one by a better reason.
@@ -306,7 +306,7 @@ fn report<A: Lives>(sk: Sock<A>, life: &mut Life) {
     event.pid = pid;
     event.zero = 0;
     match owner {
-        NOBODY => task::comm(&mut event.comm),
+        NOBODY => task::comm_by::<A>(&mut event.comm),
         UNKNOWN => event.comm = netbcc_common::mptcp::UNKNOWN,
         _ => event.comm = life.comm,
     }

@@ -105,7 +105,7 @@ fn state_changed<A: Since>(sk: Sock<A>, old: i32, new: i32) {
     event.old = old;
     event.new = new;
     event.zero = 0;
-    task::comm(&mut event.comm);
+    task::comm_by::<A>(&mut event.comm);
 }
 
 // match-proto: void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)

@@ -76,10 +76,10 @@ impl Lives for Probed {
 
 /// Writes who the current task is.
 #[inline(always)]
-fn current(who: &mut Who) {
+fn current<A: Access>(who: &mut Who) {
     who.pid = task::pid();
     who.uid = task::uid();
-    task::comm(&mut who.comm);
+    task::comm_by::<A>(&mut who.comm);
 }
 
 /// Whether something that the current task does with the socket is asked for.
@@ -123,7 +123,7 @@ fn report<A: Access>(sk: Sock<A>, news: News<'_>, tuple: &Tuple) {
     event.netns = sk.netns();
     match news.who {
         Some(who) => event.who = *who,
-        None => current(&mut event.who),
+        None => current::<A>(&mut event.who),
     }
 }
 
@@ -172,7 +172,8 @@ fn opens<A: Lives>(sk: Sock<A>) {
     };
     life.stage = OPENING;
     life.tuple.family = 0;
-    (life.who.pid, life.who.uid) = opener.name(&mut life.who.comm);
+    life.who.pid = opener.name::<A>(&mut life.who.comm);
+    life.who.uid = opener.uid();
 }
 
 /// What began with [`opens`] ended: the socket is connected, or is not.
@@ -320,7 +321,7 @@ fn finishes<'a>(sk: Sock<Typed>) -> Option<News<'a>> {
         if let Some(life) = Typed::make(sk) {
             life.stage = SHUT;
             life.tuple.family = 0;
-            current(&mut life.who);
+            current::<Typed>(&mut life.who);
         } else {
             lost(Loss::MapFull);
         }
