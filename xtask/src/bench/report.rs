@@ -49,9 +49,9 @@ const MISSED: &str = "\
 What misses its budget, and where it goes. **softirqs**: a message over TCP is two soft interrupts, so four runs of a
 program. Measured in the same way, programs that do nothing cost 261 at these tracepoints, typed or not, and 561 by
 trampolines at the handler itself; programs that only look at the clock cost 457. What is left finds this CPU's sums and
-adds to them. **tcplife**: a second copy of its program runs at each of a connection's ten changes of state, some 180 each,
-the way into it included. It sees the changes for which the kernel skips the first copy; without it a busy host loses rows
-(ARCHITECTURE.md, D8). Before there was a second copy, tcplife took 10323.
+adds to them. **tcplife**: a second copy of its program runs at each of a connection's ten changes of state. It sees the changes
+for which the kernel skips the first copy; without it a busy host loses rows (ARCHITECTURE.md, D8). Before it had a second copy
+and the owners of MPTCP's sockets, tcplife took 10323.
 
 Where it is felt most. **tcptop**: the shortest call is a write of 128 bytes that joins others in the socket's buffer, 380 ns
 on this machine without a tool. tcptop's tracepoints add some 50 ns, 13 to 17 % (the median of 15 pairs, measured by hand): half
