@@ -20,8 +20,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, connect,
-    getpeername, getsockname, listen, recvmsg, sendmsg, sendto, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, MsgFlags, MultiHeaders, Shutdown, SockFlag, SockType, SockaddrStorage, UnixAddr,
+    bind, connect, getpeername, getsockname, listen, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto,
+    setsockopt, socket, sockopt,
 };
 use nix::unistd::{Gid, Uid, read, setresgid, setresuid, write};
 
@@ -628,6 +629,7 @@ fn serve_dns(at: SocketAddr, message: Vec<u8>) -> Answer {
 /// | `recvmsg` | not connected; `sendmsg`, `recvmsg` with one part |
 /// | `connected-recvmsg` | connected; `sendmsg`, `recvmsg` with one part |
 /// | `recvmsg-in-parts` | not connected; `recvmsg` with three parts, the first of 7 bytes |
+/// | `mmsg` | not connected; one `sendmmsg` with another question in front, one `recvmmsg` for both answers |
 fn resolve(server: SocketAddr, query: &[u8], how: &str) -> Answer {
     let socket = udp(server)?;
     let mut answer = vec![0; 8192];
@@ -660,6 +662,25 @@ fn resolve(server: SocketAddr, query: &[u8], how: &str) -> Answer {
             let mut one = [IoSliceMut::new(&mut whole)];
             let parts = if how == "recvmsg-in-parts" { &mut parts[..] } else { &mut one[..] };
             recvmsg::<SockaddrStorage>(socket.as_raw_fd(), parts, None, MsgFlags::empty())?.bytes
+        }
+        "mmsg" => {
+            let mut other = query.to_vec();
+            // Another id, and another letter of the name.
+            other[1] ^= 1;
+            other[13] ^= 2;
+            let parts = [[IoSlice::new(&other)], [IoSlice::new(query)]];
+            let to = [Some(SockaddrStorage::from(server)); 2];
+            let mut headers = MultiHeaders::preallocate(2, None);
+            let sent =
+                sendmmsg(socket.as_raw_fd(), &mut headers, &parts, &to, [], MsgFlags::empty())?.count();
+            assert_eq!(sent, 2);
+            let (first, second) = answer.split_at_mut(4096);
+            let mut parts = [[IoSliceMut::new(first)], [IoSliceMut::new(second)]];
+            let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(2, None);
+            let got =
+                recvmmsg(socket.as_raw_fd(), &mut headers, &mut parts, MsgFlags::empty(), None)?.count();
+            assert_eq!(got, 2);
+            got
         }
         _ => return Err(Failure(format!("resolve how? {how}"))),
     };

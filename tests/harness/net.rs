@@ -197,7 +197,16 @@ impl Net {
 
     /// One namespace whose loopback interface carries three addresses of each family.
     pub fn new() -> Self {
-        let net = Self { block: Self::block(), spaces: vec![Space::new()] };
+        Self::of(Self::block())
+    }
+
+    /// Another namespace with the very addresses that this one had when it was made.
+    pub fn twin(&self) -> Self {
+        Self::of(self.block)
+    }
+
+    fn of(block: u16) -> Self {
+        let net = Self { block, spaces: vec![Space::new()] };
         let configure = || {
             let netlink = Netlink::open()?;
             netlink.loopback_up()?;

@@ -5,6 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,15 +15,19 @@ use std::time::{Duration, Instant};
 use netbcc_tests::checks;
 use netbcc_tests::dns::{AUTHORITATIVE, Message, RESPONSE, TRUNCATED, kind};
 use netbcc_tests::ended::Ended;
-use netbcc_tests::kernel::{Case, Check, skip};
+use netbcc_tests::kernel::{Case, Check, Rung, skip};
 use netbcc_tests::net::{END_PORT, Net, has_ipv6};
 use netbcc_tests::peer::{How, Peer};
 use netbcc_tests::raw::Map;
 use netbcc_tests::rows::Row;
 use netbcc_tests::run::{PATIENCE, Run};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, socket,
+};
 
 pub(crate) const CHECKS: &[Check] = checks![
     a_connect_is_one_row_of_exactly_these_bytes,
@@ -71,8 +76,12 @@ pub(crate) const CHECKS: &[Check] = checks![
     dns_answers_from_other_ports_do_not_count,
     dns_answers_that_nobody_asked_for_do_not_count,
     dns_answers_that_fit_no_question_do_not_count,
+    dns_answers_of_another_namespace_do_not_count,
+    dns_answers_of_a_resolver_on_loopback_count,
+    dns_answers_that_nobody_reads_do_not_count,
     dns_answers_in_a_flood_take_no_rows: alone,
     dns_prefers_what_the_process_asked_for,
+    dns_keeps_a_question_that_was_asked_again: alone,
     dns_tells_of_questions_that_it_forgot,
 ];
 
@@ -1147,7 +1156,8 @@ impl<'n> Dns<'n> {
 }
 
 /// The ways to read an answer; `actor.rs` says what they do.
-const HOWS: [&str; 6] = ["recv", "read", "recvfrom", "recvmsg", "connected-recvmsg", "recvmsg-in-parts"];
+const HOWS: [&str; 7] =
+    ["recv", "read", "recvfrom", "recvmsg", "connected-recvmsg", "recvmsg-in-parts", "mmsg"];
 
 fn dns_answers_are_seen_however_they_are_read(case: &Case) {
     let net = Net::new();
@@ -1233,41 +1243,228 @@ fn dns_answers_that_nobody_asked_for_do_not_count(case: &Case) {
     dns.finish();
 }
 
-/// A question, and messages that each get one thing of its answer wrong; the right one, which counts all the same; and one
-/// that comes later, to a socket that is closed.
+/// The families that there are: a host's address of each.
+fn families(net: &Net) -> Vec<impl Fn(u8, u16) -> SocketAddr> {
+    let of = |is_v6| move |host, port| if is_v6 { net.v6_of(host, port) } else { net.v4_of(host, port) };
+    if has_ipv6() { vec![of(false), of(true)] } else { vec![of(false)] }
+}
+
+/// The answer with this name that names `to`, under this id.
+fn answer_of(name: &str, to: SocketAddr, id: u8) -> Vec<u8> {
+    let mut bytes = Message::response(name, kind::A).address("", to.ip()).bytes();
+    bytes[1] = id;
+    bytes
+}
+
+/// The question to it.
+fn asks_for(answer: &[u8]) -> Vec<u8> {
+    let mut bytes = question_of(answer);
+    bytes[1] = answer[1];
+    bytes
+}
+
+/// Sends this from one socket to the other, and reads it there.
+fn hand(from: &UdpSocket, to: &UdpSocket, message: &[u8]) {
+    from.send_to(message, to.local_addr().expect("bound")).expect("sent");
+    to.recv(&mut [0; 512]).expect("it came");
+}
+
+impl Dns<'_> {
+    /// Insists that what this forgery says of `to` is not believed.
+    fn disbelieves(&self, forgery: &str, to: SocketAddr) {
+        let said = self.query_of(to);
+        if said != "No DNS Query" {
+            self.run.fail(&format!("{forgery}: {said}"));
+        }
+    }
+
+    /// Insists that `to` has this name, however old it is.
+    fn names(&self, to: SocketAddr, name: &str) {
+        let said = self.query_of(to);
+        if said.split(' ').next() != Some(name) {
+            self.run.fail(&format!("{name}: {said}"));
+        }
+    }
+}
+
+/// A question, and messages that each get one thing of its answer wrong; the right one, which counts all the same; what
+/// comes after it; and messages that are no question, with answers to them.
 fn dns_answers_that_fit_no_question_do_not_count(case: &Case) {
     let net = Net::new();
     let dns = Dns::new(case, &net);
-    let (right, wrong) = (dns.target(), dns.target());
-    let (server, other) = (udp_at(&net, net.v4_of(dns.host(), 53)), udp_at(&net, net.v4_of(dns.host(), 53)));
-    let client = udp_at(&net, net.v4(4053));
-    let from = client.local_addr().expect("bound");
-    let answer = |name: &str, to: SocketAddr| Message::response(name, kind::A).address("", to.ip()).bytes();
-    let good = answer("asked.example.com", right);
-    let forged = answer("asked.example.com", wrong);
-    client.send_to(&question_of(&good), server.local_addr().expect("bound")).expect("sent");
-    server.recv(&mut [0; 512]).expect("it came");
-    let mut other_id = forged.clone();
-    other_id[1] ^= 1;
-    server.send_to(&other_id, from).expect("sent");
-    server.send_to(&answer("other.example.com", wrong), from).expect("sent");
-    other.send_to(&forged, from).expect("sent");
-    server.send_to(&good, from).expect("sent");
-    for _ in 0..4 {
-        client.recv(&mut [0; 512]).expect("it came");
+    for at in families(&net) {
+        let host = dns.host();
+        let [server, elsewhere] = [53, 5353].map(|port| udp_at(&net, at(host, port)));
+        let stranger = udp_at(&net, at(dns.host(), 53));
+        let [client, other] = [4053, 4054].map(|port| udp_at(&net, at(1, port)));
+        let (right, wrong) = (dns.target(), dns.target());
+        let forged = |id| answer_of("asked.example.com", wrong, id);
+
+        let good = answer_of("asked.example.com", right, 1);
+        hand(&client, &server, &asks_for(&good));
+        hand(&server, &client, &forged(2));
+        dns.disbelieves("another id", wrong);
+        hand(&stranger, &client, &forged(1));
+        dns.disbelieves("from another address", wrong);
+        hand(&elsewhere, &client, &forged(1));
+        dns.disbelieves("from another port", wrong);
+        hand(&server, &other, &forged(1));
+        dns.disbelieves("to another port", wrong);
+        hand(&server, &client, &answer_of("other.example.com", wrong, 1));
+        dns.disbelieves("to another question", wrong);
+        let mut kind = forged(1);
+        kind[12 + 19 + 1] = 28;
+        hand(&server, &client, &kind);
+        dns.disbelieves("of another type", wrong);
+        hand(&server, &client, &good);
+        dns.names(right, "asked.example.com");
+        hand(&server, &client, &forged(1));
+        dns.disbelieves("a second answer", wrong);
+
+        hand(&client, &server, &asks_for(&forged(3)));
+        for _ in 0..4 {
+            hand(&server, &client, &answer_of("other.example.com", wrong, 3));
+        }
+        hand(&server, &client, &forged(3));
+        dns.disbelieves("after as many as are looked at", wrong);
+
+        hand(&client, &server, &forged(4));
+        hand(&server, &client, &forged(4));
+        dns.disbelieves("to an answer", wrong);
+        hand(&client, &elsewhere, &asks_for(&forged(5)));
+        hand(&server, &client, &forged(5));
+        dns.disbelieves("to a question that went to another port", wrong);
+        dns.names(right, "asked.example.com");
     }
-    // A second answer to the same question.
-    server.send_to(&forged, from).expect("sent");
-    client.recv(&mut [0; 512]).expect("it came");
-    assert_eq!(dns.query_of(wrong), "No DNS Query");
-    assert!(dns.query_of(right).starts_with("asked.example.com"));
-    // A new question, whose answer finds its socket closed.
-    client.send_to(&question_of(&good), server.local_addr().expect("bound")).expect("sent");
-    server.recv(&mut [0; 512]).expect("it came");
+    dns.finish();
+}
+
+/// Two namespaces with the same addresses, where the same is asked, from the same port and under the same id.
+fn dns_answers_of_another_namespace_do_not_count(case: &Case) {
+    let net = Net::new();
+    let dns = Dns::new(case, &net);
+    let twin = net.twin();
+    for at in families(&net) {
+        let [(client, server), (its_client, its_server)] =
+            [&net, &twin].map(|net| (udp_at(net, at(1, 4053)), udp_at(net, at(2, 53))));
+        let (here, there) = (dns.target(), dns.target());
+        let [answer, its_answer] = [here, there].map(|to| answer_of("twin.example.com", to, 1));
+        hand(&client, &server, &asks_for(&answer));
+        hand(&its_server, &its_client, &its_answer);
+        dns.disbelieves("in a namespace where nobody asked", there);
+        hand(&its_client, &its_server, &asks_for(&answer));
+        hand(&its_server, &its_client, &its_answer);
+        hand(&server, &client, &answer);
+        dns.names(there, "twin.example.com");
+        dns.names(here, "twin.example.com");
+    }
+    dns.finish();
+}
+
+/// As systemd-resolved and dnsmasq have it: who answers is on this host.
+fn dns_answers_of_a_resolver_on_loopback_count(case: &Case) {
+    let net = Net::new();
+    let dns = Dns::new(case, &net);
+    let stub: SocketAddr = (Ipv4Addr::new(127, 0, 0, 53), 53).into();
+    let servers = if has_ipv6() { vec![stub, Net::loopback6(53)] } else { vec![stub] };
+    for (server, name) in servers.into_iter().zip(["stub.example.com", "stub6.example.com"]) {
+        let to = dns.target();
+        let answer = Message::response(name, kind::A).address("", to.ip()).edns().bytes();
+        *dns.question.borrow_mut() = question_of(&answer);
+        dns.named.serve_dns(server, &answer);
+        assert_eq!(dns.query(server, "mmsg", to), name);
+    }
+    dns.finish();
+}
+
+/// An IPv4 packet with a UDP header, of this protocol and with these fragment bits, from a raw socket. Its checksum is that
+/// of the text, but for `wrong`.
+fn send_raw(
+    net: &Net,
+    from: SocketAddr,
+    to: SocketAddr,
+    (protocol, fragment, wrong): (u8, u16, u16),
+    text: &[u8],
+) {
+    let (IpAddr::V4(near), IpAddr::V4(far)) = (from.ip(), to.ip()) else { unreachable!("it is IPv4") };
+    let length = u16::try_from(8 + text.len()).expect("it is short");
+    let ports = [from.port(), to.port()].map(u16::to_be_bytes).concat();
+    let pseudo = [&near.octets()[..], &far.octets(), &[0, 17], &length.to_be_bytes()].concat();
+    let summed = [&pseudo[..], &ports, &length.to_be_bytes(), &[0, 0], text].concat();
+    let mut sum: u32 =
+        summed.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0))).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    let checksum = !u16::try_from(sum).expect("folded") ^ wrong;
+    let mut packet = vec![0x45, 0, 0, 0, 0, 1];
+    packet.extend(fragment.to_be_bytes());
+    packet.extend([64, protocol, 0, 0]);
+    packet.extend([near.octets(), far.octets()].concat());
+    packet.extend(ports);
+    packet.extend(length.to_be_bytes());
+    packet.extend(checksum.to_be_bytes());
+    packet.extend(text);
+    let raw = net
+        .near()
+        .enter(|| socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw))
+        .expect("we are root");
+    // The kernel fills in the length and the checksum of the IP header.
+    let sent = sendto(raw.as_raw_fd(), &packet, &SockaddrStorage::from(to), MsgFlags::empty());
+    assert_eq!(sent, Ok(packet.len()));
+}
+
+/// What reaches no reader, and what only looks like a datagram.
+fn dns_answers_that_nobody_reads_do_not_count(case: &Case) {
+    const UDP: u8 = 17;
+    /// A protocol of nobody (RFC 3692).
+    const NONE: u8 = 253;
+    let net = Net::new();
+    let dns = Dns::new(case, &net);
+    let host = dns.host();
+    let (server, client) = (udp_at(&net, net.v4_of(host, 53)), udp_at(&net, net.v4(4053)));
+    let (from, to) = (net.v4_of(host, 53), net.v4(4053));
+    let (right, wrong) = (dns.target(), dns.target());
+    let answer = |to, id| answer_of("asked.example.com", to, id);
+
+    hand(&client, &server, &asks_for(&answer(right, 1)));
+    send_raw(&net, from, to, (UDP, 0, 1), &answer(wrong, 1));
+    send_raw(&net, from, to, (UDP, 1, 0), &answer(wrong, 1));
+    hand(&server, &client, &answer(right, 1));
+    dns.disbelieves("with a wrong checksum, or in a fragment that is not the first", wrong);
+    dns.names(right, "asked.example.com");
+    // Other packets take the place of the answer in memory, and nobody reads them.
+    for _ in 0..200 {
+        server.send_to(&answer(wrong, 2), net.v4(4054)).expect("sent");
+    }
+    dns.names(right, "asked.example.com");
+
+    send_raw(&net, to, from, (NONE, 0, 0), &asks_for(&answer(wrong, 3)));
+    hand(&server, &client, &answer(wrong, 3));
+    dns.disbelieves("to a question of another protocol", wrong);
+
+    hand(&client, &server, &asks_for(&answer(wrong, 4)));
+    server.send_to(&answer(wrong, 4), to).expect("sent");
+    let ready = poll(&mut [PollFd::new(client.as_fd(), PollFlags::POLLIN)], PollTimeout::from(10_000_u16));
+    assert_eq!(ready, Ok(1));
+    if case.rung == Rung::Tracepoint {
+        // It counts as long as somebody may read it.
+        dns.names(wrong, "asked.example.com");
+    } else {
+        dns.disbelieves("while it waits for a reader", wrong);
+    }
     drop(client);
-    server.send_to(&forged, from).expect("sent");
-    assert_eq!(dns.query_of(wrong), "No DNS Query");
-    assert!(dns.query_of(right).starts_with("asked.example.com"));
+    // The kernel frees the socket, and with it the answer, a little later.
+    let deadline = Instant::now() + PATIENCE;
+    while dns.query_of(wrong) != "No DNS Query" {
+        assert!(Instant::now() < deadline, "an answer whose socket is closed counts");
+    }
+    let client = udp_at(&net, to);
+    hand(&client, &server, &asks_for(&answer(wrong, 5)));
+    drop(client);
+    server.send_to(&answer(wrong, 5), to).expect("sent");
+    dns.disbelieves("to a socket that is closed", wrong);
+    dns.names(right, "asked.example.com");
     dns.finish();
 }
 
@@ -1310,6 +1507,25 @@ fn dns_prefers_what_the_process_asked_for(case: &Case) {
         rows[row].must(query.starts_with(name), name);
     }
     dns.finish();
+}
+
+/// The oldest of 64 questions makes room; not one that was asked again since.
+fn dns_keeps_a_question_that_was_asked_again(case: &Case) {
+    let net = Net::new();
+    let (client, server) = (udp_at(&net, net.v4(4053)), udp_at(&net, net.v4_of(2, 53)));
+    let by = net.peer("client");
+    let run = case.launch("-d --x-table-entries 64").start(&net);
+    let answer = answer_of("again.example.com", net.v4(80), 0);
+    for id in (0..50).chain([0]).chain(50..66) {
+        let mut question = asks_for(&answer);
+        question[1] = id;
+        hand(&client, &server, &question);
+    }
+    hand(&server, &client, &answer);
+    by.refused(net.v4(80));
+    let rows = run.rows(1);
+    rows[0].must(rows[0].get("QUERY").starts_with("again.example.com"), "the name that was asked for again");
+    run.finish();
 }
 
 fn dns_tells_of_questions_that_it_forgot(case: &Case) {
