@@ -5,12 +5,15 @@
 
 use std::fs;
 use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use netbcc_tests::checks;
 use netbcc_tests::ended::Ended;
 use netbcc_tests::kernel::{Case, Check, note, skip};
 use netbcc_tests::net::Net;
+use netbcc_tests::raw;
 use netbcc_tests::run::Run;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -21,6 +24,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     times_of_one_cpu_have_the_counts_of_the_kernel,
     times_are_sorted_and_less_than_the_run,
     histograms_hold_every_run,
+    runs_that_take_turns_are_all_counted: alone,
     times_are_those_of_a_clock: alone,
 ];
 
@@ -137,8 +141,88 @@ fn times_are_sorted_and_less_than_the_run(case: &Case) {
     assert!(received[1].parse::<u64>().expect("a number") >= count, "a run takes longer than 1 ns");
 }
 
+/// A task of high priority sends packets in the middle of what another one sends on the same CPU. Where tasks can lose their
+/// processor while they handle interrupts (`PREEMPT_RT`), one run then begins before another one has ended.
+fn runs_that_take_turns_are_all_counted(case: &Case) {
+    const CPU: usize = 0;
+    const PACKETS: usize = 4000;
+    let net = Net::new();
+    let options = ["-C -c 0", "--count -c 0", "--count", "-dN -c 0"];
+    let outer = [Some(CPU), None].map(|cpu| kernel_count("NET_RX", cpu));
+    let runs = options.map(|options| case.launch(options).start(&net));
+    let inner = [Some(CPU), None].map(|cpu| kernel_count("NET_RX", cpu));
+    let mut only = CpuSet::new();
+    only.set(CPU).expect("it is there");
+    let done = AtomicBool::new(false);
+    let (net, only) = (&net, &only);
+    let sender = |host| {
+        sched_setaffinity(Pid::from_raw(0), only).expect("CPU 0 is there");
+        let from = net.near().enter(|| UdpSocket::bind(net.v4_of(host, 0))).expect("a port");
+        let to = net.v4_of(3, 80);
+        move || {
+            from.send_to(b"x", to).expect("there is a route");
+        }
+    };
+    thread::scope(|scope| {
+        let done = &done;
+        scope.spawn(move || {
+            let send = sender(2);
+            raw::real_time(1).expect("we are root");
+            while !done.load(Ordering::Relaxed) {
+                send();
+                // The other one's turn.
+                thread::sleep(Duration::from_micros(100));
+            }
+        });
+        let sent = scope.spawn(move || {
+            let send = sender(1);
+            (0..PACKETS).for_each(|_| send());
+        });
+        sent.join().expect("it sent");
+        done.store(true, Ordering::Relaxed);
+    });
+    let inner: Vec<u64> = inner
+        .into_iter()
+        .zip([Some(CPU), None])
+        .map(|(before, cpu)| kernel_count("NET_RX", cpu) - before)
+        .collect();
+    let ended = runs.map(Run::finish);
+    let outer: Vec<u64> = outer
+        .into_iter()
+        .zip([Some(CPU), None])
+        .map(|(before, cpu)| kernel_count("NET_RX", cpu) - before)
+        .collect();
+    let counts: Vec<u64> = ended
+        .iter()
+        .zip(options)
+        .map(|(ended, options)| {
+            if options.starts_with("-d") {
+                return slots(ended, "net_rx").iter().sum();
+            }
+            let row = ended.stdout.iter().find_map(|line| line.strip_prefix("net_rx")).unwrap_or_default();
+            row.split_whitespace().last().map_or(0, |count| count.parse().expect("a number"))
+        })
+        .collect();
+    note(format!(
+        "NOTE F5: {counts:?} inner {inner:?} outer {outer:?} {:?}",
+        ended.iter().map(|e| e.said()).collect::<Vec<_>>()
+    ));
+    for ((ended, options), count) in ended.iter().zip(options).zip(counts) {
+        let which = usize::from(!options.contains("-c 0"));
+        between(ended, inner[which].saturating_sub(cpus()), count, outer[which]);
+    }
+}
+
+/// The counts of a histogram's slots.
+fn slots(ended: &Ended, vector: &str) -> Vec<u64> {
+    let title = format!("softirq = {vector}");
+    let rows =
+        ended.stdout.iter().skip_while(|line| **line != title).skip(2).take_while(|line| !line.is_empty());
+    rows.map(|line| line.split([':', '|']).nth(1).and_then(|n| n.trim().parse().ok()).unwrap_or(0)).collect()
+}
+
 fn cpus() -> u64 {
-    std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64)
+    thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64)
 }
 
 fn thread_count() -> u128 {

@@ -122,9 +122,13 @@ struct Place {
     title: String,
     /// What stands before the value in JSON.
     prefix: String,
-    /// The widest so far, title included.
+    /// The widest so far of those that are not too wide, title included.
     width: cell::Cell<usize>,
 }
+
+/// A column does not grow beyond that for a value: a longer one moves the rest of its own row to the right, not that of all
+/// later ones. Addresses, names of pods and most paths are shorter.
+const WIDEST: usize = 48;
 
 /// A table's columns after a choice, in its order.
 pub(super) struct Layout(Vec<Place>);
@@ -222,10 +226,10 @@ impl Layout {
     /// Nothing follows the last column.
     fn pad(&self, line: &mut Line<'_>, nth: usize, start: usize, written: usize, align: Align) {
         let width = &self.0[nth].width;
-        width.set(width.get().max(written));
+        width.set(width.get().max(if written <= WIDEST { written } else { 0 }));
         let is_last = nth + 1 == self.0.len();
         if align == Align::Right || !is_last {
-            pad(line, start, align, width.get() - written);
+            pad(line, start, align, width.get().saturating_sub(written));
         }
         if !is_last {
             line.push(b' ');
@@ -321,6 +325,23 @@ mod tests {
             printed(Format::Text, &["time,ts_ns,time_s"], false).lines().nth(1),
             Some("00:00:01 1000000007 0.000")
         );
+    }
+
+    #[test]
+    fn a_value_that_is_far_too_long_widens_its_own_row_only() {
+        let table = || {
+            Table::new(Format::Text)
+                .col(left("NAME", 4, |name: &&str| Cell::Name(name.as_bytes())))
+                .col(right("N", 1, |_: &&str| 7_u64.into()))
+        };
+        let mut out = Out::memory(Format::Text, Clock::fixed(0, 0));
+        out.choose(Some(Choice::of(["name,n"]).unwrap()), true);
+        let (long, longest) = ("x".repeat(WIDEST), "y".repeat(WIDEST + 1));
+        for name in ["a", &longest, "a", &long, "a"] {
+            out.row(&table(), 0, &name);
+        }
+        let wide = format!("a{} 7", " ".repeat(WIDEST - 1));
+        assert_eq!(out.take(), format!("a    7\n{longest} 7\na    7\n{long} 7\n{wide}\n"));
     }
 
     #[test]
