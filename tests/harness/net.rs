@@ -365,6 +365,14 @@ impl Net {
         (self.host(host), self.named(port)).into()
     }
 
+    /// A new IPv6 address that begins with the bytes of that IPv4 address and has no others, with this port.
+    pub fn v4_like(&self, host: u8, port: u16) -> SocketAddr {
+        let [a, b, c, d] = self.host(host).octets();
+        let ip = Ipv6Addr::from([a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        self.add_address(ip);
+        (ip, self.named(port)).into()
+    }
+
     /// Our IPv6 address with this port; skips the test where there is no IPv6.
     pub fn v6(&self, port: u16) -> SocketAddr {
         self.v6_of(1, port)

@@ -1310,6 +1310,8 @@ fn dns_answers_that_fit_no_question_do_not_count(case: &Case) {
         dns.disbelieves("from another port", wrong);
         hand(&server, &other, &forged(1));
         dns.disbelieves("to another port", wrong);
+        hand(&server, &udp_at(&net, at(3, 4053)), &forged(1));
+        dns.disbelieves("to another address", wrong);
         hand(&server, &client, &answer_of("other.example.com", wrong, 1));
         dns.disbelieves("to another question", wrong);
         let mut kind = forged(1);
@@ -1328,6 +1330,17 @@ fn dns_answers_that_fit_no_question_do_not_count(case: &Case) {
         hand(&server, &client, &forged(3));
         dns.disbelieves("after as many as are looked at", wrong);
 
+        // These are no answers, and leave room for one.
+        let latest = dns.target();
+        let late = answer_of("late.example.com", latest, 6);
+        hand(&client, &server, &asks_for(&late));
+        for _ in 0..4 {
+            hand(&server, &client, &asks_for(&late));
+            hand(&server, &client, &late[..3]);
+        }
+        hand(&server, &client, &late);
+        dns.names(latest, "late.example.com");
+
         hand(&client, &server, &forged(4));
         hand(&server, &client, &forged(4));
         dns.disbelieves("to an answer", wrong);
@@ -1335,6 +1348,19 @@ fn dns_answers_that_fit_no_question_do_not_count(case: &Case) {
         hand(&server, &client, &forged(5));
         dns.disbelieves("to a question that went to another port", wrong);
         dns.names(right, "asked.example.com");
+    }
+    if has_ipv6() {
+        // The numbers of the addresses are the same, as far as those of IPv4 go.
+        let (v4, v6) = (|host, port| net.v4_of(host, port), |host, port| net.v4_like(host, port));
+        let ([client, server], [client6, server6]) = (
+            [udp_at(&net, v4(1, 4055)), udp_at(&net, v4(2, 53))],
+            [udp_at(&net, v6(1, 4055)), udp_at(&net, v6(2, 53))],
+        );
+        let wrong = dns.target();
+        let forged = answer_of("asked.example.com", wrong, 1);
+        hand(&client, &server, &asks_for(&forged));
+        hand(&server6, &client6, &forged);
+        dns.disbelieves("by the other family", wrong);
     }
     dns.finish();
 }

@@ -24,6 +24,8 @@ pub(crate) enum Load {
     Sends,
     /// Sends a datagram of 100 bytes and reads it.
     Datagrams,
+    /// Asks a DNS server, which is the same process, and reads its answer.
+    Questions,
     /// Writes what the guest's filter drops on its way out.
     Drops,
     /// Waits, at work, while segments are sent again that the guest's filter drops on their way in.
@@ -31,12 +33,13 @@ pub(crate) enum Load {
 }
 
 /// Every load.
-const LOADS: [Load; 7] = [
+const LOADS: [Load; 8] = [
     Load::Connects,
     Load::Resets,
     Load::Listens,
     Load::Sends,
     Load::Datagrams,
+    Load::Questions,
     Load::Drops,
     Load::Retransmits,
 ];
@@ -59,6 +62,7 @@ impl Load {
             Self::Listens => "listens",
             Self::Sends => "sends",
             Self::Datagrams => "datagrams",
+            Self::Questions => "questions",
             Self::Drops => "drops",
             Self::Retransmits => "retransmits",
         }
@@ -72,6 +76,7 @@ impl Load {
             Self::Listens => "listen",
             Self::Sends => "send + receive",
             Self::Datagrams => "datagram",
+            Self::Questions => "DNS question + answer",
             Self::Drops => "drop",
             Self::Retransmits => "retransmit",
         }
@@ -92,6 +97,7 @@ impl Load {
             Self::Listens => listens(count),
             Self::Sends => sends(count),
             Self::Datagrams => datagrams(count),
+            Self::Questions => questions(count),
             Self::Drops => drops(count),
             Self::Retransmits => retransmits(count),
         }
@@ -210,6 +216,31 @@ fn datagrams(count: u32) -> Result<u128> {
     for _ in 0..count {
         near.send(&bytes)?;
         far.recv(&mut bytes)?;
+    }
+    Ok(start.elapsed().as_nanos())
+}
+
+fn questions(count: u32) -> Result<u128> {
+    const NAME: &[u8] = b"\x03www\x07example\x03com\0";
+    // A header with one question; its type and class; and a record that points to its name.
+    let begin = |flags: [u8; 2], answers: u8| [0, 0, flags[0], flags[1], 0, 1, 0, answers, 0, 0, 0, 0];
+    let mut question = [&begin([1, 0], 0)[..], NAME, &[0, 1, 0, 1]].concat();
+    let record = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 9, 8, 7];
+    let mut answer = [&begin([0x81, 0x80], 1)[..], NAME, &[0, 1, 0, 1], &record].concat();
+    let far = UdpSocket::bind("127.0.0.1:53").context("the port of DNS on loopback")?;
+    let near = UdpSocket::bind("127.0.0.1:0").context("a port on loopback")?;
+    let at = near.local_addr()?;
+    near.connect(far.local_addr()?)?;
+    let mut bytes = [0; 512];
+    let start = Instant::now();
+    for nth in 0..count {
+        let id = nth.to_be_bytes();
+        question[..2].copy_from_slice(&id[2..]);
+        answer[..2].copy_from_slice(&id[2..]);
+        near.send(&question)?;
+        far.recv(&mut bytes)?;
+        far.send_to(&answer, at)?;
+        near.recv(&mut bytes)?;
     }
     Ok(start.elapsed().as_nanos())
 }

@@ -146,6 +146,20 @@ impl Plan {
         self
     }
 
+    /// Attaches the programs that need `by_task` where a task may lose its processor to another while it handles a soft
+    /// interrupt (`PREEMPT_RT`), else those that need `by_cpu`.
+    ///
+    /// # Errors
+    /// As [`Plan::known`].
+    pub fn ask_by_turns(mut self, by_cpu: &[&'static str], by_task: &[&'static str]) -> Result<Self> {
+        // The kernel is asked once, for what either needs.
+        self.asked.extend(by_cpu.iter().chain(by_task));
+        let waits = self.known()?.function(LOCK_THAT_WAITS).is_some();
+        let others = if waits { by_cpu } else { by_task };
+        self.asked.retain(|need| !others.contains(need));
+        Ok(self)
+    }
+
     /// Asks for the members of this enum of the kernel, which [`Plan::known`] then tells.
     pub fn enumeration(mut self, name: &'static str) -> Self {
         self.enums.push(name);

@@ -5,6 +5,9 @@
 //! interrupts inside a run belong to its time. A run that is under way at the end of an interval belongs to the next
 //! one; what began before the start is left out.
 //!
+//! With `PREEMPT_RT`, tasks lose their processor while they run handlers, since 6.18 also to others that run the same one:
+//! runs are told apart by task there, and the programs see what the kernel skips of each other (ARCHITECTURE.md, D8).
+//!
 //! Nanoseconds are summed and then divided once, so that many short runs count. Of equal rows the lower vector comes
 //! first.
 //!
@@ -138,9 +141,9 @@ impl Tool for Softirqs {
         };
         let plan = Plan::new(cx).ladder(&RUNS).global("CONFIG", &config);
         let plan = match &args {
-            Options { events: true, .. } => plan.ask(SOME),
-            Options { dist: false, cpu: None, .. } => plan.ask(TOTALS),
-            _ => plan.ask(SOME).ask(TIME_OF_SOME),
+            Options { events: true, .. } => plan.ask_by_turns(&[SOME], &[BY_TASK])?,
+            Options { dist: false, cpu: None, .. } => plan.ask_by_turns(&[TOTALS], TIMES_BY_TASK)?,
+            _ => plan.ask_by_turns(&[SOME, TIME_OF_SOME], TIMES_BY_TASK)?,
         };
         let mut probe = plan.attach(cx)?;
         cx.out.line(if args.events {
@@ -171,6 +174,11 @@ const TOTALS: &str = "totals";
 const SOME: &str = "some";
 /// Times, by programs that can also count, make histograms or look at one CPU.
 const TIME_OF_SOME: &str = "time of some";
+/// Anything, where tasks take turns.
+const BY_TASK: &str = "by task";
+/// Times, where tasks take turns.
+const TIME_BY_TASK: &str = "time by task";
+const TIMES_BY_TASK: &[&str] = &[BY_TASK, TIME_BY_TASK];
 
 const RUNS: Ladder = Ladder {
     name: "runs of handlers",
@@ -182,6 +190,8 @@ const RUNS: Ladder = Ladder {
             tp_btf("exit_tp", "softirq_exit").when(Need::Asked(TOTALS)),
             tp_btf("entry_of_some_tp", "softirq_entry").when(Need::Asked(SOME)),
             tp_btf("exit_of_some_tp", "softirq_exit").when(Need::Asked(TIME_OF_SOME)),
+            tp_btf("entry_of_task_tp", "softirq_entry").when(Need::Asked(BY_TASK)).twice(),
+            tp_btf("exit_of_task_tp", "softirq_exit").when(Need::Asked(TIME_BY_TASK)).twice(),
         ],
         less_exact: None,
     }],

@@ -114,7 +114,7 @@ pub(super) fn measure(
             let command = format!("chroot /bcc /usr/bin/python3 -u /usr/sbin/{}-bpfcc {args}", subject.tool);
             let name = format!("{index}/bcc");
             // Its rows keep coming for seconds. Who adds up prints each second, which has no end.
-            let tail = if matches!(load, Load::Sends | Load::Datagrams) { 1 } else { 20 };
+            let tail = if matches!(load, Load::Sends | Load::Datagrams | Load::Questions) { 1 } else { 20 };
             bcc_all.push(Contender { name, command, rounds: BCC_ROUNDS, tail, ..ours });
         }
     }

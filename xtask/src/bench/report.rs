@@ -391,7 +391,7 @@ impl Share {
             if load == Load::Retransmits { rows.max(1) as f64 } else { found.subject.count().into() }
         };
         let (count, again) = (operations(cost.rows), operations(cost.again));
-        let sums = matches!(load, Load::Sends | Load::Datagrams);
+        let sums = matches!(load, Load::Sends | Load::Datagrams | Load::Questions);
         let rows = (!sums).then_some(cost.rows as f64 / count);
         Self {
             base: cost.base as f64 / count,

@@ -50,6 +50,9 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         bcc: Some(52_900),
         ..plain("tcpconnect", Load::Connects)
     },
+    Subject { args: || "-d".to_owned(), variant: "-d", ..plain("tcpconnect", Load::Connects) },
+    Subject { args: || "-d".to_owned(), variant: "-d", ..plain("tcpconnect", Load::Questions) },
+    Subject { args: plus_container, variant: "-o +container", ..plain("tcpconnect", Load::Connects) },
     Subject {
         budget: Some(Budget::Operation(52_000 / 12)),
         bcc: Some(52_000),
@@ -156,6 +159,10 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     idle("tcpconnlat", || "-p 1".to_owned(), "-p 1"),
 ];
 
+fn plus_container() -> String {
+    "-o +container".to_owned()
+}
+
 fn queues_of_lo() -> String {
     "-n lo -i 3600".to_owned()
 }
@@ -174,6 +181,7 @@ impl Subject {
             Load::Connects | Load::Resets => 3000,
             Load::Listens => 6000,
             Load::Sends | Load::Datagrams => 20_000,
+            Load::Questions => 6000,
             Load::Drops => 4000,
             Load::Retransmits => 500,
         }
