@@ -1459,10 +1459,15 @@ fn dns_answers_that_nobody_reads_do_not_count(case: &Case) {
     hand(&server, &client, &answer(right, 1));
     dns.disbelieves("with a wrong checksum, or in a fragment that is not the first", wrong);
     dns.names(right, "asked.example.com");
-    // Other packets take the place of the answer in memory, and nobody reads them.
-    for _ in 0..200 {
-        server.send_to(&answer(wrong, 2), net.v4(4054)).expect("sent");
+    // Other packets take the place of the answer in memory, many at once, and nobody reads them.
+    for port in 5000..5008 {
+        let silent = udp_at(&net, net.v4(port));
+        for _ in 0..250 {
+            server.send_to(&answer(wrong, 2), silent.local_addr().expect("bound")).expect("sent");
+        }
     }
+    // Their sockets are freed a little later.
+    thread::sleep(Duration::from_millis(50));
     dns.names(right, "asked.example.com");
 
     send_raw(&net, to, from, (NONE, 0, 0), &asks_for(&answer(wrong, 3)));
@@ -1645,6 +1650,7 @@ fn dns_keeps_what_a_truncated_answer_has(case: &Case) {
     dns.query_of(SocketAddr::new(to, 53));
     let said = dns.run.stop().code(0).said();
     assert_eq!(said.matches("over TCP").count(), 1, "{said}");
+    assert!(said.contains("a DNS answer was cut"), "{said}");
 }
 
 fn dns_keeps_what_a_cut_answer_has(case: &Case) {
