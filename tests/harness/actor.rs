@@ -671,8 +671,7 @@ fn resolve(server: SocketAddr, query: &[u8], how: &str) -> Answer {
             let parts = [[IoSlice::new(&other)], [IoSlice::new(query)]];
             let to = [Some(SockaddrStorage::from(server)); 2];
             let mut headers = MultiHeaders::preallocate(2, None);
-            let sent =
-                sendmmsg(socket.as_raw_fd(), &mut headers, &parts, &to, [], MsgFlags::empty())?.count();
+            let sent = sendmmsg(socket.as_raw_fd(), &mut headers, &parts, to, [], MsgFlags::empty())?.count();
             assert_eq!(sent, 2);
             let (first, second) = answer.split_at_mut(4096);
             let mut parts = [[IoSliceMut::new(first)], [IoSliceMut::new(second)]];

@@ -201,6 +201,7 @@ impl Net {
     }
 
     /// Another namespace with the very addresses that this one had when it was made.
+    #[must_use]
     pub fn twin(&self) -> Self {
         Self::of(self.block)
     }

@@ -172,7 +172,7 @@ fn runs_that_take_turns_are_all_counted(case: &Case) {
             raw::real_time(1).expect("we are root");
             while !done.load(Ordering::Relaxed) {
                 send();
-                // The other one's turn.
+                // The task of low priority sends meanwhile.
                 thread::sleep(Duration::from_micros(100));
             }
         });

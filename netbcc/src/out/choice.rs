@@ -329,16 +329,14 @@ mod tests {
 
     #[test]
     fn a_value_that_is_far_too_long_widens_its_own_row_only() {
-        let table = || {
-            Table::new(Format::Text)
-                .col(left("NAME", 4, |name: &&str| Cell::Name(name.as_bytes())))
-                .col(right("N", 1, |_: &&str| 7_u64.into()))
-        };
+        let table = Table::new(Format::Text)
+            .col(left("NAME", 4, |name: &&str| Cell::Name(name.as_bytes())))
+            .col(right("N", 1, |_: &&str| 7_u64.into()));
         let mut out = Out::memory(Format::Text, Clock::fixed(0, 0));
         out.choose(Some(Choice::of(["name,n"]).unwrap()), true);
         let (long, longest) = ("x".repeat(WIDEST), "y".repeat(WIDEST + 1));
         for name in ["a", &longest, "a", &long, "a"] {
-            out.row(&table(), 0, &name);
+            out.row(&table, 0, &name);
         }
         let wide = format!("a{} 7", " ".repeat(WIDEST - 1));
         assert_eq!(out.take(), format!("a    7\n{longest} 7\na    7\n{long} 7\n{wide}\n"));

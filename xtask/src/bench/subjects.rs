@@ -179,9 +179,8 @@ impl Subject {
     pub(crate) fn count(&self) -> u32 {
         match self.load {
             Load::Connects | Load::Resets => 3000,
-            Load::Listens => 6000,
+            Load::Listens | Load::Questions => 6000,
             Load::Sends | Load::Datagrams => 20_000,
-            Load::Questions => 6000,
             Load::Drops => 4000,
             Load::Retransmits => 500,
         }
