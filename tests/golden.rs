@@ -28,6 +28,7 @@ use netbcc::tools::tcpstates::{self, Tcpstates};
 use netbcc::tools::tcpsubnet::{self, Tcpsubnet};
 use netbcc::tools::tcptop::{self, Tcptop};
 use netbcc::tools::tcptracer::{self, Tcptracer};
+use netbcc::tools::tcpwhy::{self, Tcpwhy};
 use netbcc_common::Comm;
 use netbcc_common::addr::{AF_INET, AF_INET6, Addr, Tuple};
 
@@ -416,11 +417,158 @@ fn softirq_block(args: &str) -> String {
     printed(Format::Json, &softirqs::table(&options::<Softirqs>(args)), &totals, |_| 1000 * SECOND)
 }
 
+/// A socket that ended each way: refused, timed out while it connected, reset, sent again, answered late, before the start, well.
+#[expect(clippy::too_many_lines, reason = "one event, in seven forms")]
+fn endings() -> Vec<netbcc_common::tcpwhy::Event> {
+    use netbcc_common::tcpwhy::{
+        CLIENT, CLOSED_HERE, CLOSED_THERE, CONNECTOR, Conn, DEAD, DONE, Event, READER, RESET, SERVER, SHUT,
+    };
+    let ending = |nth: usize| {
+        let ts_ns = 1000 * SECOND + TIMES[nth];
+        let birth_ns = ts_ns - 2_500_123_000;
+        let established_ns = birth_ns + 1_900_000;
+        let conn = Conn {
+            birth_ns,
+            established_ns,
+            closing_ns: ts_ns - 1_000_000,
+            read_ns: established_ns + 20_000_000,
+            asked_us: established_ns / 1000 + 100,
+            arrived_us: established_ns / 1000 + 19_000,
+            pid: [22_597, 1, 4_194_304, 2_147_483_647, 31_337, 0, 77][nth],
+            owner: CONNECTOR,
+            flags: CLIENT | CLOSED_HERE,
+            comm: comm(COMMS[nth]),
+            ..Conn::default()
+        };
+        let unconnected =
+            Conn { established_ns: 0, closing_ns: 0, read_ns: 0, asked_us: 0, arrived_us: 0, ..conn };
+        let event = Event {
+            ts_ns,
+            // 250 in a second, which began 300 s before the start.
+            jiffies: (1 << 32) - 75_000 + ts_ns / 4_000_000,
+            tuple: tuples()[nth],
+            conn,
+            bytes_sent: 5002,
+            bytes_retrans: 0,
+            bytes_acked: 5003,
+            bytes_received: 77_001,
+            state: 5,
+            error: 0,
+            soft_error: 0,
+            bits: SHUT | DEAD | DONE,
+            busy: [3, 0, 0],
+            last_data_sent: 0,
+            rtt_min_us: 1903,
+            srtt_us_8: 2001 << 3,
+            retrans: 0,
+            data_segs_out: 100,
+            dsack_dups: 0,
+            ooo_segs: 0,
+            unsent: 0,
+            unacked: 0,
+            unread: 0,
+            snd_wnd: 65_536,
+            user_timeout_ms: 0,
+            probes: 0,
+            timeouts: 0,
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+        let event = Event { last_data_sent: event.jiffies as u32 - 25, ..event };
+        let unmeasured = Event {
+            rtt_min_us: u32::MAX,
+            srtt_us_8: 0,
+            bytes_sent: 0,
+            bytes_acked: 0,
+            bytes_received: 0,
+            ..event
+        };
+        match nth {
+            0 => Event {
+                conn: Conn { flags: CLIENT | RESET, ..unconnected },
+                state: 2,
+                error: 111,
+                ..unmeasured
+            },
+            1 => Event {
+                conn: Conn { flags: CLIENT, syns: 2, ..unconnected },
+                state: 2,
+                error: 110,
+                retrans: 2,
+                ..unmeasured
+            },
+            2 => Event {
+                conn: Conn { flags: CLIENT | RESET, ..conn },
+                state: 1,
+                error: 104,
+                unacked: 1,
+                unread: 100,
+                ..event
+            },
+            3 => Event {
+                conn: Conn { rto: 2, fast: 36, ..conn },
+                retrans: 38,
+                bytes_retrans: 38 * 1448,
+                dsack_dups: 1,
+                ..event
+            },
+            4 => Event {
+                conn: Conn { arrived_us: conn.asked_us + 880_232, flags: CLIENT | CLOSED_THERE, ..conn },
+                state: 9,
+                ..event
+            },
+            5 => Event {
+                conn: Conn { birth_ns: 0, flags: SERVER | CLOSED_THERE, owner: READER, ..unconnected },
+                state: 9,
+                error: 107,
+                ..event
+            },
+            _ => event,
+        }
+    };
+    (0..7).map(ending).collect()
+}
+
+fn why_block(args: &str) -> String {
+    let options = options::<Tcpwhy>(args);
+    let format = match args {
+        _ if args.contains("--json") => Format::Json,
+        _ if args.contains("-s") && !args.contains("--s") => Format::Csv,
+        _ => Format::Text,
+    };
+    let rows: Vec<_> = endings()
+        .into_iter()
+        .map(|event| (event.ts_ns, tcpwhy::Row::new(event, &options, 900 * SECOND)))
+        .collect();
+    let table = tcpwhy::table(&options);
+    let mut out = memory(format);
+    out.header(&table);
+    for (ts_ns, row) in &rows {
+        out.row(&table, *ts_ns, row);
+    }
+    out.take()
+}
+
+#[test]
+fn tcpwhy_text() {
+    let blocks = ["", "-T", "-t", "-tT", "-w", "--slow 500"].map(|args| (args, why_block(args)));
+    matches_fixture("tcpwhy", "rows.txt", &blocks);
+}
+
+#[test]
+fn tcpwhy_csv() {
+    matches_fixture("tcpwhy", "rows.csv", &["-s", "-stT"].map(|args| (args, why_block(args))));
+}
+
+#[test]
+fn tcpwhy_json() {
+    matches_fixture("tcpwhy", "rows.json", &[("--json", why_block("--json"))]);
+}
+
 /// That these are what the published protobufs say is checked by `tests/otlp.py`.
 #[test]
 fn otlp_records() {
     type Block = (&'static str, &'static str, fn(&str) -> String);
-    let blocks: [Block; 13] = [
+    let blocks: [Block; 14] = [
         ("netqtop", "-n lo --json", queue_block),
         ("softirqs", "--json --count", softirq_block),
         ("solisten", "--json", listen_block),
@@ -434,6 +582,7 @@ fn otlp_records() {
         ("tcpsubnet", "--json -fM", subnet_block),
         ("tcptop", "--json", transfer_block),
         ("tcptracer", "--json", tracer_block),
+        ("tcpwhy", "--json", why_block),
     ];
     let mut text = String::new();
     for (tool, args, block) in blocks {

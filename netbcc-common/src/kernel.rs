@@ -198,6 +198,52 @@ fields! {
     DevIfindex = "net_device"."ifindex": 4,
     /// Network namespace of an interface.
     DevNet = "net_device"."nd_net": 8,
+    /// The error that the socket ended with: an errno, 0 if there is none.
+    SkErr = "sock"."sk_err": 4,
+    /// An error that may pass, such as an ICMP message on a connection.
+    SkErrSoft = "sock"."sk_err_soft": 4,
+    /// How long close() waits for the peer (`SO_LINGER`), in jiffies.
+    SkLingertime = "sock"."sk_lingertime": 8,
+    /// How often the timer sent again without an answer.
+    IcskRetransmits = "inet_connection_sock"."icsk_retransmits": 1,
+    /// Probes of a zero window, or of a silent peer (keepalive), without an answer.
+    IcskProbesOut = "inet_connection_sock"."icsk_probes_out": 1,
+    /// `TCP_USER_TIMEOUT`, in milliseconds.
+    IcskUserTimeout = "inet_connection_sock"."icsk_user_timeout": 4,
+    /// Segments sent again, SYN and FIN among them.
+    TcpTotalRetrans = "tcp_sock"."total_retrans": 4,
+    /// Bytes sent again.
+    TcpBytesRetrans = "tcp_sock"."bytes_retrans": 8,
+    /// Bytes sent, those that were sent again among them.
+    TcpBytesSent = "tcp_sock"."bytes_sent": 8,
+    /// Segments with data that were sent.
+    TcpDataSegsOut = "tcp_sock"."data_segs_out": 4,
+    /// Segments that are taken for lost.
+    TcpLostOut = "tcp_sock"."lost_out": 4,
+    /// Segments that the peer says came twice.
+    TcpDsackDups = "tcp_sock"."dsack_dups": 4,
+    /// Segments that came out of order.
+    TcpRcvOoopack = "tcp_sock"."rcv_ooopack": 4,
+    /// Minimum round trip of a window of time: samples of a time and a value.
+    TcpRttMin = "tcp_sock"."rtt_min": 0,
+    /// Smoothed round trip, in eighths of a microsecond.
+    TcpSrttUs = "tcp_sock"."srtt_us": 4,
+    /// Jiffies that sending was busy, limited by the peer's window, limited by our buffer.
+    TcpChronoStat = "tcp_sock"."chrono_stat": 0,
+    /// When the last data was sent, in jiffies.
+    TcpLsndtime = "tcp_sock"."lsndtime": 4,
+    /// When the flight that is being measured began, in microseconds.
+    TcpFirstTxMstamp = "tcp_sock"."first_tx_mstamp": 8,
+    /// When the last packet came or left, in microseconds.
+    TcpMstamp = "tcp_sock"."tcp_mstamp": 8,
+    /// The window that the peer offers.
+    TcpSndWnd = "tcp_sock"."snd_wnd": 4,
+    /// The window that we offer.
+    TcpRcvWnd = "tcp_sock"."rcv_wnd": 4,
+    /// Sequence number of the first byte that the peer did not acknowledge.
+    TcpSndUna = "tcp_sock"."snd_una": 4,
+    /// Sequence number of the first byte that was not sent yet.
+    TcpSndNxt = "tcp_sock"."snd_nxt": 4,
     /// Sixteen bytes of any kind. Its struct is what packets are read through where the kernel forbids the helper.
     In6 = "in6_addr"."in6_u": 16,
 }
@@ -235,6 +281,8 @@ funcs! {
     TcpRetransmitSkbFunction = "tcp_retransmit_skb",
     /// The tracepoint: (skb, location) up to 5.16, then the reason as well, since 6.11 the receiving socket as well.
     KfreeSkb = "btf_trace_kfree_skb",
+    /// The tracepoint: 1; since 5.13.
+    InetSkErrorReport = "btf_trace_inet_sk_error_report",
     /// 3.
     TcpV4Connect = "tcp_v4_connect",
     /// 3.

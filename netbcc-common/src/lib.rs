@@ -26,6 +26,7 @@ pub mod tcpstates;
 pub mod tcpsubnet;
 pub mod tcptop;
 pub mod tcptracer;
+pub mod tcpwhy;
 
 /// A task's name as the kernel keeps it: NUL-terminated, 15 bytes at most, any bytes.
 pub type Comm = [u8; 16];

@@ -14,6 +14,7 @@ use crate::tools::tcpstates::Tcpstates;
 use crate::tools::tcpsubnet::Tcpsubnet;
 use crate::tools::tcptop::Tcptop;
 use crate::tools::tcptracer::Tcptracer;
+use crate::tools::tcpwhy::Tcpwhy;
 
 /// All tools, sorted by name.
 pub const TOOLS: &[Entry] = &[
@@ -30,6 +31,7 @@ pub const TOOLS: &[Entry] = &[
     entry::<Tcpsubnet>(),
     entry::<Tcptop>(),
     entry::<Tcptracer>(),
+    entry::<Tcpwhy>(),
 ];
 
 #[cfg(test)]

@@ -22,11 +22,16 @@ pub trait Tool: 'static {
     type Args: Args;
     /// Options that BCC does not have and whose values do not add up: given twice, they are an error.
     const ONCE: &'static [&'static str] = &[];
+    /// Words that its rows use, each with its meaning: a section of the manual, under this title.
+    const WORDS: Glossary = ("", &[]);
     /// Its rows, with all columns that any option shows.
     fn rows(args: &Self::Args) -> Vec<Rows>;
     /// What it does.
     fn run(args: Self::Args, cx: &mut Ctx) -> Result<()>;
 }
+
+/// A title, and words with their meanings; without a title there are none.
+pub type Glossary = (&'static str, &'static [(&'static str, &'static str)]);
 
 /// What a tool says about itself.
 pub struct Spec {
@@ -110,6 +115,8 @@ impl Ctx {
 pub struct Entry {
     /// What it says about itself.
     pub spec: &'static Spec,
+    /// Words that its rows use.
+    pub words: Glossary,
     /// Its command line.
     pub command: fn() -> Command,
     /// Its rows, with all columns that any option shows.
@@ -124,6 +131,7 @@ pub struct Entry {
 pub const fn entry<T: Tool>() -> Entry {
     Entry {
         spec: Of::<T>::SPEC,
+        words: T::WORDS,
         command: cli::command::<T>,
         rows: rows::<T>,
         rows_of: rows_of::<T>,

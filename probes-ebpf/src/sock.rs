@@ -135,7 +135,7 @@ impl<A: Access> Sock<A> {
 
     /// Whether the other end closed its direction: a FIN came.
     #[inline(always)]
-    fn is_done(self) -> bool {
+    pub fn is_done(self) -> bool {
         /// `SOCK_DONE` (include/net/sock.h).
         const DONE: u64 = 1 << 1;
         // SAFETY: `at` is a struct sock, as `Sock::new` asks.
@@ -413,6 +413,94 @@ impl<A: Access> TcpSock<A> {
     pub fn segs_out(self) -> u32 {
         // SAFETY: `at` is a tcp_sock.
         unsafe { field::<A, u32>(self.at, Field::TcpSegsOut) }
+    }
+}
+
+macro_rules! reads {
+    ($($(#[$doc:meta])* $name:ident: $of:ident as $ty:ty,)*) => {$(
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $name(self) -> $ty {
+            // SAFETY: `at` is a tcp_sock, which begins with its inet_connection_sock and its sock.
+            unsafe { field::<A, $ty>(self.at, Field::$of) }
+        }
+    )*};
+}
+
+impl<A: Access> TcpSock<A> {
+    reads! {
+        /// The error that it ended with: an errno, 0 if there is none.
+        error: SkErr as i32,
+        /// An error that may pass, such as that of an ICMP message on a connection.
+        soft_error: SkErrSoft as i32,
+        /// How long close() waits for the peer (`SO_LINGER`), in jiffies.
+        lingertime: SkLingertime as u64,
+        /// How often the timer sent again without an answer.
+        timeouts: IcskRetransmits as u8,
+        /// Probes without an answer.
+        probes: IcskProbesOut as u8,
+        /// What its timer is for: `ICSK_TIME_*`.
+        pending: IcskPending as u8,
+        /// `TCP_USER_TIMEOUT`, in milliseconds.
+        user_timeout: IcskUserTimeout as u32,
+        /// Segments sent again, SYN and FIN among them.
+        total_retrans: TcpTotalRetrans as u32,
+        /// Bytes sent again.
+        bytes_retrans: TcpBytesRetrans as u64,
+        /// Bytes sent, those that were sent again among them.
+        bytes_sent: TcpBytesSent as u64,
+        /// Segments with data that were sent.
+        data_segs_out: TcpDataSegsOut as u32,
+        /// Segments that are taken for lost.
+        lost_out: TcpLostOut as u32,
+        /// Segments that the peer says came twice.
+        dsack_dups: TcpDsackDups as u32,
+        /// Segments that came out of order.
+        ooo_segs: TcpRcvOoopack as u32,
+        /// Smoothed round trip, in eighths of a microsecond.
+        srtt_us_8: TcpSrttUs as u32,
+        /// When the last data was sent, in jiffies.
+        last_data_sent: TcpLsndtime as u32,
+        /// When the flight began that is being measured, in microseconds: the send time of what was acknowledged last.
+        first_tx_us: TcpFirstTxMstamp as u64,
+        /// When the last packet came or left, in microseconds.
+        last_packet_us: TcpMstamp as u64,
+        /// The window that the peer offers.
+        snd_wnd: TcpSndWnd as u32,
+        /// The window that we offer.
+        rcv_wnd: TcpRcvWnd as u32,
+        /// Sequence number of the first byte that the peer did not acknowledge.
+        snd_una: TcpSndUna as u32,
+        /// Sequence number of the first byte that was not sent yet.
+        snd_nxt: TcpSndNxt as u32,
+        /// Sequence number of the first byte that did not come yet.
+        rcv_nxt: TcpRcvNxt as u32,
+    }
+
+    /// The minimum round trip, in microseconds; `u32::MAX`: there is none.
+    #[inline(always)]
+    pub fn rtt_min_us(self) -> u32 {
+        let Some(samples) = offset(Field::TcpRttMin) else { return u32::MAX };
+        // The first sample is the best, and its value comes after its time.
+        // SAFETY: `at` is a tcp_sock; a word within the samples.
+        unsafe { A::load::<u32>(self.at.wrapping_add(samples + size_of::<u32>())) }
+    }
+
+    /// Jiffies that sending was busy without a limit, limited by the peer's window, limited by our buffer.
+    #[inline(always)]
+    pub fn busy_jiffies(self) -> [u32; 3] {
+        let Some(stat) = offset(Field::TcpChronoStat) else { return [0; 3] };
+        // SAFETY: `at` is a tcp_sock; three words of the array.
+        [0, 1, 2].map(|nth| unsafe { A::load::<u32>(self.at.wrapping_add(stat + nth * size_of::<u32>())) })
+    }
+
+    /// Whether close() is to send a RST: `SO_LINGER` with no time.
+    #[inline(always)]
+    pub fn lingers_not(self) -> bool {
+        /// `SOCK_LINGER` (include/net/sock.h).
+        const LINGER: u64 = 1 << 4;
+        // SAFETY: `at` is a tcp_sock, which begins with its sock.
+        unsafe { field::<A, u64>(self.at, Field::SkFlags) & LINGER != 0 && self.lingertime() == 0 }
     }
 }
 

@@ -49,7 +49,7 @@ impl Format {
 }
 
 /// Reads a text row. Cells that are too long for their column push the rest to the right, so positions alone do
-/// not help; but no cell other than COMM (C-COMM) has blanks in it, and COMM is cut to its column. QUERY takes what is left.
+/// not help; but no cell other than COMM (C-COMM) has blanks in it, and COMM is cut to its column. QUERY and VERDICT take what is left.
 fn text(header: &str, line: &str) -> Result<Cells, String> {
     let names: Vec<&str> = header.split_whitespace().collect();
     let chars: Vec<char> = line.chars().collect();
@@ -62,7 +62,7 @@ fn text(header: &str, line: &str) -> Result<Cells, String> {
             let width = position(header, next) - position(header, name) - 1;
             at = start + width;
             chars.get(start..at).ok_or("too short for COMM")?.iter().collect::<String>().trim_end().into()
-        } else if name == "QUERY" {
+        } else if name == "QUERY" || name == "VERDICT" {
             let rest: String = chars[at..].iter().collect();
             at = chars.len();
             rest.trim().into()

@@ -171,6 +171,7 @@ fn is(value: &Value, kind: &str) -> Result<bool, String> {
         "array" => value.is_array(),
         "string" => value.is_string(),
         "null" => value.is_null(),
+        "boolean" => value.is_boolean(),
         "number" => value.is_number(),
         "integer" => value.is_i64() || value.is_u64(),
         _ => return Err(format!("unknown type {kind}")),

@@ -74,6 +74,7 @@ const FLOODS: &[Flood] = &[
     Flood { tool: "tcpaccept", traffic: Traffic::Served, rows: 1 },
     Flood { tool: "tcpretrans", traffic: Traffic::Silence, rows: 1 },
     Flood { tool: "tcpdrop", traffic: Traffic::Refused, rows: 1 },
+    Flood { tool: "tcpwhy", traffic: Traffic::Refused, rows: 1 },
 ];
 
 /// The tools of the table.

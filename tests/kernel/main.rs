@@ -34,6 +34,7 @@ mod tcpstates;
 mod tcpsubnet;
 mod tcptop;
 mod tcptracer;
+mod tcpwhy;
 mod terminal;
 mod verifier;
 
@@ -93,6 +94,8 @@ fn main() -> ExitCode {
         trials("tcptop", &Rung::FORCED, tcptop::CHECKS),
         trials("tcptracer", &[Rung::Any], tcptracer::ANY),
         trials("tcptracer", &Rung::FORCED, tcptracer::CHECKS),
+        trials("tcpwhy", &[Rung::Any], tcpwhy::ANY),
+        trials("tcpwhy", &[Rung::Tracepoint], tcpwhy::CHECKS),
     ]
     .into_iter()
     .chain(engine::tools().map(|tool| trials_of_netbcc(tool, power::CHECKS)))

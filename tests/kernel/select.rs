@@ -20,7 +20,7 @@ use crate::pairs::is_slow;
 pub(crate) const CHECKS: &[Check] = checks![each_filter_keeps_exactly_its_rows];
 
 /// The tools that have rows with an end, and the rungs on which they are walked.
-pub(crate) const TOOLS: [(&str, &[Rung]); 11] = [
+pub(crate) const TOOLS: [(&str, &[Rung]); 12] = [
     ("solisten", &Rung::FORCED),
     ("tcpaccept", &Rung::FORCED),
     ("tcpconnect", &Rung::FORCED),
@@ -32,6 +32,7 @@ pub(crate) const TOOLS: [(&str, &[Rung]); 11] = [
     ("tcpsubnet", &Rung::FORCED),
     ("tcptop", &Rung::FORCED),
     ("tcptracer", &Rung::FORCED),
+    ("tcpwhy", &[Rung::Tracepoint]),
 ];
 
 /// Both ends of what a row is about, IPv4 addresses as such.
@@ -229,6 +230,7 @@ fn each_filter_keeps_exactly_its_rows(case: &Case) {
         "tcpstates" => ("--json".to_owned(), 43),
         "tcptracer" => ("--json".to_owned(), 16),
         "tcplife" => ("--json".to_owned(), 8),
+        "tcpwhy" => ("--json -a".to_owned(), 8),
         _ => ("--json".to_owned(), 4),
     };
     let mut filters = filters(&net, stage.client.pid());

@@ -32,6 +32,13 @@ fn of_tool(entry: &Entry) -> Result<String> {
     let rows = (entry.rows)()?;
     text.control("SH", ["FIELDS"]);
     fields(&mut text, &rows);
+    let (title, words) = entry.words;
+    if !title.is_empty() {
+        text.control("SH", [title]);
+        for (word, meaning) in words {
+            text.control("TP", []).text([bold(*word)]).text([roman(*meaning)]);
+        }
+    }
     choosing(&mut text, entry);
     text.control("SH", ["EXAMPLES"]);
     for (command, meaning) in parse::examples(spec, &typed) {

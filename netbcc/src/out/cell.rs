@@ -35,6 +35,8 @@ pub enum Cell<'a> {
     Label(&'static str),
     /// Anything printable; escaped like a name.
     Shown(&'a dyn fmt::Display),
+    /// Yes or no: `true` or `false`.
+    Bool(bool),
     /// Names in a row, comma-separated in text; an array in JSON.
     List(&'a [String]),
     /// An address as glibc's `inet_ntop` writes it.
@@ -82,6 +84,7 @@ impl Cell<'_> {
             Cell::Name(name) => return escape::text(line, name, max),
             Cell::Buffer(buffer) => return escape::text(line, escape::name_in(buffer), max),
             Cell::Label(label) => line.bytes(&label.as_bytes()[..label.len().min(max)]),
+            Cell::Bool(is) => line.bytes(if is { b"true" } else { b"false" }),
             Cell::Shown(value) => {
                 let mut text = escape::Text::of_name(line, max);
                 // The sink is memory and never fails; a Display that does has said all that it could.
@@ -140,6 +143,7 @@ cell_from! {
     i32 => Signed,
     i64 => Signed,
     f64 => Float,
+    bool => Bool,
     &'static str => Label,
     IpAddr => Ip,
     std::net::Ipv4Addr => Ip,

@@ -34,6 +34,8 @@ pub enum Kind {
     Choice(&'static [u64]),
     /// One of these words, or the number of what has no name yet.
     WordOrNumber(&'static [&'static str]),
+    /// Yes or no.
+    Bool,
     /// Texts.
     List,
 }
@@ -192,6 +194,7 @@ impl Field {
             Kind::WordOrNumber(list) => {
                 format!(r#""anyOf":[{{"enum":[{}]}},{{"type":"integer"}}]"#, words(list))
             }
+            Kind::Bool => r#""type":"boolean""#.to_owned(),
             Kind::List => r#""type":"array","items":{"type":"string"}"#.to_owned(),
         };
         if about.nullable {

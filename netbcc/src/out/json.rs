@@ -36,6 +36,7 @@ pub(super) fn value(line: &mut Line<'_>, cell: Cell<'_>) {
         Cell::Name(bytes) => name(line, bytes),
         Cell::Buffer(buffer) => name(line, escape::name_in(buffer)),
         Cell::Label(label) => string(line, label),
+        Cell::Bool(is) => line.bytes(if is { b"true" } else { b"false" }),
         Cell::Shown(shown) => name(line, shown.to_string().as_bytes()),
         Cell::List(names) => {
             line.push(b'[');

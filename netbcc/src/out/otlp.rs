@@ -125,6 +125,7 @@ fn value(line: &mut Line<'_>, cell: Cell<'_>) {
         }
         Cell::Unsigned(_) | Cell::Scaled(_) | Cell::Signed(_) => ("intValue", true),
         Cell::Float(_) | Cell::ScaledFloat(_) => ("doubleValue", false),
+        Cell::Bool(_) => ("boolValue", false),
         Cell::List(names) => {
             line.bytes(br#"{"arrayValue":{"values":["#);
             for (nth, name) in names.iter().enumerate() {

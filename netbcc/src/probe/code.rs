@@ -544,6 +544,8 @@ mod tests {
             ("tcpsubnet", "release_kprobe"),
             ("tcpsubnet", "sent_tp"),
             ("tcptop", "read_tp"),
+            ("tcpwhy", "again2_tp"),
+            ("tcpwhy", "again3_tp"),
         ];
         let mut found = BTreeSet::new();
         for tool in TOOLS {

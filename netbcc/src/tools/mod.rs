@@ -16,6 +16,7 @@ pub mod tcpstates;
 pub mod tcpsubnet;
 pub mod tcptop;
 pub mod tcptracer;
+pub mod tcpwhy;
 
 /// Embeds a tool's BPF object. aya-obj needs it aligned to 4 bytes at least.
 macro_rules! object {

@@ -22,6 +22,7 @@ use netbcc::tools::tcpstates::{self, Tcpstates};
 use netbcc::tools::tcpsubnet::{self, Tcpsubnet};
 use netbcc::tools::tcptop::{self, Tcptop};
 use netbcc::tools::tcptracer::{self, Tcptracer};
+use netbcc::tools::tcpwhy::{self, Tcpwhy};
 use netbcc::{cli, fuzzing, registry};
 use netbcc_common::addr::AF_INET6;
 use netbcc_fuzz::{is_harmless, printed, records, take, take_some};
@@ -130,6 +131,10 @@ fn all() -> Vec<Form> {
         let event = event::<netbcc_common::tcpdrop::Event>(data)?;
         let stack = Rc::new(tcpdrop::Functions::new(frames));
         Some((event.ts_ns, tcpdrop::Row::new(event, Some(reason.into()), stack)))
+    }));
+    all.extend(forms::<Tcpwhy, _>(&["", "-wtT", "--csv", "--json --slow 1"], tcpwhy::table, |args, data| {
+        let event = event::<netbcc_common::tcpwhy::Event>(data)?;
+        Some((event.ts_ns, tcpwhy::Row::new(event, args, u64::from_ne_bytes(take(data)))))
     }));
     // A table is of one family; so are its rows.
     all.extend(forms::<Tcptop, _>(

@@ -92,6 +92,13 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         libbpf: Some(""),
         ..plain("solisten", Load::Listens)
     },
+    Subject {
+        args: || "-a".to_owned(),
+        variant: "-a",
+        budget: Some(Budget::Operation(15_000)),
+        ..plain("tcpwhy", Load::Connects)
+    },
+    Subject { budget: Some(Budget::Operation(8_000)), ..plain("tcpwhy", Load::Connects) },
     plain("tcpretrans", Load::Retransmits),
     Subject { budget: Some(Budget::Operation(15_000)), ..plain("tcpdrop", Load::Drops) },
     Subject { args: || "--no-stack".to_owned(), variant: "--no-stack", ..plain("tcpdrop", Load::Drops) },

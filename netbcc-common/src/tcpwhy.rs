@@ -1,0 +1,164 @@
+//! tcpwhy: one event per TCP socket that ended, with all that was seen of it.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::Comm;
+use crate::addr::Tuple;
+
+/// What is known of a live socket: value of the map `CONNS`, and the part of an [`Event`] that was collected.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Conn {
+    /// When it began to connect, or was made for a connection that came in: `CLOCK_MONOTONIC`, ns. 0: before the start.
+    pub birth_ns: u64,
+    /// When it was established; 0: never, or that was not seen.
+    pub established_ns: u64,
+    /// When the first of both ends closed; 0: neither did.
+    pub closing_ns: u64,
+    /// When the SYN was last sent again; 0: it was not.
+    pub syn_ns: u64,
+    /// When a program first read from it; 0: none did.
+    pub read_ns: u64,
+    /// The longest time that received data lay unread, as far as it was seen, ns.
+    pub unread_ns: u64,
+    /// When the data was sent before which the other end said nothing, in microseconds; 0: there was none.
+    pub asked_us: u64,
+    /// When the other end's first byte came, in microseconds; 0: none did, or nobody read it.
+    pub arrived_us: u64,
+    /// When our first bytes were sent after that, in microseconds; 0: there were none, or that was not seen.
+    pub answered_us: u64,
+    /// Owner (tgid), if `owner` is not [`NOBODY`].
+    pub pid: u32,
+    /// How the owner is known.
+    pub owner: u32,
+    /// Of [`CLIENT`] and the others.
+    pub flags: u32,
+    /// The last state that was seen of it.
+    pub state: i32,
+    /// The error that was last reported for it: an errno.
+    pub error: i32,
+    /// SYNs that were sent again.
+    pub syns: u32,
+    /// Segments that were sent again by the timer.
+    pub rto: u32,
+    /// Segments that were sent again because the peer's acknowledgements told of a loss.
+    pub fast: u32,
+    /// Segments that were sent again to probe for a loss.
+    pub tlp: u32,
+    /// Always zero.
+    pub zero: u32,
+    /// Owner's name.
+    pub comm: Comm,
+}
+
+/// No owner is stored.
+pub const NOBODY: u32 = 0;
+/// The task that read from the socket.
+pub const READER: u32 = 1;
+/// The task that closed it or shut it down.
+pub const CLOSER: u32 = 2;
+/// The task that called connect().
+pub const CONNECTOR: u32 = 3;
+
+/// In [`Conn::flags`]: this end connected.
+pub const CLIENT: u32 = 1 << 0;
+/// In [`Conn::flags`]: the other end connected.
+pub const SERVER: u32 = 1 << 1;
+/// In [`Conn::flags`]: a change of its state was not seen.
+pub const GAP: u32 = 1 << 2;
+/// In [`Conn::flags`]: a RST came, or what the kernel takes for one.
+pub const RESET: u32 = 1 << 3;
+/// In [`Conn::flags`]: an error was reported to its program.
+pub const REPORTED: u32 = 1 << 4;
+/// In [`Conn::flags`]: this end closed first.
+pub const CLOSED_HERE: u32 = 1 << 5;
+/// In [`Conn::flags`]: the other end closed first.
+pub const CLOSED_THERE: u32 = 1 << 6;
+/// In [`Conn::flags`]: our window was closed when a program read.
+pub const SHUT_WINDOW: u32 = 1 << 7;
+
+/// In [`Event::bits`]: both directions were shut down, as by close().
+pub const SHUT: u32 = 1 << 0;
+/// In [`Event::bits`]: no program holds it any more.
+pub const DEAD: u32 = 1 << 1;
+/// In [`Event::bits`]: a FIN of the other end came.
+pub const DONE: u32 = 1 << 2;
+/// In [`Event::bits`]: `SO_LINGER` with no time.
+pub const LINGER: u32 = 1 << 3;
+/// In [`Event::bits`]: a file stands above it.
+pub const FILE: u32 = 1 << 4;
+
+/// A socket that ended.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Event {
+    /// `CLOCK_MONOTONIC` of the end, ns.
+    pub ts_ns: u64,
+    /// Jiffies at the end: tells how many there are in a second.
+    pub jiffies: u64,
+    /// Both ends.
+    pub tuple: Tuple,
+    /// What was collected.
+    pub conn: Conn,
+    /// Bytes sent, those that were sent again among them.
+    pub bytes_sent: u64,
+    /// Bytes sent again.
+    pub bytes_retrans: u64,
+    /// Acknowledged by the peer, SYN and FIN included.
+    pub bytes_acked: u64,
+    /// Received in order, FIN included.
+    pub bytes_received: u64,
+    /// The state that it left.
+    pub state: i32,
+    /// The error that it ended with: an errno.
+    pub error: i32,
+    /// An error that might have passed: an errno.
+    pub soft_error: i32,
+    /// Of [`SHUT`] and the others.
+    pub bits: u32,
+    /// Jiffies that sending was busy without a limit, limited by the peer's window, limited by our buffer.
+    pub busy: [u32; 3],
+    /// When the last data was sent, in jiffies.
+    pub last_data_sent: u32,
+    /// The minimum round trip, microseconds; `u32::MAX`: there is none.
+    pub rtt_min_us: u32,
+    /// Smoothed round trip, eighths of a microsecond.
+    pub srtt_us_8: u32,
+    /// Segments sent again, SYN and FIN among them.
+    pub retrans: u32,
+    /// Segments with data that were sent.
+    pub data_segs_out: u32,
+    /// Segments that the peer says came twice.
+    pub dsack_dups: u32,
+    /// Segments that came out of order.
+    pub ooo_segs: u32,
+    /// Bytes that were written and not sent.
+    pub unsent: u32,
+    /// Bytes that were sent and not acknowledged.
+    pub unacked: u32,
+    /// Bytes that were received and not read.
+    pub unread: u32,
+    /// The window that the peer offered.
+    pub snd_wnd: u32,
+    /// `TCP_USER_TIMEOUT`, milliseconds.
+    pub user_timeout_ms: u32,
+    /// Probes without an answer.
+    pub probes: u16,
+    /// How often the timer sent again without an answer.
+    pub timeouts: u16,
+}
+
+/// How this run behaves.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Config {
+    /// What counts as slow, microseconds; 0: nothing does.
+    pub slow_us: u64,
+    /// Sockets that ended well are events, too.
+    pub all: u64,
+}
+
+/// What counts as an inflated round trip at least, microseconds.
+pub const INFLATED_US: u32 = 100_000;
+/// How many times the minimum it is then at least.
+pub const INFLATED_TIMES: u32 = 10;

@@ -1,0 +1,426 @@
+//! tcpwhy: one row per TCP socket that ended badly or slowly: whose it was, how long each phase took, and why, in one word with
+//! its evidence.
+//!
+//! Events: `probes-ebpf/src/bin/tcpwhy.rs`, from tracepoints only: `sock:inet_sock_set_state`, `tcp:tcp_retransmit_skb`,
+//! `tcp:tcp_receive_reset`, `tcp:tcp_rcv_space_adjust`, `sock:inet_sk_error_report`. The rules are in `tcpwhy/rules.rs`.
+//!
+//! BCC has no such tool.
+
+use std::num::NonZeroU32;
+
+use anyhow::Result;
+use clap::Args;
+use netbcc_common::kernel::Func;
+use netbcc_common::tcpwhy::{Config, Event};
+
+use self::rules::{Facts, MEANINGS, RESET_REASONS, RULES, WORDS};
+use super::{conn, object};
+use crate::cli::{Family, FlowPorts, Json, Pid, Timestamp, Verbose, WallClock, WideCsv, words};
+use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, right, seconds, wall};
+use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, tp_btf};
+use crate::probe::{Batch, Plan};
+use crate::tool::{Ctx, Glossary, Spec, Tool};
+
+pub mod rules;
+
+/// The tool.
+pub struct Tcpwhy;
+
+/// Its options.
+#[derive(Args, Debug)]
+pub struct Options {
+    #[command(flatten)]
+    clock: WallClock,
+    #[command(flatten)]
+    seconds: Timestamp,
+    /// Also sockets that ended well (ok)
+    #[arg(short, long, help_heading = "Filters")]
+    all: bool,
+    /// What is slow, in milliseconds; 0: nothing is
+    #[arg(long, value_name = "MS", default_value_t = 1000, help_heading = "Filters")]
+    slow: u32,
+    /// These verdicts only, comma-separated
+    #[arg(long, value_name = "WORDS", value_parser = verdicts, help_heading = "Filters")]
+    only: Vec<Verdicts>,
+    /// All verdicts but these
+    #[arg(long, value_name = "WORDS", value_parser = verdicts, help_heading = "Filters")]
+    except: Vec<Verdicts>,
+    /// Print the verdicts with their rules, and end
+    #[arg(long, exclusive = true, help_heading = "Output")]
+    rules: bool,
+    #[command(flatten)]
+    layout: WideCsv,
+    #[command(flatten)]
+    json: Json,
+    #[command(flatten)]
+    pid: Pid,
+    #[command(flatten)]
+    ports: FlowPorts,
+    #[command(flatten)]
+    family: Family,
+    #[command(flatten)]
+    verbose: Verbose,
+}
+
+/// Verdicts, by the numbers of their rules.
+#[derive(Clone, Debug)]
+struct Verdicts(Vec<usize>);
+
+/// Takes a comma list of verdicts apart.
+fn verdicts(text: &str) -> Result<Verdicts, String> {
+    let of = |typed: &str| {
+        let known = WORDS.iter().position(|word| word.eq_ignore_ascii_case(typed));
+        known.ok_or_else(|| format!("no verdict is called '{typed}'; --rules prints them"))
+    };
+    words(text).map(of).collect::<Result<_, _>>().map(Verdicts)
+}
+
+/// The number of the last rule.
+const OK: usize = RULES.len() - 1;
+
+impl Options {
+    /// Whether rows of this verdict are wanted.
+    fn wants(&self, verdict: usize) -> bool {
+        let has = |lists: &[Verdicts]| lists.iter().any(|list| list.0.contains(&verdict));
+        let is_all = self.only.iter().all(|list| list.0.is_empty());
+        if has(&self.except) {
+            return false;
+        }
+        // To name the verdict of those that ended well is to ask for them.
+        if is_all { self.all || verdict != OK } else { has(&self.only) }
+    }
+
+    fn slow_us(&self) -> u64 {
+        u64::from(self.slow) * 1000
+    }
+}
+
+impl Tool for Tcpwhy {
+    const SPEC: Spec = Spec {
+        name: "tcpwhy",
+        about: "Say why TCP connections failed or were slow",
+        description: &[
+            "Prints a row for each TCP socket that ended and that something was wrong with: whose it was, both ends, how long \
+             each phase took, and a verdict: one word, and a sentence of what was seen. -a shows those that ended well, too. A \
+             connection over loopback has two sockets, and each may have a row. The first rule that matches is the verdict.",
+            "What was open before the start has a row when it ends; its age is at least that which is shown, marked '>'. Where a \
+             part of what a verdict rests on was not seen, its sentence ends with '(partly seen)'.",
+            "A connect() that fails before a SYN could be sent, as without a route, has no row. Connections that a listener \
+             refuses because its queue is full have none on the server; on the client the verdict is syn-resent or \
+             connect-timeout.",
+        ],
+        examples: &[
+            ("tcpwhy", "what failed or was slow"),
+            ("tcpwhy -a", "all TCP sockets that end"),
+            ("tcpwhy --slow 200", "200 ms is slow"),
+            ("tcpwhy --only refused,connect-timeout", "who cannot connect?"),
+            ("tcpwhy --except reset-received -D 443", "remote port 443, but no RSTs"),
+            ("tcpwhy --rules", "what the verdicts mean"),
+            ("tcpwhy --json", "JSON Lines, with every figure"),
+        ],
+        overhead: "Runs a short program at each change of a TCP socket's state, at each read from one, and for each segment \
+                   that is sent again; none per packet. The kernel keeps 136 bytes per socket that began meanwhile.",
+        differences: &[
+            "BCC has no such tool.",
+            "The owner is the process that connected; else the first that read, closed or shut down. PID is 0, and COMM is '-', where \
+             no process did, as for a connection that no program accepted.",
+        ],
+        refuses: &[],
+        object: object!("tcpwhy"),
+        ladders: &[SOCKETS],
+    };
+    type Args = Options;
+    const WORDS: Glossary = ("VERDICTS", &MEANINGS);
+    const ONCE: &'static [&'static str] = &["slow"];
+
+    fn rows(args: &Options) -> Vec<Rows> {
+        vec![Rows::new("", table(args))]
+    }
+
+    fn run(args: Options, cx: &mut Ctx) -> Result<()> {
+        cx.verbose |= args.verbose.verbose;
+        if args.rules {
+            for (word, meaning) in MEANINGS {
+                cx.out.line(format_args!("{word:<18} {meaning}"));
+            }
+            return cx.out.finish();
+        }
+        let table = table(&args);
+        let config = Config { slow_us: args.slow_us(), all: args.wants(OK).into() };
+        let mut probe = Plan::new(cx)
+            .ladder(&SOCKETS)
+            .pid(args.pid.pid.map_or(0, NonZeroU32::get))
+            .family(args.family)
+            .lports(&args.ports.localport)
+            .rports(&args.ports.remoteport)
+            .global("CONFIG", &config)
+            .attach(cx)?;
+        let since_ns = cx.out.clock().monotonic_ns();
+        cx.out.header(&table);
+        probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
+            for event in batch.events::<Event>() {
+                let row = Row::new(event, &args, since_ns);
+                if args.wants(row.verdict) {
+                    cx.out.row(&table, event.ts_ns, &row);
+                }
+            }
+            Ok(None)
+        })
+    }
+}
+
+const SOCKETS: Ladder = Ladder {
+    name: "sockets",
+    rungs: &[Rung {
+        name: RungName::Tracepoint,
+        programs: &[
+            tp_btf("state_tp", "inet_sock_set_state").twice(),
+            tp_btf("again2_tp", "tcp_retransmit_skb").arity(Func::TcpRetransmitSkb, 2).twice(),
+            tp_btf("again3_tp", "tcp_retransmit_skb").arity(Func::TcpRetransmitSkb, 3).twice(),
+            tp_btf("reset_tp", "tcp_receive_reset").twice(),
+            tp_btf("read_tp", "tcp_rcv_space_adjust"),
+            tp_btf("error_tp", "inet_sk_error_report").arity(Func::InetSkErrorReport, 1).when(Need::IfThere),
+        ],
+        less_exact: None::<LessExact>,
+    }],
+};
+
+/// An event with what user space makes of it.
+pub struct Row {
+    facts: Facts,
+    verdict: usize,
+    /// What was seen.
+    evidence: String,
+    /// The verdict's word with the evidence.
+    sentence: String,
+    /// COMM in text.
+    comm: netbcc_common::Comm,
+    /// Age in text.
+    age: String,
+    errno: Option<String>,
+}
+
+impl Row {
+    /// What `event` says, in a run with these options that began to look at `since_ns`.
+    pub fn new(event: Event, args: &Options, since_ns: u64) -> Self {
+        let facts = Facts { event, slow_us: args.slow_us(), since_ns };
+        let (verdict, evidence) = facts.verdict();
+        let partly = if facts.is_complete() { "" } else { " (partly seen)" };
+        let sentence = format!("{}: {evidence}{partly}", WORDS[verdict]);
+        let older = if facts.is_older() { ">" } else { "" };
+        let age = format!("{older}{:.2}", ms(facts.span_us()));
+        let mut comm = event.conn.comm;
+        if comm[0] == 0 {
+            comm[0] = b'-';
+            comm[1] = 0;
+        }
+        let errno = (facts.error_number() != 0).then(|| rules::errno(facts.error_number()));
+        Self { facts, verdict, evidence, sentence, comm, age, errno }
+    }
+}
+
+fn ms(us: u64) -> f64 {
+    us as f64 / 1000.0
+}
+
+fn ms_or_dash(us: Option<u64>) -> Cell<'static> {
+    us.map_or(Cell::Label("-"), |us| ms(us).into())
+}
+
+fn or_null<'r, T: Into<Cell<'r>>>(value: Option<T>) -> Cell<'r> {
+    value.map_or(Cell::Empty, Into::into)
+}
+
+/// A figure of the kernel's that only JSON has.
+macro_rules! figure {
+    ($name:literal, $text:literal, $of:expr) => {
+        data($name, $of).about(About::count($text))
+    };
+}
+
+const CONNECT: &str =
+    "From connect() to its answer, also one that refused; unknown on a server, and where nothing answered.";
+const FIRST: &str = "On a client from our last data before the peer's first byte to that byte; on a server from the handshake's \
+                     end to the first read.";
+const AGE: &str = "From connect(), or the handshake, to CLOSE; of a socket that is older than the tool since the tool began.";
+const RTT: &str = "The minimum round trip, as TCP measured it.";
+
+/// The columns.
+pub fn table(args: &Options) -> Table<Row> {
+    let format = args.layout.format(args.json);
+    let wide = args.layout.wide && format == Format::Text;
+    let (comm, end) = if wide { (16, 45) } else { (12, 21) };
+    let table = Table::new(format)
+        .col_if(args.clock.time || !args.seconds.timestamp, wall(8))
+        .col_if(args.seconds.timestamp, seconds(9, 6))
+        .col(left("PID", 6, |r: &Row| r.facts.event.conn.pid.into()).about(conn::pid(
+            "The process that owned the socket: that connected, or first read or closed; 0: not known.",
+        )))
+        .col(left("COMM", comm, |r: &Row| (&r.comm).into()).cut().about(conn::COMM))
+        .col(data("ip", |r: &Row| Cell::Unsigned(conn::version(r.facts.event.tuple.family))).about(conn::IP))
+        .col(data("laddr", |r: &Row| conn::laddr(&r.facts.event.tuple).into()).about(conn::LADDR))
+        .col(data("lport", |r: &Row| r.facts.event.tuple.lport.into()).about(conn::LPORT))
+        .col(
+            left("LADDR:LPORT", end, |r: &Row| {
+                Cell::Endpoint(conn::laddr(&r.facts.event.tuple), r.facts.event.tuple.lport)
+            })
+            .except(Format::Json)
+            .about(conn::LOCAL),
+        )
+        .col(data("raddr", |r: &Row| conn::raddr(&r.facts.event.tuple).into()).about(conn::RADDR))
+        .col(data("rport", |r: &Row| r.facts.event.tuple.rport.into()).about(conn::RPORT))
+        .col(
+            left("RADDR:RPORT", end, |r: &Row| {
+                Cell::Endpoint(conn::raddr(&r.facts.event.tuple), r.facts.event.tuple.rport)
+            })
+            .except(Format::Json)
+            .about(conn::REMOTE),
+        );
+    let table = phases(table);
+    let table = figures(table);
+    table
+        .col(
+            left("VERDICT", 0, |r: &Row| Cell::Shown(&r.sentence))
+                .key("sentence")
+                .except(Format::Json)
+                .about(About::text("The verdict: a word of the rules, and what was seen.")),
+        )
+        .col(
+            data("verdict", |r: &Row| WORDS[r.verdict].into())
+                .about(About::new(Kind::Word(&WORDS), "The first rule that matches.")),
+        )
+        .col(
+            data("evidence", |r: &Row| Cell::Shown(&r.evidence))
+                .about(About::text("What was seen, in a sentence.")),
+        )
+        .col(
+            data("complete", |r: &Row| r.facts.is_complete().into())
+                .about(About::new(Kind::Bool, "Whether all was seen that the verdict rests on.")),
+        )
+        .process(|r| {
+            Process::now(r.facts.event.conn.pid).named(&r.comm).noted_before(r.facts.span_us() * 1000)
+        })
+}
+
+/// How long each phase took.
+fn phases(table: Table<Row>) -> Table<Row> {
+    table
+        .col(
+            right("CONN_MS", 7, |r: &Row| ms_or_dash(r.facts.connect_us()))
+                .precision(2)
+                .except(Format::Json)
+                .about(About::new(Kind::Number, CONNECT)),
+        )
+        .col(
+            data("connect_us", |r: &Row| or_null(r.facts.connect_us()))
+                .about(About::count(CONNECT).or_null()),
+        )
+        .col(
+            right("FIRST_MS", 8, |r: &Row| ms_or_dash(r.facts.first_us()))
+                .precision(2)
+                .except(Format::Json)
+                .about(About::new(Kind::Number, FIRST)),
+        )
+        .col(data("first_in_us", |r: &Row| or_null(r.facts.first_us())).about(About::count(FIRST).or_null()))
+        .col(right("MS", 8, |r: &Row| Cell::Shown(&r.age)).except(Format::Json).about(About::text(AGE)))
+        .col(data("span_us", |r: &Row| r.facts.span_us().into()).about(About::count(AGE)))
+        .col(
+            right("RTT_MS", 7, |r: &Row| ms_or_dash(r.facts.rtt_us()))
+                .precision(2)
+                .except(Format::Json)
+                .about(About::new(Kind::Number, RTT)),
+        )
+        .col(data("rtt_min_us", |r: &Row| or_null(r.facts.rtt_us())).about(About::count(RTT).or_null()))
+}
+
+/// What the kernel counted.
+fn figures(table: Table<Row>) -> Table<Row> {
+    table
+        .col(figure!("srtt_us", "The smoothed round trip at the end.", |r: &Row| (r.facts.event.srtt_us_8
+            >> 3)
+            .into()))
+        .col(
+            right("RTX", 4, |r: &Row| r.facts.event.retrans.into())
+                .key("retrans_segs")
+                .about(About::count("Segments sent again, SYN, SYN-ACK and FIN among them.")),
+        )
+        .col(figure!("retrans_bytes", "Bytes sent again.", |r: &Row| r.facts.event.bytes_retrans.into()))
+        .col(figure!("rto", "Segments sent again by the timer of retransmissions.", |r: &Row| r
+            .facts
+            .event
+            .conn
+            .rto
+            .into()))
+        .col(figure!("fast", "Segments sent again because acknowledgements told of a loss.", |r: &Row| r
+            .facts
+            .event
+            .conn
+            .fast
+            .into()))
+        .col(figure!("tlp", "Segments sent again to probe for a loss.", |r: &Row| r
+            .facts
+            .event
+            .conn
+            .tlp
+            .into()))
+        .col(figure!("syn_resent", "SYNs, or SYN-ACKs, sent again.", |r: &Row| r
+            .facts
+            .event
+            .conn
+            .syns
+            .into()))
+        .col(figure!("dsack_dups", "Segments that came twice at the peer, by what it says.", |r: &Row| r
+            .facts
+            .event
+            .dsack_dups
+            .into()))
+        .col(figure!("ooo_segs", "Segments that came out of order.", |r: &Row| r.facts.event.ooo_segs.into()))
+        .col(figure!("bytes_sent", "Bytes sent, those sent again among them.", |r: &Row| r
+            .facts
+            .event
+            .bytes_sent
+            .into()))
+        .col(figure!(
+            "bytes_acked",
+            "Bytes that the peer acknowledged; SYN and FIN count as one each.",
+            |r: &Row| r.facts.event.bytes_acked.into()
+        ))
+        .col(figure!("bytes_received", "Bytes received in order; a FIN counts as one.", |r: &Row| r
+            .facts
+            .event
+            .bytes_received
+            .into()))
+        .col(figure!("rwnd_limited_us", "How long the peer's window limited sending.", |r: &Row| r
+            .facts
+            .busy_us()[1]
+            .into()))
+        .col(figure!("sndbuf_limited_us", "How long our send buffer limited sending.", |r: &Row| r
+            .facts
+            .busy_us()[2]
+            .into()))
+        .col(figure!("busy_us", "How long sending was busy, limited or not.", |r: &Row| {
+            r.facts.busy_us().iter().sum::<u64>().into()
+        }))
+        .col(
+            data("state", |r: &Row| conn::state(r.facts.event.state))
+                .about(conn::state_about("The state that it left for CLOSE.")),
+        )
+        .col(data("errno", |r: &Row| or_null(r.errno.as_ref().map(|name| Cell::Shown(name)))).about(
+            About::text("The error that it ended with, by its name; null where there was none.").or_null(),
+        ))
+        .col(
+            data("reset_reason", |r: &Row| or_null(r.facts.reset_reason())).about(
+                About::new(Kind::Word(&RESET_REASONS), "Why this end sent a RST; null where it did not.")
+                    .or_null(),
+            ),
+        )
+        .col(
+            data("closed_first", |r: &Row| or_null(r.facts.closed_first())).about(
+                About::new(
+                    Kind::Word(&["here", "there"]),
+                    "Which end sent its FIN first; null where neither did.",
+                )
+                .or_null(),
+            ),
+        )
+}

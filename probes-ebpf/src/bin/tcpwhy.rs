@@ -1,0 +1,356 @@
+//! tcpwhy: one event per TCP socket that ended badly or slowly, with all that was seen of it; of all with `-a`.
+//!
+//! A record lies with each socket (`sk_storage`): when it began, was established, asked and was answered, whose it is, what was
+//! sent again and why. The rest is read from `tcp_sock` at the end, where the kernel keeps it anyway. No program runs per
+//! packet. What no rule could match is dropped here; which rule matches is decided in user space
+//! (`netbcc/src/tools/tcpwhy/rules.rs`).
+//!
+//! Owner: the task that connected; else the first that read, closed or shut down. Each of these happens in the owner's own
+//! system call; the task on the CPU at the end tells nothing.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::helpers::generated::bpf_jiffies64;
+use aya_ebpf::macros::{btf_map, btf_tracepoint};
+use aya_ebpf::programs::BtfTracePointContext;
+use netbcc_common::loss::Loss;
+use netbcc_common::tcpwhy::{
+    CLIENT, CLOSED_HERE, CLOSED_THERE, CLOSER, CONNECTOR, Config, Conn, DEAD, DONE, Event, FILE, GAP,
+    INFLATED_TIMES, INFLATED_US, LINGER, NOBODY, READER, REPORTED, RESET, SERVER, SHUT, SHUT_WINDOW,
+};
+use probes_ebpf::emit::{lost, reserve};
+use probes_ebpf::filter::{self, SockEnds};
+use probes_ebpf::mem::Typed;
+use probes_ebpf::skb::Skb;
+use probes_ebpf::sock::{Sock, TcpSock, ToTcp as _, state};
+use probes_ebpf::{setting, storage, task};
+
+/// FIN_WAIT2, CLOSING: states that only a clean end leaves without an error.
+const FIN_WAIT2: i32 = 5;
+const CLOSING: i32 = 11;
+
+#[unsafe(no_mangle)]
+static CONFIG: Config = Config { slow_us: 0, all: 0 };
+
+/// What is known of live sockets.
+#[btf_map]
+static CONNS: SkStorage<Conn> = SkStorage::new();
+
+type Tcp = TcpSock<Typed>;
+
+#[inline(always)]
+fn make(sk: Sock<Typed>) -> Option<&'static mut Conn> {
+    let conn = storage::get_or_zero(&CONNS, sk);
+    if conn.is_none() {
+        lost(Loss::MapFull);
+    }
+    conn
+}
+
+/// The current task becomes the owner, unless a better one is known or it is a thread of the kernel, which works for others.
+#[inline(always)]
+fn own(conn: &mut Conn, how: u32) {
+    if conn.owner < how && (conn.owner == NOBODY || how == CONNECTOR) && !task::is_kernel::<Typed>() {
+        conn.owner = how;
+        conn.pid = task::pid();
+        task::comm(&mut conn.comm);
+    }
+}
+
+/// `sk` goes from state `old` to `new`.
+#[inline(always)]
+fn changed(sk: Sock<Typed>, old: i32, new: i32) {
+    if old == state::LISTEN && new == state::CLOSE || new == state::LISTEN || !sk.is_tcp() {
+        return;
+    }
+    if new == state::CLOSE {
+        return ended(sk, old);
+    }
+    if new == state::SYN_SENT || new == state::SYN_RECV && old != state::SYN_SENT {
+        let Some(conn) = make(sk) else { return };
+        // What was known is of another connection of this socket.
+        *conn = Conn { birth_ns: task::now_ns(), state: new, ..Conn::default() };
+        if new == state::SYN_SENT {
+            conn.flags = CLIENT;
+            own(conn, CONNECTOR);
+        } else {
+            conn.flags = SERVER;
+        }
+        return;
+    }
+    // Of one that is older than the tool, its end is enough.
+    let Some(conn) = storage::get(&CONNS, sk) else { return };
+    follow(conn, old, new);
+    if new == state::ESTABLISHED {
+        conn.established_ns = task::now_ns();
+        if conn.flags & SERVER != 0
+            && let Some(tcp) = Typed::tcp(sk)
+        {
+            // So far: SYN-ACKs, as the request counted them.
+            conn.syns = tcp.total_retrans();
+        }
+    } else if let Some(tcp) = Typed::tcp(sk) {
+        closes(conn, tcp, old, new);
+    }
+}
+
+/// Notes the state, and whether one before it was missed.
+#[inline(always)]
+fn follow(conn: &mut Conn, old: i32, new: i32) {
+    if conn.state != old && conn.birth_ns != 0 {
+        conn.flags |= GAP;
+    }
+    conn.state = new;
+}
+
+/// One of both ends closes, or the connection ends.
+#[inline(always)]
+fn closes(conn: &mut Conn, tcp: Tcp, old: i32, new: i32) {
+    if conn.closing_ns == 0 {
+        conn.closing_ns = task::now_ns();
+        if new == state::CLOSE_WAIT {
+            conn.flags |= CLOSED_THERE;
+        } else if new == state::FIN_WAIT1 {
+            conn.flags |= CLOSED_HERE;
+        }
+    }
+    if new == state::FIN_WAIT1 || new == state::LAST_ACK {
+        own(conn, CLOSER);
+    }
+    if old == state::ESTABLISHED || old == state::CLOSE_WAIT {
+        speaks(conn, tcp);
+    }
+}
+
+/// Looks when our data before the other end's first byte was sent, or our first answer. Called before later data is.
+#[inline(always)]
+fn speaks(conn: &mut Conn, tcp: Tcp) {
+    if tcp.bytes_sent() == 0 {
+        return;
+    }
+    if conn.read_ns == 0 {
+        if conn.asked_us == 0 {
+            conn.asked_us = tcp.first_tx_us();
+        }
+    } else if conn.answered_us == 0 {
+        let sent_us = tcp.first_tx_us();
+        if sent_us >= conn.arrived_us {
+            conn.answered_us = sent_us;
+        }
+    }
+}
+
+/// Received data is being read from `sk`.
+#[inline(always)]
+fn reads(sk: Sock<Typed>) {
+    let Some(conn) = storage::get(&CONNS, sk) else { return };
+    if conn.owner == NOBODY {
+        own(conn, READER);
+    }
+    let Some(tcp) = Typed::tcp(sk) else { return };
+    let now_ns = task::now_ns();
+    let packet_us = tcp.last_packet_us();
+    let first = conn.read_ns == 0;
+    if first || conn.answered_us == 0 {
+        speaks(conn, tcp);
+    }
+    if first {
+        conn.read_ns = now_ns;
+        conn.arrived_us = packet_us;
+    }
+    let lay_ns = now_ns.saturating_sub(packet_us * 1000);
+    if packet_us != 0 && lay_ns > conn.unread_ns {
+        conn.unread_ns = lay_ns;
+    }
+    if tcp.rcv_wnd() == 0 {
+        conn.flags |= SHUT_WINDOW;
+    }
+}
+
+/// Whether some rule may match. Cheap, and never wrong in saying no.
+#[inline(always)]
+fn is_suspect(conn: &Conn, tcp: Tcp, old: i32, error: i32) -> bool {
+    let clean = old == FIN_WAIT2 || old == CLOSING || old == state::LAST_ACK;
+    if !clean || error != 0 || conn.flags & (GAP | RESET | REPORTED) != 0 || tcp.total_retrans() != 0 {
+        return true;
+    }
+    let srtt_us = tcp.srtt_us_8() >> 3;
+    if srtt_us > INFLATED_US && u64::from(srtt_us) > u64::from(tcp.rtt_min_us()) * u64::from(INFLATED_TIMES) {
+        return true;
+    }
+    let slow_us = setting!(CONFIG.slow_us);
+    if slow_us == 0 {
+        return false;
+    }
+    let [_, window, buffer] = tcp.busy_jiffies();
+    if window != 0 || buffer != 0 || conn.flags & SHUT_WINDOW != 0 {
+        return true;
+    }
+    // Whatever was slow took part of its life.
+    task::now_ns().saturating_sub(conn.birth_ns) > slow_us * 1000
+}
+
+/// `sk` reached CLOSE from the state `old`.
+#[inline(always)]
+fn ended(sk: Sock<Typed>, old: i32) {
+    if old == state::CLOSE {
+        return;
+    }
+    let Some(tcp) = Typed::tcp(sk) else { return };
+    let error = tcp.error();
+    let known = storage::get(&CONNS, sk);
+    // A handshake that was not completed is no connection: of two sockets for one (ARCHITECTURE.md, D7), or one whose making failed.
+    if old == state::SYN_RECV && error == 0 && known.as_ref().is_none_or(|conn| conn.flags & RESET == 0) {
+        return;
+    }
+    let Some(conn) = known.or_else(|| make(sk)) else { return };
+    if conn.birth_ns != 0 {
+        follow(conn, old, state::CLOSE);
+    }
+    closes(conn, tcp, old, state::CLOSE);
+    // Without a RST and an error it is a call of its program's that ends it.
+    if error == 0
+        && conn.flags & RESET == 0
+        && sk.has_file()
+        && (old == state::ESTABLISHED || old == state::CLOSE_WAIT || old == state::SYN_SENT)
+    {
+        own(conn, CLOSER);
+    }
+    if setting!(CONFIG.all) != 0 || is_suspect(conn, tcp, old, error) {
+        report(sk, tcp, conn, old, error);
+    }
+    // The socket may connect again.
+    conn.birth_ns = 0;
+}
+
+#[inline(always)]
+fn report(sk: Sock<Typed>, tcp: Tcp, conn: &Conn, old: i32, error: i32) {
+    let family = sk.family();
+    if !filter::keeps_family(family) || !filter::keeps_pid(conn.pid) {
+        return;
+    }
+    let lport = tcp.sport();
+    if !filter::keeps_ends(SockEnds { sk, lport }) {
+        return;
+    }
+    let Some(mut event) = reserve::<Event>() else { return };
+    event.ts_ns = task::now_ns();
+    // SAFETY: no arguments.
+    event.jiffies = unsafe { bpf_jiffies64() };
+    sk.addrs(family, &mut event.tuple);
+    event.tuple.lport = lport;
+    event.tuple.rport = sk.rport();
+    event.conn = *conn;
+    event.bytes_sent = tcp.bytes_sent();
+    event.bytes_retrans = tcp.bytes_retrans();
+    event.bytes_acked = tcp.bytes_acked();
+    event.bytes_received = tcp.bytes_received();
+    event.state = old;
+    event.error = error;
+    event.soft_error = tcp.soft_error();
+    let bit = |is: bool, bit: u32| if is { bit } else { 0 };
+    event.bits = bit(sk.is_shut(), SHUT)
+        | bit(sk.is_dead(), DEAD)
+        | bit(sk.is_done(), DONE)
+        | bit(tcp.lingers_not(), LINGER)
+        | bit(sk.has_file(), FILE);
+    event.busy = tcp.busy_jiffies();
+    event.last_data_sent = tcp.last_data_sent();
+    event.rtt_min_us = tcp.rtt_min_us();
+    event.srtt_us_8 = tcp.srtt_us_8();
+    event.retrans = tcp.total_retrans();
+    event.data_segs_out = tcp.data_segs_out();
+    event.dsack_dups = tcp.dsack_dups();
+    event.ooo_segs = tcp.ooo_segs();
+    event.unsent = tcp.write_seq().wrapping_sub(tcp.snd_nxt());
+    event.unacked = tcp.snd_nxt().wrapping_sub(tcp.snd_una());
+    event.unread = tcp.rcv_nxt().wrapping_sub(tcp.copied_seq());
+    event.snd_wnd = tcp.snd_wnd();
+    event.user_timeout_ms = tcp.user_timeout();
+    event.probes = u16::from(tcp.probes());
+    event.timeouts = u16::from(tcp.timeouts());
+}
+
+/// `skb` of `sk` was sent again.
+#[inline(always)]
+fn again(sk: *const u8, skb: *const u8, error: i32) {
+    /// `ICSK_TIME_LOSS_PROBE` (include/net/inet_connection_sock.h).
+    const LOSS_PROBE: u8 = 5;
+    let (Some(sk), Some(skb)) = (Sock::<Typed>::new(sk), Skb::<Typed>::new(skb)) else { return };
+    if error != 0 || !sk.is_tcp() {
+        return;
+    }
+    let (Some(conn), Some(tcp)) = (make(sk), Typed::tcp(sk)) else { return };
+    // Alone: TCP sends again with the socket's lock held, and no other program adds to these.
+    if sk.state() == state::SYN_SENT {
+        conn.syns += 1;
+        conn.syn_ns = task::now_ns();
+        return;
+    }
+    let segments = skb.tcp_segments();
+    match tcp.pending() {
+        // The timer of retransmissions is not pending while it does its work.
+        0 => conn.rto += segments,
+        LOSS_PROBE if tcp.lost_out() == 0 => conn.tlp += segments,
+        _ => conn.fast += segments,
+    }
+}
+
+// match-proto: void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn state_tp(ctx: BtfTracePointContext) -> i32 {
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
+        changed(sk, ctx.arg(1), ctx.arg(2));
+    }
+    0
+}
+
+// match-proto: void tcp_rcv_space_adjust(struct sock *sk)
+#[btf_tracepoint(function = "tcp_rcv_space_adjust")]
+fn read_tp(ctx: BtfTracePointContext) -> i32 {
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
+        reads(sk);
+    }
+    0
+}
+
+// match-proto: void tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb) (up to 6.14)
+#[btf_tracepoint(function = "tcp_retransmit_skb")]
+fn again2_tp(ctx: BtfTracePointContext) -> i32 {
+    again(ctx.arg(0), ctx.arg(1), 0);
+    0
+}
+
+// match-proto: void tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, int err) (since 6.17)
+#[btf_tracepoint(function = "tcp_retransmit_skb")]
+fn again3_tp(ctx: BtfTracePointContext) -> i32 {
+    again(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+// match-proto: void tcp_receive_reset(struct sock *sk)
+#[btf_tracepoint(function = "tcp_receive_reset")]
+fn reset_tp(ctx: BtfTracePointContext) -> i32 {
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0))
+        && let Some(conn) = make(sk)
+    {
+        conn.flags |= RESET;
+    }
+    0
+}
+
+// match-proto: void inet_sk_error_report(const struct sock *sk) (since 5.13)
+#[btf_tracepoint(function = "inet_sk_error_report")]
+fn error_tp(ctx: BtfTracePointContext) -> i32 {
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0))
+        && sk.is_tcp()
+        && let Some(conn) = storage::get(&CONNS, sk)
+        && let Some(tcp) = Typed::tcp(sk)
+    {
+        conn.flags |= REPORTED;
+        let error = tcp.error();
+        conn.error = if error == 0 { tcp.soft_error() } else { error };
+    }
+    0
+}

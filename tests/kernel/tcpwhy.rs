@@ -1,0 +1,310 @@
+//! tcpwhy: each verdict, made by real traffic, exactly once and with its owner; what ended well; what the options keep.
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
+
+use netbcc_tests::checks;
+use netbcc_tests::kernel::{Case, Check};
+use netbcc_tests::net::{Net, has_ipv6};
+use netbcc_tests::peer::{Conn, How};
+use netbcc_tests::rows::{Row, Rows};
+
+/// What does not depend on the rung.
+pub(crate) const ANY: &[Check] = checks![the_header_is_exactly_this, the_verdicts_are_what_rules_prints];
+
+pub(crate) const CHECKS: &[Check] = checks![
+    each_ending_has_its_verdict_once,
+    what_ends_well_is_no_row_but_with_all,
+    only_and_except_keep_their_verdicts,
+    a_socket_from_before_the_start_has_a_row_and_says_so,
+];
+
+const HEADER: &str = "TIME     PID    COMM         LADDR:LPORT           RADDR:RPORT           CONN_MS FIRST_MS       MS  \
+                      RTT_MS  RTX VERDICT";
+
+/// What counts as slow in these tests, and how long what is slow takes.
+const SLOW: &str = "--slow 800";
+const PAUSE: Duration = Duration::from_millis(1200);
+
+fn the_header_is_exactly_this(case: &Case) {
+    let net = Net::new();
+    let run = case.launch("").start(&net);
+    assert_eq!(run.header(), HEADER);
+    run.finish();
+}
+
+fn the_verdicts_are_what_rules_prints(case: &Case) {
+    let ended = case.launch("--rules").ends();
+    ended.code(0);
+    let words: Vec<&str> = ended.stdout.iter().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(words.first(), Some(&"refused"));
+    assert_eq!(words.last(), Some(&"ok"));
+    assert_eq!(words.len(), 19, "{words:?}");
+}
+
+/// The server's address, with the port that is asked for.
+type At<'a> = &'a dyn Fn(u16) -> SocketAddr;
+
+/// What a router says that does not know the way.
+const UNREACHABLE: &str = "tcp dport 104 reject with icmpx type host-unreachable";
+
+/// From now on these rules hold for what comes in, and no others.
+fn rules(net: &Net, rules: &[&str]) {
+    let mut lines = vec!["flush chain inet probe in".to_owned()];
+    lines.extend(rules.iter().map(|rule| format!("add rule inet probe in {rule}")));
+    net.near().nft(&format!("{}\n", lines.join("\n")));
+}
+
+/// The rows of a scene's port.
+fn of(rows: &Rows, port: u16) -> Vec<&Row> {
+    let port = port.to_string();
+    rows.iter().filter(|row| row.get("lport") == port || row.get("rport") == port).collect()
+}
+
+/// What one end of a scene is to be told as.
+struct Expected {
+    port: u16,
+    /// Whether it is the end that has the port.
+    server: bool,
+    verdict: &'static str,
+}
+
+const fn near(port: u16, verdict: &'static str) -> Expected {
+    Expected { port, server: false, verdict }
+}
+
+const fn far(port: u16, verdict: &'static str) -> Expected {
+    Expected { port, server: true, verdict }
+}
+
+const EXPECTED: &[Expected] = &[
+    near(101, "refused"),
+    near(102, "connect-abandoned"),
+    near(103, "connect-timeout"),
+    near(104, "unreachable"),
+    near(105, "reset-received"),
+    far(105, "reset-sent"),
+    near(106, "reset-received"),
+    far(106, "reset-sent"),
+    near(107, "timed-out"),
+    near(108, "reset-sent"),
+    far(108, "never-accepted"),
+    near(109, "syn-resent"),
+    far(109, "ok"),
+    near(110, "loss"),
+    far(110, "slow-peer"),
+    near(111, "slow-peer"),
+    far(111, "slow-here"),
+    near(112, "slow-peer"),
+    far(112, "reader-slow-here"),
+    near(113, "ok"),
+    far(113, "ok"),
+    near(114, "slow-peer"),
+    far(114, "ok"),
+];
+
+#[expect(clippy::too_many_lines, reason = "scenes in the order in which they wait for each other")]
+fn each_ending_has_its_verdict_once(case: &Case) {
+    let net = Net::new();
+    net.near().sysctl("ipv4/tcp_syn_retries", "1");
+    net.near().sysctl("ipv4/tcp_retries2", "3");
+    net.near().nft("add chain inet probe in { type filter hook input priority 0; }\n");
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let run = case.launch(&format!("-a {SLOW} --json")).start(&net);
+    let families: Vec<fn(&Net, u8, u16) -> SocketAddr> =
+        if has_ipv6() { vec![Net::v4_of, Net::v6_of] } else { vec![Net::v4_of] };
+    let each = |scene: &dyn Fn(At<'_>)| {
+        for address in &families {
+            scene(&|port| address(&net, 2, port));
+        }
+    };
+    let converse = |to: SocketAddr| {
+        let web = server.listen(to);
+        let near = client.connect(to);
+        let far = web.accept();
+        web.close();
+        (near, far)
+    };
+    // What has to wait begins first. The SYN that is lost is sent again after a second.
+    rules(&net, &["tcp dport { 103, 109 } drop"]);
+    let open = |to| client.connect_as(to, &How::plain().nonblocking());
+    let (mut late, mut waiting, mut dying) = (Vec::new(), Vec::new(), Vec::new());
+    for address in &families {
+        let web = server.listen(address(&net, 2, 109));
+        late.push((open(web.address()), web));
+        waiting.push(open(address(&net, 2, 103)));
+    }
+    rules(&net, &["tcp dport { 102, 103 } drop", UNREACHABLE]);
+    for address in &families {
+        waiting.push(open(address(&net, 2, 104)));
+        dying.push(converse(address(&net, 2, 107)));
+    }
+    rules(&net, &["tcp dport { 102, 103, 107 } drop", UNREACHABLE]);
+    for (near, _) in &dying {
+        near.send(100);
+    }
+    each(&|at| client.refused(at(101)));
+    each(&|at| client.connect_as(at(102), &How::plain().nonblocking()).close());
+    each(&|at| {
+        let (near, far) = converse(at(105));
+        far.abort();
+        near.await_end();
+        near.close();
+    });
+    each(&|at| {
+        let (near, far) = converse(at(106));
+        near.send(100);
+        far.await_data();
+        far.close();
+        near.await_end();
+        near.close();
+    });
+    each(&|at| {
+        let web = server.listen(at(108));
+        let near = client.connect(at(108));
+        near.send(10);
+        near.abort();
+        web.close();
+    });
+    each(&|at| {
+        let (near, far) = converse(at(113));
+        near.send(10);
+        far.receive(10);
+        far.send(10);
+        near.receive(10);
+        near.close();
+        far.await_end();
+        far.close();
+    });
+    // Slow ones, all at once.
+    let pairs = |port| families.iter().map(|address| converse(address(&net, 2, port))).collect::<Vec<_>>();
+    let (here, reader, silent) = (pairs(111), pairs(112), pairs(114));
+    for (near, far) in here.iter().chain(&silent) {
+        near.send(10);
+        far.receive(10);
+    }
+    for (near, far) in &reader {
+        near.send(10);
+        far.await_data();
+    }
+    let lossy = pairs(110);
+    rules(&net, &["tcp dport { 103, 107, 110 } drop", UNREACHABLE]);
+    for (near, _) in &lossy {
+        near.send(1000);
+    }
+    thread::sleep(PAUSE);
+    // What was lost arrives when it is sent again.
+    rules(&net, &["tcp dport { 103, 107 } drop", UNREACHABLE]);
+    for (near, far) in here {
+        far.send(10);
+        near.receive(10);
+        near.close();
+        far.await_end();
+        far.close();
+    }
+    for (near, far) in reader {
+        far.receive(10);
+        far.send(10);
+        near.receive(10);
+        near.close();
+        far.await_end();
+        far.close();
+    }
+    for (near, far) in silent {
+        near.close();
+        far.await_end();
+        far.close();
+    }
+    for (near, far) in lossy {
+        far.receive(1000);
+        near.close();
+        far.await_end();
+        far.close();
+    }
+    for (near, web) in late {
+        near.await_writable();
+        let far = web.accept();
+        near.close();
+        far.await_end();
+        far.close();
+        web.close();
+    }
+    run.arrival(EXPECTED.len() * families.len());
+    waiting.into_iter().for_each(Conn::close);
+    let (near, far): (Vec<_>, Vec<_>) = dying.into_iter().unzip();
+    near.into_iter().chain(far).for_each(Conn::close);
+    let rows = run.so_far();
+    for Expected { port, server: is_server, verdict } in EXPECTED {
+        let name = port.to_string();
+        let of_end: Vec<&Row> =
+            of(&rows, *port).into_iter().filter(|row| (row.get("lport") == name) == *is_server).collect();
+        if of_end.len() != families.len() {
+            rows.fail(format!("port {port}: {} rows of that end, not {}", of_end.len(), families.len()));
+        }
+        for row in of_end {
+            row.is("verdict", verdict).is("complete", "true");
+            let owner = if *is_server { server.pid() } else { client.pid() };
+            // Nobody read from these, or accepted them.
+            let nobody = *is_server && [108].contains(port);
+            row.is("pid", if nobody { 0 } else { owner });
+        }
+    }
+    run.finish();
+}
+
+fn what_ends_well_is_no_row_but_with_all(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let (some, all) = (case.launch("").start(&net), case.launch("-a").start(&net));
+    let web = server.listen(net.v4_of(2, 80));
+    let (near, far) = client.converse(&web);
+    near.send(10);
+    far.receive(10);
+    near.close();
+    far.await_end();
+    far.close();
+    let rows = all.rows(2);
+    for row in &rows {
+        row.must(row.get("VERDICT").starts_with("ok: "), "it ended well");
+    }
+    some.rows(0);
+    some.finish();
+    all.finish();
+}
+
+fn only_and_except_keep_their_verdicts(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let only = case.launch("--only reset-received,ok,refused").start(&net);
+    let except = case.launch("--except reset-received").start(&net);
+    let web = server.listen(net.v4_of(2, 80));
+    let (near, far) = client.converse(&web);
+    far.abort();
+    near.await_end();
+    near.close();
+    only.rows(1).iter().for_each(|row| {
+        row.must(row.get("VERDICT").starts_with("reset-received: "), "the client's");
+    });
+    except.rows(1).iter().for_each(|row| {
+        row.must(row.get("VERDICT").starts_with("reset-sent: "), "the server's");
+    });
+    only.finish();
+    except.finish();
+}
+
+fn a_socket_from_before_the_start_has_a_row_and_says_so(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v4_of(2, 80));
+    let (near, far) = client.converse(&web);
+    let run = case.launch("").start(&net);
+    far.abort();
+    near.await_end();
+    near.close();
+    for row in &run.rows(2) {
+        row.must(row.get("MS").starts_with('>'), "an age that is not known");
+        row.must(row.get("VERDICT").ends_with("(partly seen)"), "it says so");
+    }
+    run.finish();
+}
