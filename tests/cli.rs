@@ -1241,7 +1241,8 @@ end
 "#;
 
 /// Types into a zsh of its own, on a terminal of its own: only its line editor asks for completions. The word by which
-/// it says that it has done something is never typed as such, for a terminal shows what is typed.
+/// it says that it has done something is never typed as such, for a terminal shows what is typed. It would ask before it lists more
+/// than a screen holds.
 const ZSH: &str = r#"
 zmodload zsh/zpty
 zpty typed zsh -f -i
@@ -1249,7 +1250,7 @@ tell() {
     zpty -w typed "$1; print do\"\"ne"
     zpty -r typed all '*done*'
 }
-tell 'autoload -U compinit; compinit -D -u; PROMPT= ; stty -echo'
+tell 'autoload -U compinit; compinit -D -u; PROMPT= ; LISTMAX=1000; stty -echo'
 tell 'compadd() { local -a hits; builtin compadd -O hits "$@"; print -rl -- $hits >>answers; builtin compadd "$@" }'
 tell 'press() { zle complete-word; BUFFER="print do\"\"ne"; zle accept-line }; zle -N press; bindkey "^I" press'
 ask() {
