@@ -140,7 +140,8 @@ impl Tool for Tcpconnect {
             ("tcpconnect --cgroupmap /sys/fs/bpf/m", "only cgroups in this map"),
         ],
         overhead: "Runs a short program per connect and none per packet; -d adds one per UDP packet that is sent \
-                   or read. Where the kernel has neither fentry nor kprobes, -d adds one per packet instead, and what asks \
+                   or read: on Linux 6.1 some 500 instructions per connect, and 14,000 per question with its answer, which takes \
+                   18,000 itself. Where the kernel has neither fentry nor kprobes, -d adds one per packet instead, and what asks \
                    for the local port (-L, --lport=PORTS; with -c: -s) one of a few instructions per timer that the \
                    kernel starts.",
         differences: &[
