@@ -237,7 +237,8 @@ fn life_block(args: &str) -> String {
         _ if args.contains('s') => Format::Csv,
         _ => Format::Text,
     };
-    printed(format, &tcplife::table(&options), &lives(), |event| event.ts_ns)
+    let rows: Vec<tcplife::Row> = lives().into_iter().map(Into::into).collect();
+    printed(format, &tcplife::table(&options), &rows, |row| row.ts_ns)
 }
 
 #[test]

@@ -11,12 +11,17 @@ pub struct FieldSpec {
     pub of: &'static str,
     /// Member name; members of anonymous structs and unions count as the struct's own.
     pub member: &'static str,
-    /// Bytes that a probe reads; a member of another size is refused. 0: an aggregate, any size.
+    /// Bytes that a probe reads; a member of another size is refused. 0: an aggregate, any size. [`LOW_BITS`]: a byte, or the
+    /// lowest bits of one.
     pub bytes: u8,
 }
 
+/// In place of a field's size: kernels differ in whether it is a byte or the lowest bits of one, which begin where the byte
+/// does on both architectures. A probe reads the byte and masks what it does not want.
+pub const LOW_BITS: u8 = u8::MAX;
+
 macro_rules! fields {
-    ($($(#[$doc:meta])* $name:ident = $of:literal . $member:literal : $bytes:literal,)*) => {
+    ($($(#[$doc:meta])* $name:ident = $of:literal . $member:literal : $bytes:expr,)*) => {
         /// A field of a kernel struct, and its index in the global `OFFSETS`.
         #[repr(u16)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,6 +79,32 @@ fields! {
     IterCount = "iov_iter"."count": 8,
     /// Segments handed to IP by this socket since it was last disconnected.
     TcpSegsOut = "tcp_sock"."segs_out": 4,
+    /// Segments that came for this socket, without the SYN of an accepted one.
+    TcpSegsIn = "tcp_sock"."segs_in": 4,
+    /// Eight times the smoothed round-trip time, in microseconds; 0: none was measured.
+    TcpSrtt = "tcp_sock"."srtt_us": 4,
+    /// The shortest round trips of late.
+    TcpRttMin = "tcp_sock"."rtt_min": 0,
+    /// In there: three samples, the shortest first.
+    MinmaxS = "minmax"."s": 0,
+    /// In a sample: the value.
+    SampleV = "minmax_sample"."v": 4,
+    /// Segments that were sent again.
+    TcpTotalRetrans = "tcp_sock"."total_retrans": 4,
+    /// Bytes of data that were sent again.
+    TcpBytesRetrans = "tcp_sock"."bytes_retrans": 8,
+    /// Segments that were taken for lost, also by mistake.
+    TcpLost = "tcp_sock"."lost": 4,
+    /// Segments that came out of order.
+    TcpRcvOoopack = "tcp_sock"."rcv_ooopack": 4,
+    /// Jiffies during which there was something to send, the receiver's window was full, or the send buffer was.
+    TcpChronoStat = "tcp_sock"."chrono_stat": 0,
+    /// Jiffies when the one of these that runs began.
+    TcpChronoStart = "tcp_sock"."chrono_start": 4,
+    /// Which of these runs: from 1 on; 0: none.
+    TcpChronoType = "tcp_sock"."chrono_type": LOW_BITS,
+    /// The error that the next call will be told, positive.
+    SkErr = "sock"."sk_err": 4,
     /// `SHUTDOWN_MASK`: which directions were shut down.
     SkShutdown = "sock"."sk_shutdown": 1,
     /// `enum sock_flags`, a bit each.

@@ -27,6 +27,84 @@ pub struct Event {
     pub comm: Comm,
 }
 
+/// A life that ended, with what its socket knew at the end. Sent in place of [`Event`] where anything of it is asked for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Detailed {
+    /// What every row has.
+    pub event: Event,
+    /// What only some have.
+    pub end: End,
+}
+
+/// What a socket knew at its end. What was not asked for is zero.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct End {
+    /// From SYN_SENT to ESTABLISHED, ns; 0: not seen.
+    pub conn_ns: u64,
+    /// When a process first read from it: `CLOCK_MONOTONIC`, ns; 0: never, or not seen.
+    pub first_ns: u64,
+    /// Bytes of data that were sent again.
+    pub retrans_bytes: u64,
+    /// Segments that were sent again, SYN and FIN included.
+    pub retrans: u32,
+    /// Segments that were taken for lost.
+    pub lost: u32,
+    /// The shortest round-trip time, µs; `u32::MAX`: none.
+    pub rtt_min_us: u32,
+    /// The smoothed round-trip time, µs; 0: none.
+    pub rtt_us: u32,
+    /// Jiffies with something to send, and no limit but the network.
+    pub busy_jiffies: u32,
+    /// Jiffies with something to send that the receiver had no room for.
+    pub rwnd_jiffies: u32,
+    /// Jiffies with something to send that the send buffer had no room for.
+    pub sndbuf_jiffies: u32,
+    /// Segments that came out of order.
+    pub ooo: u32,
+    /// Segments that came.
+    pub segs_in: u32,
+    /// Segments that were sent.
+    pub segs_out: u32,
+    /// The socket's error; 0: none.
+    pub error: i32,
+    /// The state before CLOSE.
+    pub state: i32,
+    /// `sk_shutdown`: which directions were shut down.
+    pub shutdown: u32,
+    /// Always zero.
+    pub zero: u32,
+}
+
+/// Which parts of an [`End`] are asked for: bits of the global `DETAILS`.
+pub mod details {
+    /// `rtt_min_us`.
+    pub const RTT_MIN: u32 = 1 << 0;
+    /// `rtt_us`.
+    pub const RTT: u32 = 1 << 1;
+    /// `retrans`.
+    pub const RETRANS: u32 = 1 << 2;
+    /// `retrans_bytes`.
+    pub const RETRANS_BYTES: u32 = 1 << 3;
+    /// `lost`.
+    pub const LOST: u32 = 1 << 4;
+    /// `busy_jiffies`, `rwnd_jiffies`, `sndbuf_jiffies`.
+    pub const LIMITS: u32 = 1 << 5;
+    /// `conn_ns`.
+    pub const CONN: u32 = 1 << 6;
+    /// `first_ns`.
+    pub const FIRST: u32 = 1 << 7;
+    /// `ooo`.
+    pub const OOO: u32 = 1 << 8;
+    /// `segs_in`.
+    pub const SEGS_IN: u32 = 1 << 9;
+    /// `segs_out`.
+    pub const SEGS_OUT: u32 = 1 << 10;
+    /// `error`, `state`, `shutdown`.
+    pub const HOW: u32 = 1 << 11;
+}
+
 /// What is known of a live socket: value of the maps `LIVES` and `LIVES_BY_SK`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -43,6 +121,10 @@ pub struct Life {
     pub state: i32,
     /// Always zero.
     pub zero: u32,
+    /// From SYN_SENT to ESTABLISHED, ns; 0: not seen, or not asked for.
+    pub conn_ns: u64,
+    /// When a process first read from it; 0: never, or not asked for.
+    pub first_ns: u64,
 }
 
 /// No owner is stored.

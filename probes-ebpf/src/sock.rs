@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 use core::ptr::read_volatile;
 
-use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_skc_to_tcp_sock};
 use netbcc_common::addr::{AF_INET, AF_INET6, Addr, MAPPED_WORD, Tuple};
 use netbcc_common::kernel::Field;
 
@@ -414,6 +414,92 @@ impl<A: Access> TcpSock<A> {
         // SAFETY: `at` is a tcp_sock.
         unsafe { field::<A, u32>(self.at, Field::TcpSegsOut) }
     }
+
+    /// A count of 32 bits in its `tcp_sock` part.
+    #[inline(always)]
+    pub fn count(self, of: TcpCount) -> u32 {
+        let place = match of {
+            TcpCount::SegsIn => Field::TcpSegsIn,
+            TcpCount::Retrans => Field::TcpTotalRetrans,
+            TcpCount::Lost => Field::TcpLost,
+            TcpCount::OutOfOrder => Field::TcpRcvOoopack,
+        };
+        // SAFETY: `at` is a tcp_sock.
+        unsafe { field::<A, u32>(self.at, place) }
+    }
+
+    /// Bytes of data that were sent again.
+    #[inline(always)]
+    pub fn bytes_retrans(self) -> u64 {
+        // SAFETY: `at` is a tcp_sock.
+        unsafe { field::<A, u64>(self.at, Field::TcpBytesRetrans) }
+    }
+
+    /// The smoothed round-trip time, µs; 0: none was measured.
+    #[inline(always)]
+    pub fn rtt_us(self) -> u32 {
+        // SAFETY: `at` is a tcp_sock.
+        unsafe { field::<A, u32>(self.at, Field::TcpSrtt) >> 3 }
+    }
+
+    /// The shortest round-trip time of late, µs; `u32::MAX`: none was measured.
+    #[inline(always)]
+    pub fn rtt_min_us(self) -> u32 {
+        let (Some(at), Some(samples)) = (offset(Field::TcpRttMin), offset(Field::MinmaxS)) else {
+            return u32::MAX;
+        };
+        // SAFETY: `at` is a tcp_sock, in which the samples lie.
+        unsafe { field::<A, u32>(self.at.wrapping_add(at + samples), Field::SampleV) }
+    }
+
+    /// For how many jiffies it had something to send so far, by what kept it from sending: nothing but the network, the
+    /// receiver's window, the send buffer. What `tcp_get_info_chrono_stats` makes of it.
+    #[inline(always)]
+    pub fn limits(self) -> [u32; 3] {
+        /// A kernel has it as a byte, or as two bits.
+        const TYPES: u8 = 3;
+        let Some(sums) = offset(Field::TcpChronoStat) else { return [0; 3] };
+        // SAFETY: `at` is a tcp_sock, in which the three words lie; the helper takes no arguments.
+        unsafe {
+            let sum = |nth: usize| A::load::<u32>(self.at.wrapping_add(sums + 4 * nth));
+            let mut all = [sum(0), sum(1), sum(2)];
+            let runs = field::<A, u8>(self.at, Field::TcpChronoType) & TYPES;
+            let since = field::<A, u32>(self.at, Field::TcpChronoStart);
+            let now = (bpf_jiffies64() as u32).wrapping_sub(since);
+            // By its number: an index that is not constant is refused.
+            all[0] = all[0].wrapping_add(if runs == 1 { now } else { 0 });
+            all[1] = all[1].wrapping_add(if runs == 2 { now } else { 0 });
+            all[2] = all[2].wrapping_add(if runs == 3 { now } else { 0 });
+            all
+        }
+    }
+
+    /// The error that the next call on it will be told, positive; 0: none.
+    #[inline(always)]
+    pub fn error(self) -> u32 {
+        // SAFETY: a tcp_sock begins with its sock.
+        unsafe { field::<A, u32>(self.at, Field::SkErr) }
+    }
+
+    /// Which directions were shut down: 1 to receive, 2 to send.
+    #[inline(always)]
+    pub fn shutdown(self) -> u8 {
+        // SAFETY: a tcp_sock begins with its sock.
+        unsafe { field::<A, u8>(self.at, Field::SkShutdown) }
+    }
+}
+
+/// Counts of 32 bits that a `tcp_sock` keeps.
+#[derive(Clone, Copy)]
+pub enum TcpCount {
+    /// Segments that came.
+    SegsIn,
+    /// Segments that were sent again.
+    Retrans,
+    /// Segments that were taken for lost.
+    Lost,
+    /// Segments that came out of order.
+    OutOfOrder,
 }
 
 macro_rules! reads {

@@ -159,6 +159,10 @@ impl Actor {
                 let (acked, received) = raw::tcp_counts(self.socket(number(id))?.as_raw_fd())?;
                 Ok(format!("{acked} {received}"))
             }
+            ["info", id] => {
+                let info = raw::tcp_info(self.socket(number(id))?.as_raw_fd())?;
+                Ok(info.iter().map(|byte| format!("{byte:02x}")).collect())
+            }
             ["reject-all", id] => {
                 raw::reject_all(self.socket(number(id))?.as_raw_fd())?;
                 done()

@@ -500,6 +500,22 @@ pub struct Conn<'p> {
     local: SocketAddr,
 }
 
+/// `struct tcp_info` (include/uapi/linux/tcp.h).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info(Vec<u8>);
+
+impl Info {
+    /// The number of 32 bits at this offset.
+    pub fn u32(&self, at: usize) -> u32 {
+        u32::from_ne_bytes(*self.0[at..].first_chunk().expect("within the struct"))
+    }
+
+    /// The number of 64 bits at this offset.
+    pub fn u64(&self, at: usize) -> u64 {
+        u64::from_ne_bytes(*self.0[at..].first_chunk().expect("within the struct"))
+    }
+}
+
 impl Conn<'_> {
     /// Its own address.
     pub fn local(&self) -> SocketAddr {
@@ -567,6 +583,13 @@ impl Conn<'_> {
         let answer = self.peer.order(&format!("counts {}", self.id));
         let (acked, received) = answer.split_once(' ').expect("two numbers");
         (acked.parse().expect("a number"), received.parse().expect("a number"))
+    }
+
+    /// What the socket says of itself (`tcp_info`).
+    pub fn info(&self) -> Info {
+        let answer = self.peer.order(&format!("info {}", self.id));
+        let byte = |at| u8::from_str_radix(&answer[at..at + 2], 16).expect("two digits");
+        Info((0..answer.len()).step_by(2).map(byte).collect())
     }
 
     /// Attaches a filter that lets nothing in.

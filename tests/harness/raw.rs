@@ -686,6 +686,18 @@ pub fn disconnect(socket: RawFd) -> io::Result<()> {
     answer(result as isize).map(drop)
 }
 
+/// `struct tcp_info` of a socket (include/uapi/linux/tcp.h), as bytes, as many as this kernel has.
+pub fn tcp_info(socket: RawFd) -> io::Result<Vec<u8>> {
+    let mut info = vec![0_u8; 256];
+    let mut len = info.len() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes into `info`.
+    let result = unsafe {
+        libc::getsockopt(socket, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut len)
+    };
+    answer(result as isize)?;
+    Ok(info)
+}
+
 /// `tcpi_bytes_acked` and `tcpi_bytes_received` of a socket (include/uapi/linux/tcp.h).
 pub fn tcp_counts(socket: RawFd) -> io::Result<(u64, u64)> {
     let mut info = [0_u64; 32];

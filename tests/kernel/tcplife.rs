@@ -15,7 +15,7 @@ use netbcc_common::tcplife::{CONNECTOR, Life};
 use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check, Rung, skip};
 use netbcc_tests::net::{END_PORT, Net, has_ipv6};
-use netbcc_tests::peer::{How, Peer};
+use netbcc_tests::peer::{Conn, How, Info, Peer};
 use netbcc_tests::raw;
 use netbcc_tests::rows::{Row, Rows};
 use netbcc_tests::run::{PATIENCE, Run, memory_of, programs_of};
@@ -57,6 +57,9 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_subflow_whose_owner_is_not_known_belongs_to_nobody: alone,
     unread_data_at_close_gives_two_whole_rows,
     json_rows_carry_every_value,
+    what_the_socket_knew_at_its_end_is_what_it_said_before,
+    a_receiver_without_room_is_told_from_a_network,
+    how_a_connection_ended_is_told,
     short_connections_are_all_seen_or_told_as_lost: alone,
     rejected_rows_do_not_fill_the_maps: alone,
     refused_connects_do_not_fill_the_maps: alone,
@@ -1064,6 +1067,125 @@ fn json_rows_carry_every_value(case: &Case) {
     rows.with("lport", 80).is("pid", server.pid()).is("tx_bytes", 1).is("rx_bytes", 5001);
     near.must(near.number("span_us") >= 0.0, "a life");
     near.must(shaped(near.get("time"), "2026-08-11T12:34:56.123456789Z"), "RFC 3339 with nanoseconds");
+    run.finish();
+}
+
+/// Waits until the socket says `settled` of itself, and twice the same but for how long ago something was.
+fn settled(conn: &Conn<'_>, settled: impl Fn(&Info) -> bool) -> Info {
+    let counts = |info: &Info| [100, 136, 140, 224].map(|at| info.u32(at));
+    let deadline = Instant::now() + PATIENCE;
+    let mut last = conn.info();
+    loop {
+        let info = conn.info();
+        if settled(&info) && counts(&info) == counts(&last) {
+            return info;
+        }
+        assert!(Instant::now() < deadline, "it does not settle: {info:?}");
+        last = info;
+    }
+}
+
+/// All columns of a socket's end, but for those that need something to go on.
+const END: &str = "--json -o +rtt_min,rtt,retrans,retrans_bytes,lost,rwnd_limited,sndbuf_limited,busy,conn_ms,first_ms,\
+                   ooo,segs_in,segs_out,errno,closed_by";
+
+fn what_the_socket_knew_at_its_end_is_what_it_said_before(case: &Case) {
+    const BYTES: usize = 300_000;
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let run = case.launch(END).start(&net);
+    let web = server.listen(net.v4_of(2, 80));
+    let near = client.connect(web.address());
+    let far = web.accept();
+    far.send(100);
+    near.receive(100);
+    // More than 200 bytes: data. Not the last of them.
+    net.near().nft(
+        "add chain inet probe in { type filter hook input priority 0; }\n\
+         add rule inet probe in tcp dport 80 meta length > 200 numgen inc mod 4 1 drop\n",
+    );
+    near.send(BYTES);
+    far.receive(BYTES);
+    // SYN and data; nothing is under way.
+    let near_said = settled(&near, |info| info.u64(120) == BYTES as u64 + 1 && info.u32(24) == 0);
+    let far_said = settled(&far, |info| info.u32(24) == 0);
+    assert!(near_said.u32(100) > 0 && far_said.u32(224) > 0, "packets were lost: {near_said:?} {far_said:?}");
+    let local = near.local();
+    near.abort();
+    let rows = run.rows(2);
+    let row = rows.with("lport", local.port());
+    row.is("retrans", near_said.u32(100))
+        .is("retrans_bytes", near_said.u64(208))
+        .is("ooo", near_said.u32(224));
+    row.is("rtt", near_said.u32(68)).is("rtt_min", near_said.u32(148));
+    row.is("segs_in", near_said.u32(140)).is("segs_out", near_said.u32(136));
+    row.is("busy", near_said.u64(168)).is("rwnd_limited", near_said.u64(176));
+    row.is("sndbuf_limited", near_said.u64(184)).is("errno", "null").is("closed_by", "local");
+    row.must(row.number("lost") > 0.0, "some were taken for lost");
+    row.must(row.number("conn_ms") > 0.0 && row.number("first_ms") >= 0.0, "it connected, and read");
+    row.must(row.number("first_ms") * 1000.0 <= row.number("span_us") + 1.0, "it read while it lived");
+    let row = rows.with("lport", 80);
+    row.is("retrans", far_said.u32(100)).is("ooo", far_said.u32(224)).is("rtt", far_said.u32(68));
+    // The RST came since.
+    row.is("segs_in", far_said.u32(140) + 1).is("segs_out", far_said.u32(136)).is("conn_ms", "null");
+    row.is("errno", "ECONNRESET").is("closed_by", "remote");
+    row.must(row.number("first_ms") >= 0.0, "it read");
+    run.finish();
+}
+
+fn a_receiver_without_room_is_told_from_a_network(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let run = case.launch("--json -o +rwnd_limited,busy,sndbuf_limited,first_ms").start(&net);
+    let web = server.listen(net.v4_of(2, 80));
+    let near = client.connect(web.address());
+    let far = web.accept();
+    near.push("flood", 1 << 20).expect("it has room for some");
+    let said = settled(&near, |info| info.u64(176) > 0);
+    let local = near.local();
+    near.abort();
+    let rows = run.rows(2);
+    let row = rows.with("lport", local.port());
+    // It goes on until the end.
+    row.must(row.number("rwnd_limited") >= said.u64(176) as f64, "as long as the socket said, or longer");
+    let most = row.number("span_us") + 20_000.0;
+    row.must(
+        row.number("busy") >= said.u64(168) as f64 && row.number("busy") <= most,
+        "it is a part of its life",
+    );
+    row.must(row.number("busy") >= row.number("rwnd_limited"), "limits are a part of being busy");
+    row.is("first_ms", "null");
+    rows.with("lport", 80).is("rwnd_limited", 0).is("busy", 0).is("first_ms", "null");
+    far.close();
+    run.finish();
+}
+
+fn how_a_connection_ended_is_told(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let run = case.launch("-o lport,rport,closed_by,errno").start(&net);
+    let web = server.listen(net.v4_of(2, 80));
+    let ends = |nth: usize, near: &str, far: &str, local: SocketAddr| {
+        let rows = run.rows(2 * nth);
+        rows.with("LPORT", local.port()).is("RPORT", 80).is("CLOSED_BY", near).is("ERRNO", "-");
+        let row = rows.iter().find(|row| row.get("RPORT") == local.port().to_string()).expect("the server's");
+        row.is("CLOSED_BY", far);
+    };
+    let (near, far) = client.converse(&web);
+    let local = near.local();
+    near.close();
+    far.await_end();
+    far.close();
+    ends(1, "local", "remote", local);
+    let (near, far) = client.converse(&web);
+    let local = near.local();
+    far.close();
+    near.await_end();
+    near.close();
+    ends(2, "remote", "local", local);
+    client.refused(net.v4_of(2, 81));
+    let rows = run.rows(5);
+    rows.with("RPORT", 81).is("CLOSED_BY", "remote").is("ERRNO", "ECONNREFUSED");
     run.finish();
 }
 

@@ -171,6 +171,11 @@ impl Out {
         self.origin_of_logs = Some(otlp::Origin::of(tool, host));
     }
 
+    /// The columns that the user chose.
+    fn choice(&self) -> Option<&Choice> {
+        self.choice.as_ref()
+    }
+
     /// Whether the user chose columns.
     pub fn is_chosen(&self) -> bool {
         self.choice.is_some()

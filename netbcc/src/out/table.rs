@@ -5,12 +5,12 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 
-use super::Format;
 use super::beside::{Fact, Process};
 use super::cell::Cell;
 use super::choice::{Choice, Layout};
 use super::field::{About, Field, Kind};
 use super::text::Form;
+use super::{Format, Out};
 
 /// Where a column takes its cell from.
 #[derive(Clone, Copy)]
@@ -56,6 +56,8 @@ pub struct Column<R> {
     about: Option<About>,
     /// Why this run does not know its values: what would make them known.
     unknown: Option<&'static str>,
+    /// What its values need that no other column does.
+    needs: u32,
 }
 
 const ALL: u8 = Format::Text.bit() | Format::Csv.bit() | Format::Json.bit();
@@ -126,12 +128,19 @@ impl<R> Column<R> {
             always: 0,
             about: None,
             unknown: None,
+            needs: 0,
         }
     }
 
     /// Says that this run knows its values only if `is_known`; `remedy` is what would change this.
     pub fn known_if(mut self, is_known: bool, remedy: &'static str) -> Self {
         self.unknown = (!is_known).then_some(remedy);
+        self
+    }
+
+    /// Says what its values need that costs something: bits of the tool's own, for [`Table::needs`].
+    pub fn needs(mut self, bits: u32) -> Self {
+        self.needs = bits;
         self
     }
 
@@ -328,6 +337,15 @@ impl<R> Table<R> {
             let column = Column::new(fact.name(), Align::Left, 0, Source::Fact(of, fact));
             table.col_if(false, column.key(fact.name()).only(Format::Json).about(fact.about()))
         })
+    }
+
+    /// What the columns need that `out` shows of it.
+    pub fn needs(&self, out: &Out) -> u32 {
+        let of = |needs: u32, column: &Column<R>| needs | column.needs;
+        match out.choice() {
+            Some(choice) => self.layout(choice).columns(self).fold(0, of),
+            None => self.columns.iter().fold(0, of),
+        }
     }
 
     /// What it looks like after `choice`, which is the same for all of its rows.

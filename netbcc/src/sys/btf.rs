@@ -15,7 +15,7 @@ use std::mem;
 use std::os::unix::fs::FileExt as _;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use netbcc_common::kernel::{FIELD_COUNT, FIELDS, FUNC_COUNT, FUNCS, Field, Func, MISSING};
+use netbcc_common::kernel::{FIELD_COUNT, FIELDS, FUNC_COUNT, FUNCS, Field, Func, LOW_BITS, MISSING};
 
 use super::bpf::KernelBtf;
 
@@ -739,7 +739,9 @@ impl Pass {
         let mut found: Option<(u16, u32)> = None;
         for &(_, id) in self.structs.iter().filter(|&&(name, _)| name == of) {
             let Some((bits, found_member)) = self.find(id, name, 0, 0) else { continue };
-            ensure!(!found_member.bitfield && bits % 8 == 0, "field {member} is a bit-field");
+            let low_bits = bytes == u32::from(LOW_BITS);
+            ensure!((low_bits || !found_member.bitfield) && bits % 8 == 0, "field {member} is a bit-field");
+            let bytes = if low_bits { 1 } else { bytes };
             let size = self.size_of(found_member.ty);
             ensure!(
                 bytes == 0 || size == Some(bytes),

@@ -5,6 +5,8 @@ use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::time::TimeValLike as _;
+use nix::time::{ClockId, clock_getres};
 
 /// A setting of the kernel, as `/proc/sys` shows it.
 pub fn sysctl(name: &str) -> Option<String> {
@@ -47,6 +49,20 @@ fn first(space: Space) -> (&'static str, u64) {
         Space::User => ("user", 0xefff_fffd),
         Space::Time => ("time", 0xefff_fffa),
     }
+}
+
+/// How many microseconds the kernel takes a jiffy for: what its coarse clock counts by.
+///
+/// # Errors
+/// The clock does not say.
+pub fn jiffy_us() -> Result<u64> {
+    let tick =
+        clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).context("ask the coarse clock how fine it is")?;
+    let tick = u64::try_from(tick.num_nanoseconds()).ok().filter(|tick| (1..=1_000_000_000).contains(tick));
+    let tick = tick.context("the coarse clock does not say how fine it is")?;
+    // As many as fit into a second are a whole number: `USEC_PER_SEC / HZ`.
+    let hz = (1_000_000_000 + tick / 2) / tick;
+    Ok(1_000_000 / hz)
 }
 
 /// How far our monotonic clock is ahead of the kernel's own, by which events are stamped, in nanoseconds.

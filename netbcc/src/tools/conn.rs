@@ -1,8 +1,10 @@
 //! Reading a [`Tuple`] as people do.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netbcc_common::addr::{AF_INET, Addr, Tuple};
+use nix::errno::Errno;
 
 use crate::out::{About, Cell, Kind};
 
@@ -35,6 +37,19 @@ pub(super) const fn pid(text: &'static str) -> About {
 /// A user.
 pub(super) const fn uid(text: &'static str) -> About {
     About::count(text).otel("process.real_user.id")
+}
+
+/// An errno, positive or negative, shown by its name (`EHOSTUNREACH`), or as it is if it has none.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ErrorName(pub(super) i32);
+
+impl fmt::Display for ErrorName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Errno::from_raw(self.0.wrapping_abs()) {
+            Errno::UnknownErrno => write!(f, "{}", self.0),
+            errno => write!(f, "{errno:?}"),
+        }
+    }
 }
 
 /// The address that `words` hold for `family`.

@@ -22,14 +22,12 @@
 //! ```
 
 use std::collections::HashMap;
-use std::fmt;
 
 use anyhow::Result;
 use clap::Args;
 use netbcc_common::addr::Tuple;
 use netbcc_common::kernel::Func;
 use netbcc_common::tcpretrans::{Config, Event, LOSS_PROBE, RETRANSMIT, SYN_ACK};
-use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use zerocopy::FromBytes as _;
 
@@ -344,24 +342,12 @@ fn kind(kind: u32) -> &'static str {
 pub struct Row {
     /// As the kernel sent it.
     pub event: Event,
-    error: ErrorName,
+    error: conn::ErrorName,
 }
 
 impl From<Event> for Row {
     fn from(event: Event) -> Self {
-        Self { event, error: ErrorName(event.error) }
-    }
-}
-
-/// A negative errno, shown by its name (`EHOSTUNREACH`), or as a number if it has none.
-struct ErrorName(i32);
-
-impl fmt::Display for ErrorName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match Errno::from_raw(self.0.wrapping_neg()) {
-            Errno::UnknownErrno => write!(f, "{}", self.0),
-            errno => write!(f, "{errno:?}"),
-        }
+        Self { event, error: conn::ErrorName(event.error) }
     }
 }
 

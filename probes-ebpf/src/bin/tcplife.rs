@@ -19,13 +19,25 @@ use aya_ebpf::macros::{btf_map, btf_tracepoint, fentry, kprobe, map};
 use aya_ebpf::maps::{Array, HashMap, Queue};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::loss::Loss;
-use netbcc_common::tcplife::{ACCEPTOR, CLOSER, CONNECTOR, Event, KERNEL, LAST, Life, NOBODY};
+use netbcc_common::tcplife::{
+    ACCEPTOR, CLOSER, CONNECTOR, Detailed, End, Event, KERNEL, LAST, Life, NOBODY, details,
+};
 use probes_ebpf::emit::{lost, reserve};
 use probes_ebpf::filter::{self, SockEnds};
 use probes_ebpf::mem::{Probed, Typed};
 use probes_ebpf::mptcp::{self, Owners};
-use probes_ebpf::sock::{Sock, ToTcp, state};
-use probes_ebpf::{storage, task};
+use probes_ebpf::sock::{Sock, TcpCount, TcpSock, ToTcp, state};
+use probes_ebpf::{setting, storage, task};
+
+/// What a row is asked to say beside what every row does. Set by user space before loading: what nobody asked for is not read.
+#[unsafe(no_mangle)]
+static DETAILS: u32 = 0;
+
+/// Whether any of these [`details`] is asked for.
+#[inline(always)]
+fn is_asked(which: u32) -> bool {
+    setting!(DETAILS) & which != 0
+}
 
 /// State of live sockets, for typed programs.
 #[btf_map]
@@ -206,9 +218,18 @@ fn state_changed<A: Lives>(sk: Sock<A>, old: i32, new: i32) -> bool {
         if new == state::SYN_SENT || life.state != old {
             // What was known is of an older socket at this address, whose end was not seen.
             life.owner = NOBODY;
+            if is_asked(details::CONN | details::FIRST) {
+                life.conn_ns = 0;
+                life.first_ns = 0;
+            }
+        }
+        let now_ns = task::now_ns();
+        if is_asked(details::CONN) && old == state::SYN_SENT && life.state == old && new == state::ESTABLISHED
+        {
+            life.conn_ns = now_ns.saturating_sub(life.birth_ns);
         }
         life.state = new;
-        life.birth_ns = task::now_ns();
+        life.birth_ns = now_ns;
         if new == state::SYN_SENT {
             let mptcp = mptcp::above(sk);
             if let Some(mptcp) = mptcp
@@ -255,7 +276,7 @@ fn closed<A: Lives>(sk: Sock<A>, old: i32) -> bool {
     };
     let first = is_first(life, state::CLOSE);
     if life.birth_ns != 0 && !(old == state::SYN_RECV && is_surplus(sk, life)) {
-        report(sk, life);
+        report(sk, life, old);
     }
     A::forget(sk, life);
     first
@@ -270,8 +291,9 @@ fn is_surplus<A: Lives>(sk: Sock<A>, life: &Life) -> bool {
     life.owner == NOBODY && sk.num() != 0 && !sk.is_dead()
 }
 
+/// Sends the row of `sk`, which came from the state `old`.
 #[inline(always)]
-fn report<A: Lives>(sk: Sock<A>, life: &mut Life) {
+fn report<A: Lives>(sk: Sock<A>, life: &mut Life, old: i32) {
     let family = sk.family();
     if !filter::keeps_family(family) {
         return;
@@ -290,25 +312,85 @@ fn report<A: Lives>(sk: Sock<A>, life: &mut Life) {
     if !filter::keeps_pid(pid) {
         return;
     }
-    let (lport, rport) = (tcp.sport(), sk.rport());
+    let lport = tcp.sport();
     if !filter::keeps_ends(SockEnds { sk, lport }) {
         return;
     }
+    if is_asked(u32::MAX) {
+        let Some(mut row) = reserve::<Detailed>() else { return };
+        detail(tcp, life, old, &mut row.end);
+        fill(sk, tcp, life, (owner, pid), (family, lport), &mut row.event);
+    } else {
+        let Some(mut event) = reserve::<Event>() else { return };
+        fill(sk, tcp, life, (owner, pid), (family, lport), &mut event);
+    }
+}
+
+/// Writes what every row says.
+#[inline(always)]
+fn fill<A: Lives>(
+    sk: Sock<A>,
+    tcp: TcpSock<A>,
+    life: &Life,
+    (owner, pid): (u32, u32),
+    (family, lport): (u16, u16),
+    event: &mut Event,
+) {
     let now_ns = task::now_ns();
-    let Some(mut event) = reserve::<Event>() else { return };
     event.ts_ns = now_ns;
     event.span_ns = now_ns.saturating_sub(life.birth_ns);
     event.tx_bytes = tcp.bytes_acked();
     event.rx_bytes = tcp.bytes_received();
     sk.addrs(family, &mut event.tuple);
     event.tuple.lport = lport;
-    event.tuple.rport = rport;
+    event.tuple.rport = sk.rport();
     event.pid = pid;
     event.zero = 0;
     match owner {
         NOBODY => task::comm_by::<A>(&mut event.comm),
         UNKNOWN => event.comm = netbcc_common::mptcp::UNKNOWN,
         _ => event.comm = life.comm,
+    }
+}
+
+/// Writes what is asked for of the end of the socket `tcp`, which came from the state `old`. This is right at CLOSE and not
+/// before: what the kernel clears until then is not asked for.
+#[inline(always)]
+fn detail<A: ToTcp>(tcp: TcpSock<A>, life: &Life, old: i32, end: &mut End) {
+    macro_rules! ask {
+        ($($which:ident: $($to:ident = $value:expr),+;)*) => {$(
+            if is_asked(details::$which) {
+                $(end.$to = $value;)+
+            } else {
+                $(end.$to = 0;)+
+            }
+        )*};
+    }
+    ask! {
+        RTT_MIN: rtt_min_us = tcp.rtt_min_us();
+        RTT: rtt_us = tcp.rtt_us();
+        RETRANS: retrans = tcp.count(TcpCount::Retrans);
+        RETRANS_BYTES: retrans_bytes = tcp.bytes_retrans();
+        LOST: lost = tcp.count(TcpCount::Lost);
+        OOO: ooo = tcp.count(TcpCount::OutOfOrder);
+        SEGS_IN: segs_in = tcp.count(TcpCount::SegsIn);
+        SEGS_OUT: segs_out = tcp.segs_out();
+        CONN: conn_ns = life.conn_ns;
+        FIRST: first_ns = life.first_ns;
+        HOW: error = tcp.error().cast_signed(), state = old, shutdown = u32::from(tcp.shutdown());
+    }
+    let [busy, rwnd, sndbuf] = if is_asked(details::LIMITS) { tcp.limits() } else { [0; 3] };
+    (end.busy_jiffies, end.rwnd_jiffies, end.sndbuf_jiffies) = (busy, rwnd, sndbuf);
+    end.zero = 0;
+}
+
+/// A process reads from `sk`.
+#[inline(always)]
+fn read<A: Lives>(sk: Sock<A>) {
+    if let Some(life) = A::get(sk)
+        && life.first_ns == 0
+    {
+        life.first_ns = task::now_ns();
     }
 }
 
@@ -402,6 +484,27 @@ fn mptcp_kprobe(ctx: ProbeContext) -> u32 {
 fn read_tp(ctx: BtfTracePointContext) -> i32 {
     if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
         accepted(sk);
+        if is_asked(details::FIRST) {
+            read(sk);
+        }
+    }
+    0
+}
+
+// match-proto: void tcp_rcv_space_adjust(struct sock *sk)
+#[btf_tracepoint(function = "tcp_rcv_space_adjust")]
+fn first_tp(ctx: BtfTracePointContext) -> i32 {
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
+        read(sk);
+    }
+    0
+}
+
+// match-proto: void tcp_rcv_space_adjust(struct sock *sk)
+#[kprobe]
+fn first_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(0).and_then(Sock::<Probed>::new) {
+        read(sk);
     }
     0
 }

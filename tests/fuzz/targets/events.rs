@@ -93,7 +93,6 @@ macro_rules! plain {
 
 fn all() -> Vec<Form> {
     let mut all = [
-        plain!(Tcplife, tcplife, &["", "-wtT", "--csv", "--csv -tT", "--json"]),
         plain!(Tcpstates, tcpstates, &["", "-wtT", "--csv", "--csv -tTw", "--json -t"]),
         plain!(Tcpaccept, tcpaccept, &["-tT", "--json"]),
         plain!(Tcpconnlat, tcpconnlat, &["-tL", "--json"]),
@@ -103,6 +102,10 @@ fn all() -> Vec<Form> {
     .into_iter()
     .flatten()
     .collect::<Vec<_>>();
+    all.extend(forms::<Tcplife, _>(&["", "-wtT", "--csv", "--csv -tT", "--json"], tcplife::table, |_, data| {
+        let event = event::<netbcc_common::tcplife::Event>(data)?;
+        Some((event.ts_ns, event.into()))
+    }));
     all.extend(forms::<Tcpconnect, _>(&["", "-tULd", "--json -d -L"], tcpconnect::table, |_, data| {
         let query = take_some(data).to_vec();
         let event = event::<netbcc_common::tcpconnect::Event>(data)?;
