@@ -1163,7 +1163,7 @@ fn a_receiver_without_room_is_told_from_a_network(case: &Case) {
 fn how_a_connection_ended_is_told(case: &Case) {
     let net = Net::new();
     let (server, client) = (net.peer("server"), net.peer("client"));
-    let run = case.launch("-o lport,rport,closed_by,errno").start(&net);
+    let run = case.launch("-o +closed_by,errno").start(&net);
     let web = server.listen(net.v4_of(2, 80));
     let ends = |nth: usize, near: &str, far: &str, local: SocketAddr| {
         let rows = run.rows(2 * nth);
