@@ -81,8 +81,6 @@ fields! {
     TcpSegsOut = "tcp_sock"."segs_out": 4,
     /// Segments that came for this socket, without the SYN of an accepted one.
     TcpSegsIn = "tcp_sock"."segs_in": 4,
-    /// Eight times the smoothed round-trip time, in microseconds; 0: none was measured.
-    TcpSrtt = "tcp_sock"."srtt_us": 4,
     /// The shortest round trips of late.
     TcpRttMin = "tcp_sock"."rtt_min": 0,
     /// In there: three samples, the shortest first.
@@ -229,8 +227,6 @@ fields! {
     DevIfindex = "net_device"."ifindex": 4,
     /// Network namespace of an interface.
     DevNet = "net_device"."nd_net": 8,
-    /// The error that the socket ended with: an errno, 0 if there is none.
-    SkErr = "sock"."sk_err": 4,
     /// An error that may pass, such as an ICMP message on a connection.
     SkErrSoft = "sock"."sk_err_soft": 4,
     /// How long close() waits for the peer (`SO_LINGER`), in jiffies.
@@ -241,10 +237,6 @@ fields! {
     IcskProbesOut = "inet_connection_sock"."icsk_probes_out": 1,
     /// `TCP_USER_TIMEOUT`, in milliseconds.
     IcskUserTimeout = "inet_connection_sock"."icsk_user_timeout": 4,
-    /// Segments sent again, SYN and FIN among them.
-    TcpTotalRetrans = "tcp_sock"."total_retrans": 4,
-    /// Bytes sent again.
-    TcpBytesRetrans = "tcp_sock"."bytes_retrans": 8,
     /// Bytes sent, those that were sent again among them.
     TcpBytesSent = "tcp_sock"."bytes_sent": 8,
     /// Segments with data that were sent.
@@ -253,14 +245,8 @@ fields! {
     TcpLostOut = "tcp_sock"."lost_out": 4,
     /// Segments that the peer says came twice.
     TcpDsackDups = "tcp_sock"."dsack_dups": 4,
-    /// Segments that came out of order.
-    TcpRcvOoopack = "tcp_sock"."rcv_ooopack": 4,
-    /// Minimum round trip of a window of time: samples of a time and a value.
-    TcpRttMin = "tcp_sock"."rtt_min": 0,
     /// Smoothed round trip, in eighths of a microsecond.
     TcpSrttUs = "tcp_sock"."srtt_us": 4,
-    /// Jiffies that sending was busy, limited by the peer's window, limited by our buffer.
-    TcpChronoStat = "tcp_sock"."chrono_stat": 0,
     /// When the last data was sent, in jiffies.
     TcpLsndtime = "tcp_sock"."lsndtime": 4,
     /// When the flight that is being measured began, in microseconds.

@@ -428,18 +428,11 @@ impl<A: Access> TcpSock<A> {
         unsafe { field::<A, u32>(self.at, place) }
     }
 
-    /// Bytes of data that were sent again.
-    #[inline(always)]
-    pub fn bytes_retrans(self) -> u64 {
-        // SAFETY: `at` is a tcp_sock.
-        unsafe { field::<A, u64>(self.at, Field::TcpBytesRetrans) }
-    }
-
     /// The smoothed round-trip time, µs; 0: none was measured.
     #[inline(always)]
     pub fn rtt_us(self) -> u32 {
         // SAFETY: `at` is a tcp_sock.
-        unsafe { field::<A, u32>(self.at, Field::TcpSrtt) >> 3 }
+        unsafe { field::<A, u32>(self.at, Field::TcpSrttUs) >> 3 }
     }
 
     /// The shortest round-trip time of late, µs; `u32::MAX`: none was measured.
@@ -472,13 +465,6 @@ impl<A: Access> TcpSock<A> {
             all[2] = all[2].wrapping_add(if runs == 3 { now } else { 0 });
             all
         }
-    }
-
-    /// The error that the next call on it will be told, positive; 0: none.
-    #[inline(always)]
-    pub fn error(self) -> u32 {
-        // SAFETY: a tcp_sock begins with its sock.
-        unsafe { field::<A, u32>(self.at, Field::SkErr) }
     }
 
     /// Which directions were shut down: 1 to receive, 2 to send.
@@ -561,23 +547,6 @@ impl<A: Access> TcpSock<A> {
         snd_nxt: TcpSndNxt as u32,
         /// Sequence number of the first byte that did not come yet.
         rcv_nxt: TcpRcvNxt as u32,
-    }
-
-    /// The minimum round trip, in microseconds; `u32::MAX`: there is none.
-    #[inline(always)]
-    pub fn rtt_min_us(self) -> u32 {
-        let Some(samples) = offset(Field::TcpRttMin) else { return u32::MAX };
-        // The first sample is the best, and its value comes after its time.
-        // SAFETY: `at` is a tcp_sock; a word within the samples.
-        unsafe { A::load::<u32>(self.at.wrapping_add(samples + size_of::<u32>())) }
-    }
-
-    /// Jiffies that sending was busy without a limit, limited by the peer's window, limited by our buffer.
-    #[inline(always)]
-    pub fn busy_jiffies(self) -> [u32; 3] {
-        let Some(stat) = offset(Field::TcpChronoStat) else { return [0; 3] };
-        // SAFETY: `at` is a tcp_sock; three words of the array.
-        [0, 1, 2].map(|nth| unsafe { A::load::<u32>(self.at.wrapping_add(stat + nth * size_of::<u32>())) })
     }
 
     /// Whether close() is to send a RST: `SO_LINGER` with no time.

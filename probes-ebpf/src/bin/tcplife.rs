@@ -377,7 +377,7 @@ fn detail<A: ToTcp>(tcp: TcpSock<A>, life: &Life, old: i32, end: &mut End) {
         SEGS_OUT: segs_out = tcp.segs_out();
         CONN: conn_ns = life.conn_ns;
         FIRST: first_ns = life.first_ns;
-        HOW: error = tcp.error().cast_signed(), state = old, shutdown = u32::from(tcp.shutdown());
+        HOW: error = tcp.error(), state = old, shutdown = u32::from(tcp.shutdown());
     }
     let [busy, rwnd, sndbuf] = if is_asked(details::LIMITS) { tcp.limits() } else { [0; 3] };
     (end.busy_jiffies, end.rwnd_jiffies, end.sndbuf_jiffies) = (busy, rwnd, sndbuf);

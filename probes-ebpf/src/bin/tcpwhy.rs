@@ -183,7 +183,7 @@ fn is_suspect(conn: &Conn, tcp: Tcp, old: i32, error: i32) -> bool {
     if slow_us == 0 {
         return false;
     }
-    let [_, window, buffer] = tcp.busy_jiffies();
+    let [_, window, buffer] = tcp.limits();
     if window != 0 || buffer != 0 || conn.flags & SHUT_WINDOW != 0 {
         return true;
     }
@@ -255,7 +255,7 @@ fn report(sk: Sock<Typed>, tcp: Tcp, conn: &Conn, old: i32, error: i32) {
         | bit(sk.is_done(), DONE)
         | bit(tcp.lingers_not(), LINGER)
         | bit(sk.has_file(), FILE);
-    event.busy = tcp.busy_jiffies();
+    event.busy = tcp.limits();
     event.last_data_sent = tcp.last_data_sent();
     event.rtt_min_us = tcp.rtt_min_us();
     event.srtt_us_8 = tcp.srtt_us_8();
