@@ -26,7 +26,7 @@ use nix::sys::socket::{
 };
 use nix::unistd::{Gid, Uid, read, setresgid, setresuid, write};
 
-use crate::peer::{PEER_ENV, unhex};
+use crate::peer::{PEER_ENV, hex, unhex};
 use crate::raw;
 
 /// How long a peer waits for anything.
@@ -95,6 +95,16 @@ struct Actor {
 }
 
 impl Actor {
+    /// Sends from a thread of this name.
+    fn push_as(&mut self, id: u32, how: &str, bytes: usize, name: Vec<u8>) -> Answer {
+        let (socket, how) = (self.socket(id)?.as_raw_fd(), how.to_owned());
+        let pushed = thread::spawn(move || {
+            fs::write("/proc/thread-self/comm", name).expect("a thread may name itself");
+            raw::push(socket, &how, bytes)
+        });
+        Ok(pushed.join().map_err(|_| Errno::UnknownErrno)??.to_string())
+    }
+
     fn obey(&mut self, order: &str) -> Answer {
         let words: Vec<&str> = order.split_whitespace().collect();
         match words[..] {
@@ -137,16 +147,7 @@ impl Actor {
             ["push", id, how, bytes] => {
                 Ok(raw::push(self.socket(number(id))?.as_raw_fd(), how, size(bytes))?.to_string())
             }
-            ["push", id, how, bytes, name] => {
-                let (socket, how, bytes) =
-                    (self.socket(number(id))?.as_raw_fd(), how.to_owned(), size(bytes));
-                let name = unhex(name);
-                let pushed = thread::spawn(move || {
-                    fs::write("/proc/thread-self/comm", name).expect("a thread may name itself");
-                    raw::push(socket, &how, bytes)
-                });
-                Ok(pushed.join().map_err(|_| Errno::UnknownErrno)??.to_string())
-            }
+            ["push", id, how, bytes, name] => self.push_as(number(id), how, size(bytes), unhex(name)),
             ["pull", id, how, bytes] => {
                 Ok(raw::pull(self.socket(number(id))?.as_raw_fd(), how, size(bytes))?.to_string())
             }
@@ -161,7 +162,7 @@ impl Actor {
             }
             ["info", id] => {
                 let info = raw::tcp_info(self.socket(number(id))?.as_raw_fd())?;
-                Ok(info.iter().map(|byte| format!("{byte:02x}")).collect())
+                Ok(hex(&info))
             }
             ["reject-all", id] => {
                 raw::reject_all(self.socket(number(id))?.as_raw_fd())?;
