@@ -113,7 +113,7 @@ const EXPECTED: &[Expected] = &[
 #[expect(clippy::too_many_lines, reason = "scenes in the order in which they wait for each other")]
 fn each_ending_has_its_verdict_once(case: &Case) {
     let net = Net::new();
-    net.near().sysctl("ipv4/tcp_syn_retries", "1");
+    net.near().sysctl("ipv4/tcp_syn_retries", "2");
     net.near().sysctl("ipv4/tcp_retries2", "4");
     net.near().nft("add chain inet probe in { type filter hook input priority 0; }\n");
     let (server, client) = (net.peer("server"), net.peer("client"));
