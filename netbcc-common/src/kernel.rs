@@ -261,6 +261,24 @@ fields! {
     TcpSndUna = "tcp_sock"."snd_una": 4,
     /// Sequence number of the first byte that was not sent yet.
     TcpSndNxt = "tcp_sock"."snd_nxt": 4,
+    /// The cgroup of a socket: that of the task that made it, or of the listener from which it was accepted.
+    SkCgrpData = "sock"."sk_cgrp_data": 0,
+    /// In there: its address. Since 5.15.
+    SockCgroup = "sock_cgroup_data"."cgroup": 8,
+    /// In there: its address, or other things where one of the lowest two bits is set. Before 5.15.
+    SockCgroupVal = "sock_cgroup_data"."val": 8,
+    /// The listener of a connection that is not complete yet.
+    SkListener = "sock_common"."skc_listener": 8,
+    /// How deep a cgroup lies; the root has 0.
+    CgroupLevel = "cgroup"."level": 4,
+    /// The cgroups that it is in, by level, itself included. Since 6.1.
+    CgroupAncestors = "cgroup"."ancestors": 0,
+    /// The numbers of the cgroups that it is in, by level, itself included. Before 6.1.
+    CgroupAncestorIds = "cgroup"."ancestor_ids": 0,
+    /// The folder of a cgroup.
+    CgroupKn = "cgroup"."kn": 8,
+    /// The number of a folder, which is a cgroup's.
+    KernfsId = "kernfs_node"."id": 8,
     /// Sixteen bytes of any kind. Its struct is what packets are read through where the kernel forbids the helper.
     In6 = "in6_addr"."in6_u": 16,
 }

@@ -14,8 +14,8 @@ pub struct Owner {
     pub uid: u32,
     /// How that is known, in the words of [`crate::tcplife`]; never [`crate::tcplife::NOBODY`].
     pub how: u32,
-    /// Always zero.
-    pub zero: u32,
+    /// 1: the filters of tasks keep it.
+    pub kept: u32,
     /// When the socket ended, ns; 0: it lives.
     pub ended_ns: u64,
     /// Name of the thread.

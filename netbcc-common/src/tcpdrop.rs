@@ -66,6 +66,8 @@ pub struct Entries {
 /// What a row tells of the socket.
 #[derive(Clone, Copy, Debug)]
 pub struct Holder {
+    /// Address of its cgroup; 0: the root, or none is known, or nobody asks.
+    pub cgroup: u64,
     /// Network namespace (inode number).
     pub netns: u32,
     /// Family; 0: there is no socket.

@@ -119,8 +119,8 @@ pub struct Life {
     pub comm: Comm,
     /// The last state that was seen of it.
     pub state: i32,
-    /// Always zero.
-    pub zero: u32,
+    /// 1: the filters of tasks keep the owner.
+    pub kept: u32,
     /// From SYN_SENT to ESTABLISHED, ns; 0: not seen, or not asked for.
     pub conn_ns: u64,
     /// When a process first read from it; 0: never, or not asked for.

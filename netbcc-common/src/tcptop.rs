@@ -92,8 +92,8 @@ pub struct Kept {
 pub struct Config {
     /// The system calls that send.
     pub sends: SendCalls,
-    /// Whether there is any filter: of tasks, of families or `by_group`.
+    /// Whether there is any filter.
     pub filters: u32,
-    /// Keep tasks below the cgroup in `GROUP`.
-    pub by_group: u32,
+    /// Always zero.
+    pub zero: u32,
 }

@@ -45,8 +45,8 @@ pub struct Conn {
     pub fast: u32,
     /// Segments that were sent again to probe for a loss.
     pub tlp: u32,
-    /// Always zero.
-    pub zero: u32,
+    /// 1: the filters of tasks keep the owner.
+    pub kept: u32,
     /// Owner's name.
     pub comm: Comm,
 }

@@ -55,11 +55,14 @@ pub struct Call {
 }
 
 impl Call {
+    /// In the place of a call that is not to be counted.
+    const NONE: Self = Self { sk: 0, message: 0, left: 0, seq: 0, waits: 0 };
+
     /// A call with `message`.
     #[inline(always)]
-    fn of_message(sk: Sock<Probed>, message: u64) -> Option<Self> {
+    fn of_message(sk: Sock<Probed>, message: u64) -> Self {
         let left = left_of(message);
-        (left != 0).then_some(Self { sk: sk.id(), message, left, seq: 0, waits: 0 })
+        if left == 0 { Self::NONE } else { Self { sk: sk.id(), message, left, seq: 0, waits: 0 } }
     }
 
     /// A call for `left` bytes, with the socket at `seq`.
@@ -110,14 +113,15 @@ fn written_until(sk: Sock<Probed>) -> u32 {
 #[inline(always)]
 #[must_use]
 pub fn send_begins(table: &'static Table, call: Option<(Sock<Probed>, u64)>) -> bool {
-    begins(table, call.and_then(|(sk, message)| Call::of_message(sk, message)), |calls| &mut calls.send)
+    let call = call.map_or(Call::NONE, |(sk, message)| Call::of_message(sk, message));
+    begins(table, call, |calls| &mut calls.send)
 }
 
 /// `tcp_sendpage` begins, for `size` bytes. `None`: with nothing to be counted. `false`: there is no room to remember it.
 #[inline(always)]
 #[must_use]
 pub fn page_begins(table: &'static Table, call: Option<(Sock<Probed>, u64)>) -> bool {
-    let call = call.map(|(sk, size)| Call::from_seq(sk, written_until(sk), size));
+    let call = call.map_or(Call::NONE, |(sk, size)| Call::from_seq(sk, written_until(sk), size));
     begins(table, call, |calls| &mut calls.send)
 }
 
@@ -126,11 +130,11 @@ pub fn page_begins(table: &'static Table, call: Option<(Sock<Probed>, u64)>) -> 
 #[inline(always)]
 #[must_use]
 pub fn receive_begins(table: &'static Table, call: Option<(Sock<Probed>, u64, u64, i32)>) -> bool {
-    let call = call.and_then(|(sk, message, size, flags)| {
+    let call = call.map_or(Call::NONE, |(sk, message, size, flags)| {
         if flags & TAKES_NOTHING != 0 {
-            None
+            Call::NONE
         } else if flags & COPIES_NOTHING != 0 {
-            Some(Call::from_seq(sk, read_until(sk), size))
+            Call::from_seq(sk, read_until(sk), size)
         } else {
             Call::of_message(sk, message)
         }
@@ -144,18 +148,21 @@ pub fn receive_begins(table: &'static Table, call: Option<(Sock<Probed>, u64, u6
 pub fn splices(table: &'static Table, sk: Sock<Probed>) -> bool {
     let known =
         storage::entry(table, task::pid_tid() as u32).is_some_and(|calls| calls.receive.sk == sk.id());
-    known || begins(table, Some(Call::from_seq(sk, read_until(sk), ALL)), |calls| &mut calls.receive)
+    known || begins(table, Call::from_seq(sk, read_until(sk), ALL), |calls| &mut calls.receive)
 }
 
-/// Remembers a call, in place of what was remembered.
+/// Remembers a call, in place of what was remembered. It is no `Option`: of that, compilers load the call before they look
+/// whether there is one, and kernels before 6.3 let no program read what it did not write.
 #[inline(always)]
-fn begins(table: &'static Table, call: Option<Call>, slot: impl Fn(&mut Calls) -> &mut Call) -> bool {
+fn begins(table: &'static Table, call: Call, slot: impl Fn(&mut Calls) -> &mut Call) -> bool {
     let tid = task::pid_tid() as u32;
     if let Some(calls) = storage::entry(table, tid) {
-        *slot(calls) = call.unwrap_or_default();
+        *slot(calls) = call;
         return true;
     }
-    let Some(call) = call else { return true };
+    if call.sk == 0 {
+        return true;
+    }
     let mut calls = Calls::default();
     *slot(&mut calls) = call;
     table.insert(tid, calls, 0).is_ok()

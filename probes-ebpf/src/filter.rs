@@ -6,26 +6,33 @@ use core::ptr::{addr_of, read_volatile};
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
-use aya_ebpf::maps::{Array, HashMap};
+use aya_ebpf::maps::{Array, CgroupArray, HashMap};
+use netbcc_common::Comm;
 use netbcc_common::addr::{AF_INET, Addr, MAPPED_WORD, Tuple};
-use netbcc_common::filter::{Filter, LADDR, LPORT, NETNS, PORT_SET_BYTES, RADDR, RPORT};
+use netbcc_common::filter::{
+    CGROUPMAP, COMM, Filter, GROUP, GROUPS as MOST_GROUPS, Group, LADDR, LPORT, MNTNSMAP, NETNS, PID,
+    PIDS as IN_PIDS, PORT_SET_BYTES, RADDR, RPORT, UID, UIDS as IN_UIDS,
+};
+use netbcc_common::kernel::Field;
 
-use crate::mem::Access;
+use crate::mem::{Access, copy, offset, offset_if_any};
 use crate::sock::Sock;
 use crate::{setting, task};
 
 /// Set by user space before loading.
 #[unsafe(no_mangle)]
 pub static FILTER: Filter = Filter {
+    groups: [Group { id: 0, level: 0, excludes: 0 }; MOST_GROUPS],
     pid: 0,
     uid: 0,
     netns: 0,
     family: 0,
-    by_uid: 0,
-    by_cgroup: 0,
-    by_mntns: 0,
+    by_task: 0,
     by_ends: 0,
-    zero: [0; 2],
+    group_count: 0,
+    group_default: 0,
+    comm_default: 0,
+    zero: [0; 5],
 };
 
 /// `--cgroupmap`: keys are cgroup v2 ids. User space puts the pinned map in its place.
@@ -53,50 +60,194 @@ pub static LADDRS: LpmTrie<Addr, u32> = LpmTrie::with_max_entries(1, 0);
 #[map]
 pub static RADDRS: LpmTrie<Addr, u32> = LpmTrie::with_max_entries(1, 0);
 
-/// Whether process `pid` passes `-p`.
-#[inline(always)]
-pub fn keeps_pid(pid: u32) -> bool {
-    let want = setting!(FILTER.pid);
-    want == 0 || want == pid
-}
+/// Prefixes of the numbers of processes to keep, with the same rules as [`LADDRS`].
+#[map]
+pub static PIDS: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(1, 0);
 
-/// Whether the current task passes the container filters `--cgroupmap` and `--mntnsmap`.
-#[inline(always)]
-pub fn keeps_container() -> bool {
-    if setting!(FILTER.by_cgroup) != 0 {
-        let id = task::cgroup_id();
-        if CGROUPS.get_ptr(id).is_none() {
-            return false;
-        }
-    }
-    if setting!(FILTER.by_mntns) != 0 {
-        let inode = u64::from(task::mntns());
-        if MNTNSES.get_ptr(inode).is_none() {
-            return false;
-        }
-    }
-    true
-}
+/// Prefixes of the numbers of users to keep, with the same rules as [`LADDRS`].
+#[map]
+pub static UIDS: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(1, 0);
 
-/// Whether the current task passes `-p`, `-u` and the container filters.
+/// Names of threads, with 1 where they are kept. User space sets the size, and leaves it out of runs that do not ask.
+#[map]
+pub static COMMS: HashMap<Comm, u32> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// The cgroups that are named, in the order of [`Filter::groups`]. User space sets the size, and leaves it out of runs that do
+/// not ask.
+#[map]
+pub static GROUPS: CgroupArray = CgroupArray::with_max_entries(1, 0);
+
+/// Whether the current task passes `--pid`, `--uid` and `--comm`, `--cgroup` and `--container`, and BCC's options of tasks.
 #[inline(always)]
 pub fn keeps_task() -> bool {
-    if setting!(FILTER.pid) != 0 && !keeps_pid(task::pid()) {
-        return false;
-    }
-    if setting!(FILTER.by_uid) != 0 && setting!(FILTER.uid) != task::uid() {
-        return false;
-    }
-    keeps_container()
+    setting!(FILTER.by_task) == 0 || keeps_task_by()
 }
 
-/// Whether `-p`, `-u` or a container filter is given: what no task is known of is then not kept.
+/// Whether the current task passes the filters that are given. Once per object: it would be at a dozen places.
+#[inline(never)]
+fn keeps_task_by() -> bool {
+    let by = setting!(FILTER.by_task);
+    keeps_who_by(by) && keeps_place_by(by)
+}
+
+/// Whether the current task passes `--pid`, `--uid` and `--comm`: for a program that interrupts strangers, as a row of it names
+/// who is on the CPU. [`keeps_group`] goes with it.
+#[inline(always)]
+pub fn keeps_who() -> bool {
+    setting!(FILTER.by_task) == 0 || keeps_who_now()
+}
+
+#[inline(never)]
+fn keeps_who_now() -> bool {
+    keeps_who_by(setting!(FILTER.by_task))
+}
+
+/// Whether what is in a cgroup passes `--cgroup` and `--container`. The cgroup's address is asked for only if they are given.
+#[inline(always)]
+pub fn keeps_group(cgroup: impl FnOnce() -> u64) -> bool {
+    !by_group() || is_in_groups(cgroup())
+}
+
+/// Whether a socket of which no task is known passes: `--cgroup` and `--container` are then of its own cgroup, and nothing passes
+/// the other filters of tasks.
+#[inline(always)]
+pub fn keeps_nobody(cgroup: impl FnOnce() -> u64) -> bool {
+    let by = setting!(FILTER.by_task);
+    by == 0 || by == GROUP && is_in_groups(cgroup())
+}
+
+/// Whether `--cgroup` or `--container` is given.
+#[inline(always)]
+pub fn by_group() -> bool {
+    setting!(FILTER.by_task) & GROUP != 0
+}
+
+/// Whether there is any filter of tasks: what no task is known of is then not kept.
 #[inline(always)]
 pub fn by_task() -> bool {
-    setting!(FILTER.pid) != 0
-        || setting!(FILTER.by_uid) != 0
-        || setting!(FILTER.by_cgroup) != 0
-        || setting!(FILTER.by_mntns) != 0
+    setting!(FILTER.by_task) != 0
+}
+
+#[inline(always)]
+fn keeps_who_by(by: u8) -> bool {
+    if by & (PID | IN_PIDS) != 0 {
+        let pid = task::pid();
+        if if by & PID != 0 { pid != setting!(FILTER.pid) } else { !has_id(&PIDS, pid) } {
+            return false;
+        }
+    }
+    if by & (UID | IN_UIDS) != 0 {
+        let uid = task::uid();
+        if if by & UID != 0 { uid != setting!(FILTER.uid) } else { !has_id(&UIDS, uid) } {
+            return false;
+        }
+    }
+    by & COMM == 0 || keeps_comm()
+}
+
+#[inline(always)]
+fn keeps_place_by(by: u8) -> bool {
+    if by & GROUP != 0 && !is_task_in_groups() {
+        return false;
+    }
+    if by & CGROUPMAP != 0 && CGROUPS.get_ptr(task::cgroup_id()).is_none() {
+        return false;
+    }
+    by & MNTNSMAP == 0 || MNTNSES.get_ptr(u64::from(task::mntns())).is_some()
+}
+
+#[inline(always)]
+fn has_id(ids: &'static LpmTrie<[u8; 4], u32>, id: u32) -> bool {
+    ids.get(Key::new(32, id.to_be_bytes())).is_some_and(|kept| *kept != 0)
+}
+
+/// Whether the name of the current thread, as rows show it, is kept.
+#[inline(always)]
+fn keeps_comm() -> bool {
+    let mut comm = [0; 16];
+    task::comm(&mut comm);
+    // Behind a name's end anything may be.
+    let ([low, high], _) = comm.as_chunks::<8>() else { return false };
+    let (low, is_whole) = until_nul(u64::from_le_bytes(*low));
+    let high = if is_whole { until_nul(u64::from_le_bytes(*high)).0 } else { 0 };
+    let mut name = [0; 16];
+    name[..8].copy_from_slice(&low.to_le_bytes());
+    name[8..].copy_from_slice(&high.to_le_bytes());
+    COMMS.get_ptr(name).map_or(setting!(FILTER.comm_default) != 0, |kept| {
+        // SAFETY: a word of a map's value, which nobody changes.
+        unsafe { *kept != 0 }
+    })
+}
+
+/// The bytes of a word, the lowest first, up to the first that is 0, and whether none is.
+#[inline(always)]
+fn until_nul(word: u64) -> (u64, bool) {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    // The lowest bit that is set here is the highest of the first byte that is 0.
+    let nul = word.wrapping_sub(ONES) & !word & (ONES << 7);
+    if nul == 0 {
+        return (word, true);
+    }
+    let first = nul & nul.wrapping_neg();
+    (word & ((first >> 7) - 1), false)
+}
+
+/// Whether the cgroup of the current task is kept. Once per object, as [`is_in_groups`].
+#[inline(never)]
+fn is_task_in_groups() -> bool {
+    let count = usize::from(setting!(FILTER.group_count));
+    let mut kept = setting!(FILTER.group_default) != 0;
+    for nth in 0..MOST_GROUPS {
+        if nth >= count {
+            break;
+        }
+        if matches!(GROUPS.current_task_under_cgroup(nth as u32), Ok(true)) {
+            if setting!(FILTER.groups[nth].excludes) != 0 {
+                return false;
+            }
+            kept = true;
+        }
+    }
+    kept
+}
+
+/// Whether what is in the cgroup at this address is kept; 0 is the root.
+#[inline(never)]
+fn is_in_groups(cgroup: u64) -> bool {
+    let Some(level) = offset(Field::CgroupLevel) else { return false };
+    let level = u32::from_ne_bytes(copy(cgroup.wrapping_add(level as u64)));
+    let count = usize::from(setting!(FILTER.group_count));
+    let mut kept = setting!(FILTER.group_default) != 0;
+    for nth in 0..MOST_GROUPS {
+        if nth >= count {
+            break;
+        }
+        let wanted = setting!(FILTER.groups[nth].level);
+        if level >= wanted && ancestor(cgroup, wanted) == setting!(FILTER.groups[nth].id) {
+            if setting!(FILTER.groups[nth].excludes) != 0 {
+                return false;
+            }
+            kept = true;
+        }
+    }
+    kept
+}
+
+/// The number of the cgroup at this level that the one at this address is in, which lies no higher.
+#[inline(always)]
+fn ancestor(cgroup: u64, level: u32) -> u64 {
+    let word = |at: u64| u64::from_ne_bytes(copy(at));
+    let nth = 8 * u64::from(level);
+    if let Some(ids) = offset_if_any(Field::CgroupAncestorIds) {
+        return word(cgroup.wrapping_add(ids as u64).wrapping_add(nth));
+    }
+    let (Some(ancestors), Some(kn), Some(id)) =
+        (offset(Field::CgroupAncestors), offset(Field::CgroupKn), offset(Field::KernfsId))
+    else {
+        return 0;
+    };
+    let ancestor = word(cgroup.wrapping_add(ancestors as u64).wrapping_add(nth));
+    word(word(ancestor.wrapping_add(kn as u64)).wrapping_add(id as u64))
 }
 
 /// The family asked for by `-4` or `-6`; 0: both.
@@ -155,10 +306,7 @@ pub trait Ends: Copy {
     /// Writes the remote address.
     fn raddr(self, to: &mut Addr);
     /// Inode number of the network namespace; `None`: the program asks [`keeps_netns`] itself.
-    #[inline(always)]
-    fn netns(self) -> Option<u32> {
-        None
-    }
+    fn netns(self) -> Option<u32>;
 }
 
 impl Ends for &Tuple {
@@ -181,6 +329,10 @@ impl Ends for &Tuple {
     #[inline(always)]
     fn raddr(self, to: &mut Addr) {
         *to = self.raddr;
+    }
+    #[inline(always)]
+    fn netns(self) -> Option<u32> {
+        None
     }
 }
 
@@ -209,6 +361,10 @@ impl Ends for Received<'_> {
     #[inline(always)]
     fn raddr(self, to: &mut Addr) {
         *to = self.0.laddr;
+    }
+    #[inline(always)]
+    fn netns(self) -> Option<u32> {
+        None
     }
 }
 

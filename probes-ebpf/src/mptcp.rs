@@ -37,7 +37,13 @@ pub fn is_opening(mptcp: Sock<Probed>) -> bool {
 /// The current task becomes the owner of the MPTCP socket, as `how`.
 #[inline(always)]
 pub fn own<A: Access>(owners: &'static Owners, mptcp: Sock<A>, how: u32) {
-    let mut owner = Owner { pid: task::pid(), uid: task::uid(), how, zero: 0, ended_ns: 0, comm: [0; 16] };
+    own_as(owners, mptcp, how, filter::keeps_task());
+}
+
+#[inline(always)]
+fn own_as<A: Access>(owners: &'static Owners, mptcp: Sock<A>, how: u32, kept: bool) {
+    let (pid, uid, kept) = (task::pid(), task::uid(), u32::from(kept));
+    let mut owner = Owner { pid, uid, how, kept, ended_ns: 0, comm: [0; 16] };
     task::comm(&mut owner.comm);
     if owners.insert(mptcp.id(), owner, 0).is_err() {
         lost(Loss::MapFull);
@@ -49,7 +55,7 @@ pub fn own<A: Access>(owners: &'static Owners, mptcp: Sock<A>, how: u32) {
 #[inline(always)]
 pub fn own_if_kept<A: Access>(owners: &'static Owners, mptcp: Sock<A>, how: u32) {
     if filter::keeps_task() {
-        own(owners, mptcp, how);
+        own_as(owners, mptcp, how, true);
     } else {
         ended(owners, mptcp.id());
     }

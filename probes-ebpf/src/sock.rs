@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_skc_to_tcp_sock};
 use netbcc_common::addr::{AF_INET, AF_INET6, Addr, MAPPED_WORD, Tuple};
 use netbcc_common::kernel::Field;
 
-use crate::mem::{Access, Probed, Typed, field, field_in6, field_ptr, offset, offset_if_any};
+use crate::mem::{Access, Probed, Typed, copy, field, field_in6, field_ptr, offset, offset_if_any};
 
 /// `IPPROTO_TCP`. An MPTCP socket raises the same events with 262; its subflows raise their own with 6.
 pub const IPPROTO_TCP: u16 = 6;
@@ -21,6 +21,7 @@ pub mod state {
     pub const SYN_SENT: i32 = 2;
     pub const SYN_RECV: i32 = 3;
     pub const FIN_WAIT1: i32 = 4;
+    pub const TIME_WAIT: i32 = 6;
     pub const CLOSE: i32 = 7;
     pub const CLOSE_WAIT: i32 = 8;
     pub const LAST_ACK: i32 = 9;
@@ -99,6 +100,30 @@ impl<A: Access> Sock<A> {
             let net = field_ptr::<A>(self.at, Field::SkNet);
             field::<A, u32>(net.wrapping_add(common), Field::NsInum)
         }
+    }
+
+    /// Address of its cgroup: that of who made it, of a connection that was accepted the listener's. 0: it is the root, or not
+    /// known, as of one in TIME_WAIT.
+    #[inline(always)]
+    pub fn cgroup(self) -> u64 {
+        let word = |at: u64| u64::from_ne_bytes(copy(at));
+        let Some(data) = offset(Field::SkCgrpData) else { return 0 };
+        // Both of these are smaller than a socket.
+        let sk = match self.state() {
+            state::TIME_WAIT => return 0,
+            state::NEW_SYN_RECV => {
+                offset(Field::SkListener).map_or(0, |listener| word(self.id() + listener as u64))
+            }
+            _ => self.id(),
+        };
+        let data = sk.wrapping_add(data as u64);
+        if let Some(cgroup) = offset_if_any(Field::SockCgroup) {
+            return word(data.wrapping_add(cgroup as u64));
+        }
+        let Some(val) = offset(Field::SockCgroupVal) else { return 0 };
+        let val = word(data.wrapping_add(val as u64));
+        // Settings of net_cls or net_prio are in the way (`sock_cgroup_ptr`, include/linux/cgroup.h).
+        if val & 3 != 0 { 0 } else { val }
     }
 
     /// Address of its network namespace: identifies that while it lives.

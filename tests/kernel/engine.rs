@@ -312,7 +312,7 @@ fn a_pid_is_meant_as_the_namespace_counts(_: &Case) {
             ended.stderr
         );
         let nobody = Launch::new("tcpconnect", "-p 999").ends();
-        nobody.code(1).one_line("tcpconnect", &["-p 999", "no such process in this PID namespace"]);
+        nobody.code(1).one_line("tcpconnect", &["--pid 999", "no such process in this PID namespace"]);
     });
 }
 
@@ -331,7 +331,7 @@ fn a_number_that_is_no_process_is_said(_: &Case) {
         ] {
             let ended = Launch::new(tool, &format!("-p {number}")).start(&net).stop();
             ended.code(0);
-            let line = format!("{tool}: -p {number}");
+            let line = format!("{tool}: --pid {number}");
             let lines = ended.stderr.lines().filter(|told| told.starts_with(&line) && told.contains(&said));
             assert_eq!(lines.count(), 1, "{said}: {}", ended.stderr);
         }

@@ -67,6 +67,7 @@ fn main() -> ExitCode {
         trials("netqtop", &[Rung::Any], netqtop::ANY),
         trials("netqtop", &[Rung::Tracepoint, Rung::RawTp], netqtop::CHECKS),
         trials_of_netbcc("terminal", terminal::CHECKS),
+        trials_of_netbcc("select", select::ONCE),
         trials("verifier", &[Rung::Any], verifier::CHECKS),
         trials("softirqs", &[Rung::Tracepoint], softirqs::CHECKS),
         trials("softirqs", &[Rung::Any], softirqs::ANY),

@@ -871,7 +871,7 @@ pub(crate) struct Groups {
     name: String,
     made: Vec<PathBuf>,
     /// Gone after the cgroups.
-    _mounts: Mounts,
+    mounts: Mounts,
 }
 
 impl Groups {
@@ -879,7 +879,7 @@ impl Groups {
         let mut mounts = Mounts::new();
         let root = mounts.mount("cgroup2");
         let name = format!("netbcc-test-{}-{}-{}", std::process::id(), case.tool, case.rung.name());
-        Self { root, name, made: vec![], _mounts: mounts }
+        Self { root, name, made: vec![], mounts }
     }
 
     /// Moves a peer into the cgroup with this path below ours; says the whole path.
@@ -896,6 +896,16 @@ impl Groups {
         }
         peer.join_cgroup(&at);
         whole
+    }
+
+    /// A file system for pinned maps.
+    pub(crate) fn pins(&mut self) -> PathBuf {
+        self.mounts.mount("bpf")
+    }
+
+    /// The folder of a cgroup, as [`Groups::put`] says its path.
+    pub(crate) fn folder(&self, whole: &str) -> PathBuf {
+        self.root.join(whole.trim_start_matches('/'))
     }
 
     /// Takes them away; nobody is left in them.

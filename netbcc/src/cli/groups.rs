@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::parse::{Ports, given, path, pid, pid_or_all, ports, positive};
+use super::parse::{Ports, given, path, ports, positive};
+use super::select::{IdList, pid_list, pid_list_or_all, uid_list};
 use crate::out::Format;
 
 /// The help's section of options that choose rows. Named per option: a heading of a whole group would go on to
@@ -29,23 +30,28 @@ pub struct Family {
     pub ipv6: bool,
 }
 
-// One process.
-#[derive(Args, Clone, Copy, Debug, Default)]
+// Processes, where BCC has a letter for one. The engine reads them (`select.rs`).
+#[derive(Args, Clone, Debug, Default)]
 pub struct Pid {
-    /// This process only
-    #[arg(short, long, value_name = "PID", value_parser = pid, help_heading = FILTERS)]
-    pub pid: Option<NonZeroU32>,
+    /// These processes only: 181,1000-1999,!1234
+    #[arg(short, long, value_name = "PIDS", value_parser = pid_list, help_heading = FILTERS)]
+    pub pid: Option<IdList>,
 }
 
-// One process, in the tools where BCC takes 0 for all.
-#[derive(Args, Clone, Copy, Debug, Default)]
+// Processes, in the tools where BCC takes 0 for all.
+#[derive(Args, Clone, Debug, Default)]
 pub struct PidOrAll {
-    /// This process only; 0 means all
-    #[arg(
-        short, long, value_name = "PID", value_parser = pid_or_all, default_value_t = 0,
-        hide_default_value = true, help_heading = FILTERS
-    )]
-    pub pid: u32,
+    /// These processes only: 181,1000-1999,!1234; 0 means all
+    #[arg(short, long, value_name = "PIDS", value_parser = pid_list_or_all, help_heading = FILTERS)]
+    pub pid: Option<IdList>,
+}
+
+// Users, where BCC has a letter for one. The engine reads them (`select.rs`).
+#[derive(Args, Clone, Debug, Default)]
+pub struct Uid {
+    /// These users only: 0,1000-1999
+    #[arg(short, long, value_name = "UIDS", value_parser = uid_list, help_heading = FILTERS)]
+    pub uid: Option<IdList>,
 }
 
 // Local and remote ports.
@@ -180,8 +186,8 @@ mod tests {
         let args = flows("x -stT");
         assert!(args.wide.csv && args.timestamp.timestamp && args.time.time);
         let args = load("x -Cp 181");
-        assert!(args.noclear && args.pid.pid == 181);
-        assert_eq!(load("x -Cp181").pid.pid, 181);
+        assert!(args.noclear && args.pid.pid == pid_list("181").ok());
+        assert_eq!(load("x -Cp181").pid.pid, pid_list("181").ok());
     }
 
     #[test]
@@ -191,7 +197,7 @@ mod tests {
         let args = flows("x --time");
         assert!(args.time.time && !args.timestamp.timestamp);
         assert_eq!(Ports::together(&flows("x --local 1,2").ports.localport).as_slice(), [1, 2]);
-        assert_eq!(flows("x --cgroup=/x").containers.cgroupmap(), Some(Path::new("/x")));
+        assert_eq!(flows("x --cgroupm=/x").containers.cgroupmap(), Some(Path::new("/x")));
     }
 
     #[test]
@@ -206,7 +212,7 @@ mod tests {
 
     #[test]
     fn the_last_of_a_repeated_option_wins() {
-        assert_eq!(flows("x -p 1 -p 2 -4 -4").pid.pid, NonZeroU32::new(2));
+        assert_eq!(flows("x -p 1 -p 2 -4 -4").pid.pid, pid_list("2").ok());
         assert!(flows("x -t -t").timestamp.timestamp);
     }
 
@@ -226,7 +232,7 @@ mod tests {
         assert!(!args.family.ipv4 && !args.family.ipv6 && args.containers.mntnsmap().is_none());
         assert_eq!(args.wide.format(args.json), Format::Text);
         assert!(!args.verbose.verbose);
-        assert_eq!(load("x -p 0").pid.pid, 0);
+        assert_eq!(load("x -p 0").pid.pid, Some(IdList::default()));
         assert!(load("x").every.interval.is_none());
     }
 

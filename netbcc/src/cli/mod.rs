@@ -24,10 +24,11 @@ use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command};
 
 pub use self::groups::{
-    Containers, Every, FILTERS, Family, FlowPorts, Json, JsonForm, OUTPUT, Pid, PidOrAll, Timestamp, Verbose,
-    WallClock, WideCsv,
+    Containers, Every, FILTERS, Family, FlowPorts, Json, JsonForm, OUTPUT, Pid, PidOrAll, Timestamp, Uid,
+    Verbose, WallClock, WideCsv,
 };
-pub use self::parse::{Ports, Words, given, path, pid_or_all, ports, positive, uid, word_list, words};
+pub use self::multicall::nearest_of;
+pub use self::parse::{Ports, Words, given, path, pid_or_all, ports, positive, word_list, words};
 use crate::error::{self, hinted, usage};
 use crate::out::{self, Out};
 use crate::sys::{confine, machine, stop};
@@ -98,8 +99,9 @@ fn run_tool(entry: &'static Entry, typed: &str, args: Vec<OsString>) -> Result<(
     let table = Arg::new("x-table-entries").long("x-table-entries").hide(true);
     let table = table.value_parser(clap::value_parser!(u32).range(1..));
     let command = command_as(entry, typed).args([ebpf, ring, table]);
+    let apart = select::apart(&command, &args);
     let Some(matches) = parse_tool(entry, command, args)? else { return Ok(()) };
-    let select = select::Select::of(&matches)?;
+    let select = select::Select::of(&matches, apart)?;
     let mut out = Out::stdout()?;
     if let Some(list) = columns::choose(entry, typed, &matches, &mut out)? {
         return print(list);
@@ -150,7 +152,15 @@ fn parse_args(command: Command, args: Vec<OsString>) -> Result<Option<ArgMatches
 
 /// Parses as [`parse_args`]. An option that all tools have but this one is refused with the reason.
 fn parse_tool(entry: &Entry, command: Command, args: Vec<OsString>) -> Result<Option<ArgMatches>> {
-    parse_or(command, args, |err| select::refused(entry.spec, parse::unknown(err)?))
+    let apart = select::apart(&command, &args);
+    let command_for_sentence = command.clone();
+    parse_or(command, args, |err| {
+        let typed = parse::unknown(err)?;
+        let meant = apart.filter(|meant| meant.ends_with(&format!("={typed}")));
+        let meant = meant
+            .map(|meant| format!("{}; did you mean '{meant}'?", parse::one_line(err, &command_for_sentence)));
+        meant.or_else(|| select::refused(entry.spec, typed))
+    })
 }
 
 /// Parses; `better` may know a better sentence for an error.

@@ -190,11 +190,7 @@ fn nearest(name: &str, tools: &'static [Entry]) -> Option<&'static str> {
 
 /// The word that is most like this one, if no more than a third of its letters are other ones, or `plus` thirds of a
 /// letter more.
-pub(super) fn nearest_of<'w>(
-    name: &str,
-    words: impl Iterator<Item = &'w str>,
-    plus: usize,
-) -> Option<&'w str> {
+pub fn nearest_of<'w>(name: &str, words: impl Iterator<Item = &'w str>, plus: usize) -> Option<&'w str> {
     let all = words.map(|word| (distance(name, word), word));
     all.min().filter(|(distance, word)| *distance <= (word.len() + plus) / 3).map(|(_, word)| word)
 }

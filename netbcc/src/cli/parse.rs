@@ -96,7 +96,7 @@ pub fn positive(text: &str) -> Result<NonZeroU32, String> {
 }
 
 /// Parses a process id.
-pub(super) fn pid(text: &str) -> Result<NonZeroU32, String> {
+fn pid(text: &str) -> Result<NonZeroU32, String> {
     match text.parse::<NonZeroU32>() {
         Ok(pid) if i32::try_from(pid.get()).is_ok() => Ok(pid),
         _ => Err(format!("not a process id, which is 1 to {}", i32::MAX)),
@@ -106,13 +106,6 @@ pub(super) fn pid(text: &str) -> Result<NonZeroU32, String> {
 /// Parses a process id, or 0 for all.
 pub fn pid_or_all(text: &str) -> Result<u32, String> {
     if text == "0" { Ok(0) } else { pid(text).map(NonZeroU32::get) }
-}
-
-/// Parses a user id.
-pub fn uid(text: &str) -> Result<u32, String> {
-    // The largest number means "no user" to the kernel.
-    let uid = text.parse().ok().filter(|&uid| uid != u32::MAX);
-    uid.ok_or_else(|| format!("not a user id, which is 0 to {}", u32::MAX - 1))
 }
 
 /// clap's error as one line: what is wrong and why, without its advice.
@@ -235,13 +228,13 @@ mod tests {
         for (words, expected) in [
             (
                 "tcpflows -p abc",
-                "invalid value 'abc' for '--pid <PID>': not a process id, which is 1 to 2147483647",
+                "invalid value 'abc' for '--pid <PIDS>': 'abc' is neither a process id, which is 1 to 2147483647, nor a range as 1000-1999",
             ),
             (
                 "tcpflows -p 0",
-                "invalid value '0' for '--pid <PID>': not a process id, which is 1 to 2147483647",
+                "invalid value '0' for '--pid <PIDS>': '0' is neither a process id, which is 1 to 2147483647, nor a range as 1000-1999",
             ),
-            ("tcpflows -p", "a value is required for '--pid <PID>' but none was supplied"),
+            ("tcpflows -p", "a value is required for '--pid <PIDS>' but none was supplied"),
             (
                 "tcpflows -L 1,x",
                 "invalid value '1,x' for '--localport <PORTS>': 'x' is not a port, which is 0 to 65535",

@@ -8,6 +8,10 @@
 //!
 //! Lives here: the grammar. `probe/plan.rs` brings it to the kernel, `probes-ebpf/src/filter.rs` asks it there.
 
+mod places;
+mod tasks;
+
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,10 +20,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use netbcc_common::Comm;
 use netbcc_common::addr::Addr;
 use netbcc_common::filter::PORT_SET_BYTES;
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
 
+pub use self::places::{Group, Groups, PlaceList, place_list};
+pub use self::tasks::{
+    IdList, NameList, Names, name_list, pid_list, pid_list_or_all, prefixes as id_prefixes, uid_list,
+};
 use super::FILTERS;
 use super::multicall::nearest_of;
 use super::parse::words;
@@ -30,7 +39,12 @@ use crate::tool::Spec;
 pub type Refused = (&'static [&'static str], &'static str);
 
 /// Every option here: its name, the name of its value, and its sentence.
-const OPTIONS: [(&str, &str, &str); 5] = [
+const OPTIONS: [(&str, &str, &str); 10] = [
+    (PID, "PIDS", "These processes only: 181,1000-1999,!1234"),
+    (UID, "UIDS", "These users only: 0,1000-1999"),
+    (COMM, "NAMES", "Threads of these names only"),
+    (CGROUP, "PATHS", "What is in these cgroups (v2) only"),
+    (CONTAINER, "NAMES", "What is in these containers only: id or name"),
     (LADDR, "NETS", "These local addresses only: 10.0.0.0/8,!10.1.0.0/16"),
     (RADDR, "NETS", "These remote addresses only"),
     (LPORT, "PORTS", "These local ports only: 80,8000-8099,!8080"),
@@ -48,6 +62,18 @@ pub const LPORT: &str = "lport";
 pub const RPORT: &str = "rport";
 /// The name of the option that chooses a network namespace.
 pub const NETNS: &str = "netns";
+/// The name of the option that chooses processes.
+pub const PID: &str = "pid";
+/// The name of the option that chooses users.
+pub const UID: &str = "uid";
+/// The name of the option that chooses names of threads.
+pub const COMM: &str = "comm";
+/// The name of the option that chooses cgroups.
+pub const CGROUP: &str = "cgroup";
+/// The name of the option that chooses containers.
+pub const CONTAINER: &str = "container";
+/// Those that are about a process.
+pub const TASKS: &[&str] = &[PID, UID, COMM, CGROUP, CONTAINER];
 /// Those that are about an end of a connection.
 pub const ENDS: &[&str] = &[LADDR, RADDR, LPORT, RPORT];
 
@@ -64,6 +90,16 @@ pub struct Select {
     pub raddr: Option<Vec<Prefix>>,
     /// Inode number of a network namespace.
     pub netns: Option<u32>,
+    /// Processes, as our PID namespace numbers them.
+    pub pids: Option<IdList>,
+    /// Real users.
+    pub uids: Option<IdList>,
+    /// Names of threads.
+    pub comms: Option<Names>,
+    /// Cgroups.
+    pub groups: Option<Groups>,
+    /// What the user may not expect of what was typed: said once the run begins.
+    pub doubts: Vec<String>,
 }
 
 /// Adds the options that a tool does not refuse. One that it has already is a flag of BCC's with the same name; it then takes
@@ -77,6 +113,10 @@ pub(super) fn add_to(command: Command, refuses: &[Refused]) -> Command {
         let arg = Arg::new(name).long(name).value_name(value).help(about).help_heading(FILTERS);
         command.arg(match name {
             NETNS => arg.value_parser(namespace),
+            PID => arg.action(ArgAction::Append).value_parser(pid_list),
+            UID => arg.action(ArgAction::Append).value_parser(uid_list),
+            COMM => arg.action(ArgAction::Append).value_parser(name_list),
+            CGROUP | CONTAINER => arg.action(ArgAction::Append).value_parser(place_list),
             LPORT | RPORT => arg.action(ArgAction::Append).value_parser(port_list),
             _ => arg.action(ArgAction::Append).value_parser(net_list),
         })
@@ -91,8 +131,9 @@ pub(super) fn names_in(command: &Command) -> impl Iterator<Item = &'static str> 
 
 /// What the manual says of the lists.
 pub(super) const GRAMMAR: &[&str] = &[
-    "All but --netns take lists, whose words are separated by commas. A word is a value, or a range of ports as 8000-8099, or \
-     a network as 10.0.0.0/8 or 2001:db8::/32. A word with ! before it excludes what it names; shells want quotes around that.",
+    "All but --netns take lists, whose words are separated by commas. A word is a value, or a range as 8000-8099 of ports, \
+     processes or users, or a network as 10.0.0.0/8 or 2001:db8::/32. A word with ! before it excludes what it names; shells \
+     want quotes around that.",
     "Kept is what one of the other words names, or everything if there are none, and of that nothing that is excluded. An \
      option with a list that is given twice has the words of both lists; different options must all hold.",
     "Local and remote are as in the row; of a packet, local is the end to which an interface brought it, or from which it \
@@ -101,7 +142,38 @@ pub(super) const GRAMMAR: &[&str] = &[
     "A network namespace is that of the socket, also in interrupts, and of a packet without one that of its interface. It is \
      named as ip netns does, or by a process that is in it, a path such as /proc/181/ns/net, or its inode number; a number \
      up to 4194304 is a process, and 0 is every namespace.",
+    "--comm takes names of threads as the kernel has them: the first 15 bytes count. --cgroup takes a folder of cgroup version 2, \
+     or its path as the column cgroup has it, and --container a name or the first digits of an id, as the columns container and \
+     container_id have them. Both mean all that is in the cgroup, also what comes there later; a container that is started anew \
+     has another cgroup. A row whose process is not known is not kept.",
+    "A cgroup is that of the process. In tcpretrans, tcpdrop and tcpstates, and in tcplife and tcpwhy where no owner is known, it is the \
+     socket's own, also in interrupts: that of who made it, or of the listener from which it was accepted. There --pid, --uid and \
+     --comm are of the task on the CPU, as the PID of a row is, which may be a stranger.",
 ];
+
+/// A list that was typed behind BCC's flag of its name, and not with `=`, as it was meant.
+pub(super) fn apart(command: &Command, args: &[OsString]) -> Option<String> {
+    let is_flag = |arg: &Arg| arg.get_id() == LPORT && arg.is_require_equals_set();
+    command.get_arguments().any(is_flag).then_some(())?;
+    args.windows(2).find_map(|words| {
+        let list = words[1].to_str()?;
+        let is_list = words[0] == "--lport" && port_list(list).is_ok_and(|list| !list.is_empty());
+        is_list.then(|| format!("--{LPORT}={list}"))
+    })
+}
+
+/// What a user may not expect of what was typed.
+fn doubt(matches: &ArgMatches) -> Option<String> {
+    let Ok(Some(Namespace::Inode(inode))) = matches.try_get_one::<Namespace>(NETNS) else { return None };
+    let inode_of = |path: PathBuf| fs::metadata(path).map(|file| file.ino()).ok();
+    let processes =
+        fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path().join("ns/net"));
+    let named = fs::read_dir(NAMED).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_there = processes.chain(named).filter_map(inode_of).any(|found| found == u64::from(*inode));
+    (!is_there).then(|| {
+        format!("--{NETNS} {inode}: no process that can be seen is in such a network namespace, and it has no name")
+    })
+}
 
 /// Why a tool does not take the option, if it refuses it.
 fn refusal(refuses: &[Refused], name: &str) -> Option<&'static str> {
@@ -119,23 +191,62 @@ pub(super) fn refused(spec: &Spec, typed: &str) -> Option<String> {
 impl Select {
     /// Whether nothing is asked for: everything is shown.
     pub fn is_empty(&self) -> bool {
-        let Self { lport, rport, laddr, raddr, netns } = self;
-        lport.is_none() && rport.is_none() && laddr.is_none() && raddr.is_none() && netns.is_none()
+        let Self { lport, rport, laddr, raddr, netns, pids, uids, comms, groups, doubts: _ } = self;
+        let ends = lport.is_none() && rport.is_none() && laddr.is_none() && raddr.is_none();
+        let tasks = pids.is_none() && uids.is_none() && comms.is_none() && groups.is_none();
+        ends && tasks && netns.is_none()
     }
 
-    /// What the command line asks for.
+    /// What the command line asks for; `meant` is what [`apart`] found.
     ///
     /// # Errors
     /// A list keeps nothing, or there is no such namespace.
-    pub(super) fn of(matches: &ArgMatches) -> anyhow::Result<Self> {
+    pub(super) fn of(matches: &ArgMatches, meant: Option<String>) -> anyhow::Result<Self> {
+        let is_flag = |meant| {
+            format!(
+                "--{LPORT} is a flag here, as in BCC, and what follows it is DURATION_MS: did you mean '{meant}'?"
+            )
+        };
         Ok(Self {
             lport: ports(matches, LPORT)?,
             rport: ports(matches, RPORT)?,
             laddr: nets(matches, LADDR)?,
             raddr: nets(matches, RADDR)?,
             netns: netns(matches)?,
+            pids: ids(matches, PID)?,
+            uids: ids(matches, UID)?,
+            comms: names(matches)?,
+            groups: Groups::of(&places(matches, CGROUP), &places(matches, CONTAINER))?,
+            doubts: meant.map(is_flag).into_iter().chain(doubt(matches)).collect(),
         })
     }
+}
+
+fn ids(matches: &ArgMatches, name: &str) -> anyhow::Result<Option<IdList>> {
+    let Ok(Some(lists)) = matches.try_get_many::<IdList>(name) else { return Ok(None) };
+    let list = IdList::together(lists);
+    if list.kept().is_empty() {
+        return Err(usage(format!("--{name}: the list keeps nothing")));
+    }
+    Ok((!list.is_empty()).then_some(list))
+}
+
+fn names(matches: &ArgMatches) -> anyhow::Result<Option<Names>> {
+    let Ok(Some(lists)) = matches.try_get_many::<NameList>(COMM) else { return Ok(None) };
+    let words: Vec<Word<Comm>> = lists.flat_map(|list| list.0.iter().copied()).collect();
+    if words.is_empty() {
+        return Ok(None);
+    }
+    let names = Names::of(&words);
+    if names.is_nothing() {
+        return Err(usage(format!("--{COMM}: the list keeps no name")));
+    }
+    Ok(Some(names))
+}
+
+fn places(matches: &ArgMatches, name: &str) -> Vec<Word<String>> {
+    let lists = matches.try_get_many::<PlaceList>(name).ok().flatten();
+    lists.into_iter().flatten().flat_map(|list| list.0.iter().cloned()).collect()
 }
 
 fn ports(matches: &ArgMatches, name: &str) -> anyhow::Result<Option<PortSet>> {
@@ -488,7 +599,7 @@ mod tests {
             let text = err.to_string();
             text.lines().next().unwrap_or_default().to_owned()
         })?;
-        Select::of(&matches).map_err(|err| err.to_string())
+        Select::of(&matches, None).map_err(|err| err.to_string())
     }
 
     fn kept_ports(lists: &[&str]) -> Vec<u16> {

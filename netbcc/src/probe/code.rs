@@ -382,7 +382,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet, HashMap};
 
     use aya_obj::generated::bpf_insn;
-    use netbcc_common::filter::Filter;
+    use netbcc_common::filter::{Filter, GROUP, MNTNSMAP};
     use netbcc_common::kernel::{FIELD_COUNT, Field, MISSING};
     use zerocopy::IntoBytes as _;
 
@@ -497,10 +497,14 @@ mod tests {
     #[test]
     fn a_field_of_a_filter_is_missed_with_that_filter_only() {
         let absent = [Field::TaskNsproxy];
-        let on = Filter { by_mntns: 1, ..Filter::default() };
+        let on = |by_task| Filter { by_task, ..Filter::default() };
         for tool in ["tcpconnect", "tcptracer", "tcptop", "tcpaccept"] {
             assert_eq!(lacking(tool, &absent, Filter::default()), BTreeMap::new(), "{tool}");
-            assert!(!lacking(tool, &absent, on).is_empty(), "{tool}");
+            assert!(!lacking(tool, &absent, on(MNTNSMAP)).is_empty(), "{tool}");
+        }
+        for tool in ["tcpdrop", "tcplife", "tcpretrans", "tcpstates"] {
+            assert_eq!(lacking(tool, &[Field::SkCgrpData], Filter::default()), BTreeMap::new(), "{tool}");
+            assert!(!lacking(tool, &[Field::SkCgrpData], on(GROUP)).is_empty(), "{tool}");
         }
     }
 

@@ -36,6 +36,8 @@ pub use super::ledger::Losses;
 use super::object::Object;
 use super::outside::{Outside, event_loop, until, watch};
 use super::table::{Counters, Generations, Table};
+use super::wards::Wards;
+use crate::cli::select::Groups;
 use crate::sys::confine::confine;
 use crate::tool::Ctx;
 
@@ -59,6 +61,8 @@ pub struct Probe {
     rings: Vec<RingBuf<MapData>>,
     pub(super) ledger: Ledger,
     rungs: Vec<(&'static str, RungName)>,
+    /// The cgroups that were asked for.
+    pub(super) groups: Option<Groups>,
     batch: Batch,
     /// When everything was attached.
     pub(super) since: Instant,
@@ -138,7 +142,12 @@ impl<F: FnMut(&mut Ctx, &Batch) -> Result<Option<Duration>>> OnBatch for F {}
 
 impl Probe {
     /// `side` is a second ring, if the run has one.
-    pub(super) fn new(mut object: Object, chosen: &[Chosen], side: Option<&'static str>) -> Result<Self> {
+    pub(super) fn new(
+        mut object: Object,
+        chosen: &[Chosen],
+        side: Option<&'static str>,
+        groups: Option<Groups>,
+    ) -> Result<Self> {
         Ok(Self {
             // What leads to an event comes before it: who reads the events first, has it too.
             ring_names: ["EVENTS"].into_iter().chain(side).collect(),
@@ -146,6 +155,7 @@ impl Probe {
             ledger: Ledger::take(&mut object)?,
             rungs: chosen.iter().map(|chosen| (chosen.ladder.name, chosen.rung.name)).collect(),
             object,
+            groups,
             batch: Batch::default(),
             since: Instant::now(),
         })
@@ -167,6 +177,7 @@ impl Probe {
 
     async fn run(&mut self, cx: &mut Ctx, on_batch: &mut impl OnBatch) -> Result<()> {
         let outside = Outside::watch(&cx.out)?;
+        let mut wards = Wards::watch(self.groups.as_ref())?;
         let mut watched = Vec::new();
         for name in &self.ring_names {
             let ring = RingBuf::try_from(self.object.map(name)?).context("map the ring buffer")?;
@@ -183,6 +194,10 @@ impl Probe {
                 biased;
                 () = outside.told() => break Ok(()),
                 () = outside.gone() => break Err(gone()),
+                said = wards.ended() => {
+                    cx.warn(said);
+                    continue;
+                }
                 () = outside.takes(), if waits => {}
                 // The event loop looks for signals meanwhile.
                 () = tokio::task::yield_now(), if busy && !waits => {}

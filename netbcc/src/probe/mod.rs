@@ -21,6 +21,7 @@ mod sample;
 mod screen;
 mod table;
 mod verifier;
+mod wards;
 
 pub use attach::has_kprobes;
 pub use diagnosis::{Diagnosis, Hooks, Verdict, Way};

@@ -1,4 +1,4 @@
-//! `-p` as the user's PID namespace counts (ARCHITECTURE.md, D22).
+//! `--pid` as the user's PID namespace counts (ARCHITECTURE.md, D22).
 //!
 //! Programs compare with the numbers of the initial namespace. Who runs a tool in another one (in a container) means the
 //! numbers that `ps` shows there, and the kernel is asked for the other one: a BPF iterator over one task, which is
@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
-use crate::error::hinted;
+use crate::error::{hinted, usage};
 use crate::sys::bpf;
 use crate::sys::btf::Kernel;
 use crate::sys::machine::{self, Space};
@@ -29,30 +29,43 @@ use crate::tool::Ctx;
 /// The function whose type an iterator over tasks has.
 pub(super) const ITERATOR: &str = "bpf_iter_task";
 
-/// The number that programs compare with for `-p pid`. Says what a user may not expect: that there is no such process, or
-/// that it is a thread.
-pub(super) fn to_compare(pid: u32, kernel: &Kernel, cx: &Ctx) -> Result<u32> {
+/// The numbers that programs compare with for those of a word of `--pid`. Says what a user may not expect: that there is no
+/// such process, or that it is a thread.
+pub(super) fn to_compare(low: u32, high: u32, kernel: &Kernel, cx: &Ctx) -> Result<(u32, u32)> {
+    if low == high {
+        return one(low, kernel, cx).map(|pid| (pid, pid));
+    }
+    if machine::is_elsewhere(Space::Pid) {
+        return Err(hinted(
+            usage(format!("--pid {low}-{high}: a range has no other numbers outside of this PID namespace")),
+            "name single processes, or run it in the host's PID namespace (nsenter -t 1 -p, docker run --pid=host)",
+        ));
+    }
+    Ok((low, high))
+}
+
+fn one(pid: u32, kernel: &Kernel, cx: &Ctx) -> Result<u32> {
     let there = look(pid);
     if !machine::is_elsewhere(Space::Pid) {
         match there {
             Found::ThreadOf(process) => cx.warn(format_args!(
-                "-p {pid} is a thread of process {process}, and rows are of processes: -p {process} shows them"
+                "--pid {pid} is a thread of process {process}, and rows are of processes: --pid {process} shows them"
             )),
-            Found::Nothing => cx.warn(format_args!("-p {pid}: there is no such process now")),
+            Found::Nothing => cx.warn(format_args!("--pid {pid}: there is no such process now")),
             Found::Process | Found::Hidden => {}
         }
         return Ok(pid);
     }
     if matches!(there, Found::Nothing) {
         return Err(hinted(
-            anyhow!("-p {pid}: there is no such process in this PID namespace"),
+            anyhow!("--pid {pid}: there is no such process in this PID namespace"),
             "it is named as this namespace counts (ps), not as the PID column does, which has the host's numbers",
         ));
     }
     let told = ask(pid, kernel).map_err(|error| {
         hinted(
             error.context(format!(
-                "-p {pid}: this kernel does not tell which number a process of this PID namespace has outside of it"
+                "--pid {pid}: this kernel does not tell which number a process of this PID namespace has outside of it"
             )),
             "run it in the host's PID namespace (nsenter -t 1 -p, docker run --pid=host)",
         )
@@ -60,7 +73,7 @@ pub(super) fn to_compare(pid: u32, kernel: &Kernel, cx: &Ctx) -> Result<u32> {
     // The kernel tells a thread's process.
     let is = if matches!(there, Found::ThreadOf(_)) { "is a thread of" } else { "is" };
     cx.warn(format_args!(
-        "-p {pid} of this PID namespace {is} process {told} of the host, whose numbers the PID column has"
+        "--pid {pid} of this PID namespace {is} process {told} of the host, whose numbers the PID column has"
     ));
     Ok(told)
 }

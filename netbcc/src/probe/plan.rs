@@ -11,8 +11,11 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::maps::{MapData, MapType};
+use netbcc_common::Comm;
 use netbcc_common::addr::{AF_INET, AF_INET6};
-use netbcc_common::filter::{Filter, LADDR, LPORT, NETNS, RADDR, RPORT};
+use netbcc_common::filter::{
+    self, CGROUPMAP, COMM, Filter, GROUP, LADDR, LPORT, MNTNSMAP, NETNS, PID, PIDS, RADDR, RPORT, UID, UIDS,
+};
 use netbcc_common::kernel::{FIELD_COUNT, Field, MISSING};
 use zerocopy::{Immutable, IntoBytes};
 
@@ -25,7 +28,7 @@ use super::hook::{Kind, Ladder, LessExact, Need, Prog, RungName};
 use super::load::{Functions, Hold};
 use super::object::{Means, Object, Preempted};
 use super::pid;
-use crate::cli::select::{PortSet, Prefix, Select};
+use crate::cli::select::{Groups, IdList, PortSet, Prefix, Select, id_prefixes};
 use crate::cli::{Containers, Family, Ports};
 use crate::error::{hinted, usage};
 use crate::sys::bpf;
@@ -70,7 +73,12 @@ const LOCK_THAT_WAITS: &str = "rt_spin_lock";
 const ALLOCATOR: &str = "bpf_mem_alloc";
 
 /// The maps that options put in place, of which a run without them needs none.
-pub(super) const OPTIONAL: [&str; 6] = ["CGROUPS", "MNTNSES", LPORTS, RPORTS, LADDRS, RADDRS];
+pub(super) const OPTIONAL: [&str; 10] =
+    ["CGROUPS", "MNTNSES", LPORTS, RPORTS, LADDRS, RADDRS, "PIDS", "UIDS", COMMS, GROUPS];
+
+/// The maps that say which names of threads are kept, and which cgroups are named.
+const COMMS: &str = "COMMS";
+const GROUPS: &str = "GROUPS";
 
 /// The maps that say which local ports are kept, and which other ends.
 const LPORTS: &str = "LPORTS";
@@ -92,6 +100,9 @@ pub struct Plan {
     two_netns: bool,
     lports: Option<PortSet>,
     rports: Option<PortSet>,
+    pids: Option<IdList>,
+    groups: Option<Groups>,
+    by_socket: bool,
     globals: Vec<(&'static str, Vec<u8>)>,
     pinned: Vec<(&'static str, OwnedFd)>,
     sizes: Vec<(&'static str, u32)>,
@@ -117,6 +128,9 @@ impl Plan {
             two_netns: false,
             lports: None,
             rports: None,
+            pids: None,
+            groups: None,
+            by_socket: false,
             globals: Vec::new(),
             pinned: Vec::new(),
             sizes: Vec::new(),
@@ -211,16 +225,9 @@ impl Plan {
         self
     }
 
-    /// `-p`.
-    pub fn pid(mut self, pid: u32) -> Self {
-        self.filter.pid = pid;
-        self
-    }
-
-    /// `-u`.
-    pub fn uid(mut self, uid: Option<u32>) -> Self {
-        self.filter.by_uid = u8::from(uid.is_some());
-        self.filter.uid = uid.unwrap_or_default();
+    /// Says that programs of this run compare the cgroup of a socket, not only that of the current task.
+    pub fn groups_of_sockets(mut self) -> Self {
+        self.by_socket = true;
         self
     }
 
@@ -259,6 +266,21 @@ impl Plan {
     /// What the options that all tools share ask for.
     fn select(self, select: &Select) -> Self {
         let mut plan = self.netns(select.netns.unwrap_or_default());
+        plan.pids.clone_from(&select.pids);
+        if let Some(uids) = &select.uids {
+            plan.ids(uids, UID, |filter| &mut filter.uid, UIDS, "UIDS");
+        }
+        if let Some(names) = &select.comms {
+            plan.filter.by_task |= COMM;
+            plan.filter.comm_default = names.others.into();
+            let entry =
+                |(name, kept): &(Comm, bool)| (COMMS, name.to_vec(), u32::from(*kept).as_bytes().to_vec());
+            plan.contents.extend(names.named.iter().map(entry));
+            plan.sizes.push((COMMS, entries(names.named.len())));
+        }
+        if let Some(groups) = &select.groups {
+            plan.groups(groups);
+        }
         narrow(&mut plan.lports, select.lport.clone());
         narrow(&mut plan.rports, select.rport.clone());
         plan.prefixes(LADDRS, LADDR, select.laddr.as_deref()).prefixes(RADDRS, RADDR, select.raddr.as_deref())
@@ -272,14 +294,63 @@ impl Plan {
             let key = [&bits.to_ne_bytes()[..], addr.as_bytes()].concat();
             self.contents.push((trie, key, u32::from(prefix.is_kept).as_bytes().to_vec()));
         }
-        let entries = u32::try_from(prefixes.len()).unwrap_or(u32::MAX);
-        self.size(trie, entries)
+        self.size(trie, entries(prefixes.len()))
+    }
+
+    /// Keeps these numbers: one is a constant, more are a trie.
+    fn ids(
+        &mut self,
+        ids: &IdList,
+        one: u8,
+        place: impl FnOnce(&mut Filter) -> &mut u32,
+        more: u8,
+        trie: &'static str,
+    ) {
+        let kept = ids.kept();
+        if let [(low, high)] = kept[..]
+            && low == high
+        {
+            self.filter.by_task |= one;
+            *place(&mut self.filter) = low;
+            return;
+        }
+        self.filter.by_task |= more;
+        let prefixes: Vec<_> = kept.into_iter().flat_map(id_prefixes).collect();
+        self.sizes.push((trie, entries(prefixes.len())));
+        for (bits, first) in prefixes {
+            let key = [bits.to_ne_bytes(), first.to_be_bytes()].concat();
+            self.contents.push((trie, key, 1_u32.as_bytes().to_vec()));
+        }
+    }
+
+    /// Keeps what is in these cgroups.
+    fn groups(&mut self, groups: &Groups) {
+        self.filter.by_task |= GROUP;
+        self.filter.group_default = groups.others.into();
+        self.filter.group_count = u8::try_from(groups.named.len()).unwrap_or(u8::MAX);
+        for (nth, (group, place)) in groups.named.iter().zip(&mut self.filter.groups).enumerate() {
+            let level = group.level.unwrap_or(u32::MAX);
+            *place = filter::Group { id: group.id, level, excludes: group.excludes.into() };
+            let key = entries(nth).as_bytes().to_vec();
+            self.contents.push((GROUPS, key, group.fd().as_bytes().to_vec()));
+        }
+        self.sizes.push((GROUPS, self.filter.group_count.into()));
+        self.groups = Some(groups.clone());
     }
 
     /// Hands the sets of ports over, once all that narrows them is known.
     fn settle_filters(&mut self) -> Result<()> {
         if self.two_netns {
             bail!(usage("two network namespaces are asked for: there would be no row"));
+        }
+        let unseen = |groups: &Groups| groups.named.iter().any(|group| group.level.is_none());
+        if self.by_socket && self.groups.as_ref().is_some_and(unseen) {
+            return Err(hinted(
+                usage(
+                    "how deep a cgroup lies cannot be seen in this cgroup namespace, and sockets are compared by that",
+                ),
+                "run it in the host's cgroup namespace (nsenter -t 1 -C -m, docker run --cgroupns=host)",
+            ));
         }
         for (set, table, part, which) in
             [(self.lports.take(), LPORTS, LPORT, "local"), (self.rports.take(), RPORTS, RPORT, "remote")]
@@ -301,11 +372,11 @@ impl Plan {
     pub fn containers(mut self, containers: &Containers) -> Result<Self> {
         if let Some(path) = containers.cgroupmap() {
             self.pin("CGROUPS", path, 8).with_context(|| format!("--cgroupmap {}", path.display()))?;
-            self.filter.by_cgroup = 1;
+            self.filter.by_task |= CGROUPMAP;
         }
         if let Some(path) = containers.mntnsmap() {
             self.pin("MNTNSES", path, 4).with_context(|| format!("--mntnsmap {}", path.display()))?;
-            self.filter.by_mntns = 1;
+            self.filter.by_task |= MNTNSMAP;
         }
         Ok(self)
     }
@@ -358,8 +429,9 @@ impl Plan {
             Some(kernel) => kernel,
             None => self.ask_kernel(has_ipv6)?,
         };
-        if self.filter.pid != 0 {
-            self.filter.pid = pid::to_compare(self.filter.pid, &kernel, cx)?;
+        if let Some(mut pids) = self.pids.take() {
+            pids.translate(|low, high| pid::to_compare(low, high, &kernel, cx))?;
+            self.ids(&pids, PID, |filter| &mut filter.pid, PIDS, "PIDS");
         }
         let mut object = self.parse_object(&kernel)?;
         self.fill(&mut object)?;
@@ -398,7 +470,10 @@ impl Plan {
                 "this kernel skips a kprobe that interrupts another, and does not count that: rows may be missing untold"
             ));
         }
-        Probe::new(object, &chosen, self.side_ring)
+        for doubt in &cx.select.doubts {
+            cx.warn(doubt);
+        }
+        Probe::new(object, &chosen, self.side_ring, self.groups)
     }
 
     /// Fills the tables: programs rely on it from their first run on.
@@ -460,7 +535,7 @@ impl Plan {
         let mut wanted = Wanted::default();
         let functions = [CAST_FUNCTION, LOCK_THAT_WAITS].into_iter().chain(HOLD_FUNCTIONS);
         wanted.functions.extend(functions.map(str::to_owned));
-        if self.filter.pid != 0 {
+        if self.pids.is_some() {
             wanted.functions.push(pid::ITERATOR.to_owned());
         }
         wanted.structs.push(ALLOCATOR.to_owned());
@@ -521,6 +596,11 @@ impl Plan {
         };
         Object::parse(self.object, globals, &sizes, pinned, means).context("its BPF object")
     }
+}
+
+/// A number of entries, as maps have it.
+fn entries(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// Those of BCC's options; `None`: all.

@@ -12,6 +12,7 @@ use super::drain::{Probe, gone};
 use super::ledger::Losses;
 use super::outside::{Outside, event_loop, until, watch};
 use super::screen::{Act, Screen, act};
+use super::wards::Wards;
 use crate::cli::Every;
 use crate::tool::Ctx;
 
@@ -189,6 +190,7 @@ impl Probe {
         // The programs count from when they are attached.
         let mut from = self.since;
         let mut due = pace.interval.map(|interval| Instant::now() + interval);
+        let mut wards = Wards::watch(self.groups.as_ref())?;
         loop {
             // A block waits for the one before it to be written.
             let waits = cx.out.is_waiting();
@@ -196,6 +198,10 @@ impl Probe {
                 biased;
                 () = outside.told() => true,
                 () = outside.gone() => return Err(gone()),
+                said = wards.ended() => {
+                    cx.warn(said);
+                    continue;
+                }
                 seen = seen(watched) => {
                     seen?;
                     continue;

@@ -113,6 +113,7 @@ impl Tool for Netqtop {
         ],
         refuses: &[
             (select::ENDS, "packets are counted by queue, whatever is in them"),
+            (select::TASKS, "packets are counted by queue, whoever sends them"),
             (&[select::NETNS], "an interface is one of the network namespace in which netqtop runs"),
         ],
         object: object!("netqtop"),

@@ -108,6 +108,7 @@ impl Tool for Softirqs {
         ],
         refuses: &[
             (select::ENDS, "a soft interrupt is of no connection"),
+            (select::TASKS, "a soft interrupt is of no process"),
             (&[select::NETNS], "a soft interrupt is of no network namespace"),
         ],
         object: object!("softirqs"),

@@ -90,7 +90,6 @@ impl Tool for Solisten {
         cx.out.set_format(args.json.format());
         let mut probe = Plan::new(cx)
             .ladder(&LISTENS)
-            .pid(args.pid.pid)
             .global("CONFIG", &Config { listen: SYS_listen.cast_unsigned() })
             .attach(cx)?;
         cx.out.header(&table);

@@ -17,8 +17,6 @@
 //! 0.000    25728   python3      4  127.0.0.1        58972 127.0.0.1        35921
 //! ```
 
-use std::num::NonZeroU32;
-
 use anyhow::Result;
 use clap::Args;
 use netbcc_common::tcpaccept::{Config, Event};
@@ -100,7 +98,6 @@ impl Tool for Tcpaccept {
         let accepts = [libc::SYS_accept, libc::SYS_accept4].map(libc::c_long::cast_unsigned);
         let mut probe = Plan::new(cx)
             .ladder(&ACCEPTS)
-            .pid(args.pid.pid.map_or(0, NonZeroU32::get))
             .family(args.family)
             .lports(&args.port)
             .containers(&args.containers)?

@@ -22,7 +22,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -36,7 +35,7 @@ use zerocopy::FromBytes as _;
 
 use super::{conn, object};
 use crate::cli::select::{PortList, port_list};
-use crate::cli::{Containers, Family, Json, Pid, Ports, Timestamp, Verbose, ports, uid};
+use crate::cli::{Containers, Family, Json, Pid, Ports, Timestamp, Uid, Verbose, ports};
 use crate::dns;
 use crate::error::usage;
 use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, seconds};
@@ -70,9 +69,8 @@ pub struct Options {
     /// Add the user id (rows)
     #[arg(short = 'U', long, help_heading = "Output")]
     print_uid: bool,
-    /// This user only
-    #[arg(short = 'u', long, value_name = "UID", value_parser = uid, help_heading = "Filters")]
-    uid: Option<u32>,
+    #[command(flatten)]
+    uid: Uid,
     /// Count connects per flow, print the table at the end
     #[arg(short = 'c', long, help_heading = "Output")]
     count: bool,
@@ -183,8 +181,6 @@ impl Tool for Tcpconnect {
         };
         let mut plan = Plan::new(cx)
             .ladder(&CONNECTS)
-            .pid(args.pid.pid.map_or(0, NonZeroU32::get))
-            .uid(args.uid)
             .family(args.family)
             .rports(&args.port)
             .containers(&args.containers)?

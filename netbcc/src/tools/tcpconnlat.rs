@@ -16,7 +16,6 @@
 //! 31536   python3      4  127.0.0.1        52560  127.0.0.1        37671 0.01
 //! ```
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -115,7 +114,6 @@ impl Tool for Tcpconnlat {
         cx.out.set_format(args.json.format());
         let mut probe = Plan::new(cx)
             .ladder(&ANSWERS)
-            .pid(args.pid.pid.map_or(0, NonZeroU32::get))
             .family(args.family)
             .global("CONFIG", &Config { min_ns: args.min_us.saturating_mul(1000) })
             .attach(cx)?;

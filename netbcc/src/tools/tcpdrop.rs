@@ -164,7 +164,7 @@ impl Tool for Tcpdrop {
         let netns = namespace(&args)?;
         let table = table(&args);
         cx.out.set_format(args.json.format());
-        let mut plan = Plan::new(cx).ladder(&DROPS).family(args.family).netns(netns);
+        let mut plan = Plan::new(cx).groups_of_sockets().ladder(&DROPS).family(args.family).netns(netns);
         plan = plan.enumeration(REASONS).enumeration(HELPERS);
         let kernel = plan.known()?;
         let reasons = Reasons::new(kernel.members_of(REASONS));

@@ -21,7 +21,6 @@
 //! 31536 python3    127.0.0.1       37671 127.0.0.1       52560     0     0 0.05
 //! ```
 
-use std::num::NonZeroU32;
 use std::ops::Deref;
 
 use anyhow::Result;
@@ -113,12 +112,11 @@ impl Tool for Tcplife {
         let table = table(&args);
         let details = table.needs(&cx.out);
         let jiffy_us = if details & details::LIMITS != 0 { jiffy_us()? } else { 0 };
-        let mut plan = Plan::new(cx).ladder(&SOCKETS).global("DETAILS", &details);
+        let mut plan = Plan::new(cx).groups_of_sockets().ladder(&SOCKETS).global("DETAILS", &details);
         if details & details::FIRST != 0 {
             plan = plan.ask(FIRST);
         }
         let mut probe = plan
-            .pid(args.pid.pid.map_or(0, NonZeroU32::get))
             .family(args.family)
             .lports(&args.ports.localport)
             .rports(&args.ports.remoteport)

@@ -119,6 +119,7 @@ impl Tool for Tcpretrans {
         cx.out.set_format(args.json.format());
         let config = Config { count: args.count.into(), failed: args.failed.into() };
         let mut plan = Plan::new(cx)
+            .groups_of_sockets()
             .ladder(if args.failed { &ATTEMPTS } else { &RETRANSMITS })
             .family(args.family)
             .global("CONFIG", &config);

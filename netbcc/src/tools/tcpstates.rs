@@ -110,6 +110,7 @@ impl Tool for Tcpstates {
         cx.out.set_format(args.layout.format(args.json));
         let mut journal = if args.journal { Some(Journal::open()?) } else { None };
         let mut probe = Plan::new(cx)
+            .groups_of_sockets()
             .ladder(&TRANSITIONS)
             .family(args.family)
             .lports(&args.ports.localport)

@@ -29,23 +29,21 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::env;
-use std::fs::{self, File};
+use std::fs;
 use std::num::NonZeroU32;
-use std::os::fd::AsRawFd as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use clap::{Args, ValueEnum};
+use anyhow::{Context as _, Result};
+use clap::{ArgAction, Args, ValueEnum};
 use netbcc_common::Comm;
 use netbcc_common::addr::AF_INET;
 use netbcc_common::kernel::Func;
 use netbcc_common::tcptop::{self, Config, Key, Sum, Used};
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 use zerocopy::{FromBytes as _, IntoBytes as _, transmute};
 
 use super::{conn, object, sends};
-use crate::cli::{Containers, Every, Family, Json, Pid, Verbose, given, path};
+use crate::cli::select::{PlaceList, place_list};
+use crate::cli::{Containers, Every, Family, Json, Pid, Verbose};
 use crate::out::{About, Cell, Format, Out, Process, Rows, Table, data, interval, left, right};
 use crate::probe::hook::{Ladder, LessExact, Prog, Rung, RungName, fexit, kprobe, tp_btf};
 use crate::probe::{Blocks, Generations, Pace, Plan, Probe, Table as Map, Then, Turn};
@@ -69,9 +67,12 @@ pub struct Options {
     family: Family,
     #[command(flatten)]
     containers: Containers,
-    /// Only tasks in or below this cgroup v2 directory
-    #[arg(short = 'c', long, value_name = "PATH", value_parser = path(), help_heading = "Filters")]
-    cgroup: Option<PathBuf>,
+    /// What is in these cgroups (v2) only
+    #[arg(
+        short = 'c', long, value_name = "PATHS", value_parser = place_list, action = ArgAction::Append,
+        help_heading = "Filters"
+    )]
+    cgroup: Vec<PlaceList>,
     /// What puts a row first
     #[arg(short = 's', long, value_enum, value_name = "KEY", default_value_t = Sort::All, help_heading = "Output")]
     sort: Sort,
@@ -156,7 +157,7 @@ impl Tool for Tcptop {
         ladders: &[TRANSFERS],
     };
     type Args = Options;
-    const ONCE: &'static [&'static str] = &["cgroup", "sort", "rows"];
+    const ONCE: &'static [&'static str] = &["sort", "rows"];
 
     fn rows(args: &Options) -> Vec<Rows> {
         vec![Rows::new("", table(args, false))]
@@ -165,31 +166,15 @@ impl Tool for Tcptop {
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {
         cx.verbose |= args.verbose.verbose;
         cx.out.set_format(args.json.format());
-        let group_path = given(args.cgroup.as_ref());
-        let group =
-            group_path.map(|path| File::open(path).with_context(|| format!("--cgroup {}", path.display())));
-        let group = group.transpose()?;
-        if let (Some(group), Some(path)) = (&group, group_path) {
-            let kind = fstatfs(group).with_context(|| format!("--cgroup {}", path.display()))?;
-            ensure!(
-                kind.filesystem_type() == CGROUP2_SUPER_MAGIC,
-                "--cgroup {}: not a directory of cgroup v2",
-                path.display()
-            );
-        }
-        let filters = args.pid.pid.is_some()
-            || args.family.ipv4
+        let filters = args.family.ipv4
             || args.family.ipv6
             || args.containers.cgroupmap().is_some()
             || args.containers.mntnsmap().is_some()
-            || group.is_some()
             || !cx.select.is_empty();
-        let config =
-            Config { sends: sends::calls(), filters: filters.into(), by_group: group.is_some().into() };
+        let config = Config { sends: sends::calls(), filters: filters.into(), zero: 0 };
         let mut plan = Plan::new(cx)
             .ladder(&TRANSFERS)
             .told_with_v(FIRST_SPLICE)
-            .pid(args.pid.pid.map_or(0, NonZeroU32::get))
             .family(args.family)
             .containers(&args.containers)?
             .global("CONFIG", &config)
@@ -198,10 +183,6 @@ impl Tool for Tcptop {
             plan = TABLES.iter().fold(plan, |plan, table| plan.size(table, entries));
         }
         let mut probe = plan.attach(cx)?;
-        if let (Some(group), Some(path)) = (&group, group_path) {
-            let set = probe.table("GROUP")?.set(&0_u32.to_ne_bytes(), &group.as_raw_fd().to_ne_bytes());
-            set.with_context(|| format!("--cgroup {}: not a directory of cgroup v2", path.display()))?;
-        }
         let sums = Sums::new(&mut probe)?;
         let seconds = args.every.interval.unwrap_or(NonZeroU32::MIN);
         cx.out.line(format_args!("Tracing... Output every {seconds} secs. Hit Ctrl-C to end"));

@@ -29,7 +29,7 @@ use nix::libc;
 
 use super::{conn, object};
 use crate::cli::select::{Namespace, namespace};
-use crate::cli::{Containers, Family, Json, PidOrAll, Timestamp, uid};
+use crate::cli::{Containers, Family, Json, PidOrAll, Timestamp, Uid};
 use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, nanos, seconds};
 use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
@@ -50,9 +50,8 @@ pub struct Options {
     /// This network namespace only: its name, a process, a path or its inode number; 0 means all
     #[arg(short = 'N', long, value_name = "NETNS", value_parser = namespace, help_heading = "Filters")]
     netns: Option<Namespace>,
-    /// This user only
-    #[arg(short = 'u', long, value_name = "UID", value_parser = uid, help_heading = "Filters")]
-    uid: Option<u32>,
+    #[command(flatten)]
+    uid: Uid,
     #[command(flatten)]
     containers: Containers,
     #[command(flatten)]
@@ -121,8 +120,6 @@ impl Tool for Tcptracer {
         };
         let mut probe = Plan::new(cx)
             .ladder(&CONNECTIONS)
-            .pid(args.pid.pid)
-            .uid(args.uid)
             .family(args.family)
             .containers(&args.containers)?
             .global("CONFIG", &config)

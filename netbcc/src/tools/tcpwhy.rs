@@ -6,8 +6,6 @@
 //!
 //! BCC has no such tool.
 
-use std::num::NonZeroU32;
-
 use anyhow::Result;
 use clap::Args;
 use netbcc_common::kernel::Func;
@@ -148,8 +146,8 @@ impl Tool for Tcpwhy {
         let table = table(&args);
         let config = Config { slow_us: args.slow_us(), all: args.wants(OK).into() };
         let mut probe = Plan::new(cx)
+            .groups_of_sockets()
             .ladder(&SOCKETS)
-            .pid(args.pid.pid.map_or(0, NonZeroU32::get))
             .family(args.family)
             .lports(&args.ports.localport)
             .rports(&args.ports.remoteport)

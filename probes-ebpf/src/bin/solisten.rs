@@ -31,7 +31,7 @@ static CALLS: HashMap<u32, u64> = HashMap::with_max_entries(4096, BPF_F_NO_PREAL
 /// Whether a listen() of `sk` by the current task is asked for.
 #[inline(always)]
 fn keeps<A: Access>(sk: Sock<A>) -> bool {
-    filter::keeps_pid(task::pid()) && filter::keeps_netns(|| sk.netns()) && filter::keeps_ends(sk)
+    filter::keeps_task() && filter::keeps_ends(sk)
 }
 
 /// The current task makes `sk` listen. It passed the filters.

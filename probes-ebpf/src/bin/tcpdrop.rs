@@ -86,10 +86,11 @@ fn keeps_reason(reason: u32) -> bool {
     }
 }
 
-/// What there is to say of `sk`, which may be a small one: only the common part is read.
+/// What there is to say of `sk`, which may be a small one: without a filter of cgroups only the common part is read.
 #[inline(always)]
 fn holder<A: Access>(sk: Sock<A>) -> Holder {
-    Holder { netns: sk.netns(), family: sk.family(), state: sk.state() as u16 }
+    let cgroup = if filter::by_group() { sk.cgroup() } else { 0 };
+    Holder { cgroup, netns: sk.netns(), family: sk.family(), state: sk.state() as u16 }
 }
 
 /// Protocol numbers (IANA).
@@ -168,11 +169,13 @@ fn dropped(ctx: &BtfTracePointContext, skb: Skb<Typed>, mut holder: Holder, reas
         if setting!(CONFIG.all) == 0 {
             return;
         }
-        holder = Holder { netns: skb.distrusted().dev().map_or(0, |dev| dev.netns()), family: 0, state: 0 };
+        let netns = skb.distrusted().dev().map_or(0, |dev| dev.netns());
+        holder = Holder { cgroup: holder.cgroup, netns, family: 0, state: 0 };
     } else if !filter::keeps_family(holder.family) {
         return;
     }
-    if !filter::keeps_netns(|| holder.netns) {
+    let kept = filter::keeps_who() && filter::keeps_group(|| holder.cgroup);
+    if !kept || !filter::keeps_netns(|| holder.netns) {
         return;
     }
     let mut tuple = Tuple { laddr: [0; 4], raddr: [0; 4], lport: 0, rport: 0, family: 0, zero: 0 };
@@ -262,7 +265,7 @@ fn holder_of(skb: Skb<Typed>) -> Holder {
     }
 }
 
-const NOBODY: Holder = Holder { netns: 0, family: 0, state: 0 };
+const NOBODY: Holder = Holder { cgroup: 0, netns: 0, family: 0, state: 0 };
 
 // match-proto: void kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason) (5.17 to 6.10)
 #[btf_tracepoint(function = "kfree_skb")]

@@ -134,6 +134,7 @@ fn own<A: Lives>(life: &mut Life, how: u32) {
         return;
     }
     life.pid = task::pid();
+    life.kept = u32::from(filter::keeps_task());
     task::comm_by::<A>(&mut life.comm);
 }
 
@@ -145,6 +146,7 @@ fn inherit(life: &mut Life, mptcp: Sock<Probed>) {
     {
         life.owner = owner.how;
         life.pid = owner.pid;
+        life.kept = owner.kept;
         life.comm = owner.comm;
     }
 }
@@ -304,12 +306,13 @@ fn report<A: Lives>(sk: Sock<A>, life: &mut Life, old: i32) {
         inherit(life, mptcp);
         owner = if life.owner > KERNEL { life.owner } else { UNKNOWN };
     }
-    let pid = match owner {
-        NOBODY => task::pid(),
-        UNKNOWN => 0,
-        _ => life.pid,
+    let (pid, kept) = match owner {
+        // Who happens to be on the CPU has nothing to do with the socket's cgroup.
+        NOBODY => (task::pid(), filter::keeps_who() && filter::keeps_group(|| sk.cgroup())),
+        UNKNOWN => (0, !filter::by_task()),
+        _ => (life.pid, life.kept != 0),
     };
-    if !filter::keeps_pid(pid) {
+    if !kept {
         return;
     }
     let lport = tcp.sport();

@@ -50,7 +50,10 @@ type What = (u32, u32, i32);
 #[inline(always)]
 fn happens<A: Access>(sk: Sock<A>, kind: u32, error: i32, what: impl FnOnce() -> What) {
     let family = sk.family();
-    if !filter::keeps_family(family) || !filter::keeps_ends(sk) {
+    if !filter::keeps_family(family) || !filter::keeps_who() || !filter::keeps_group(|| sk.cgroup()) {
+        return;
+    }
+    if !filter::keeps_ends(sk) {
         return;
     }
     if setting!(CONFIG.count) != 0 {

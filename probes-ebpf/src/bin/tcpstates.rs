@@ -74,7 +74,7 @@ fn state_changed<A: Since>(sk: Sock<A>, old: i32, new: i32) {
     }
     let Some(tcp) = A::tcp(sk) else { return };
     let (lport, rport) = (tcp.sport(), sk.rport());
-    if !filter::keeps_ends(SockEnds { sk, lport }) {
+    if !filter::keeps_group(|| sk.cgroup()) || !filter::keeps_ends(SockEnds { sk, lport }) {
         // As BCC: the next row of this socket knows of no time before.
         A::take(sk);
         return;
@@ -88,6 +88,10 @@ fn state_changed<A: Since>(sk: Sock<A>, old: i32, new: i32) {
         lost(Loss::MapFull);
         return;
     };
+    // Only now: another task's changes are part of the time of the next one.
+    if !filter::keeps_who() {
+        return;
+    }
     let Some(mut event) = reserve::<Event>() else { return };
     event.ts_ns = now_ns;
     let begins = old == state::CLOSE || old == state::LISTEN && new == state::SYN_RECV;

@@ -103,7 +103,7 @@ fn sent<A: Access>(by: By, sk: Sock<A>, result: i64) {
         AF_INET6 => setting!(CONFIG.v6) != 0,
         _ => false,
     };
-    if !asked || !filter::keeps_ends(sk) {
+    if !asked || !filter::keeps_task() || !filter::keeps_ends(sk) {
         return;
     }
     let mut addr = [0; 4];

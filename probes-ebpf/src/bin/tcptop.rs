@@ -23,7 +23,7 @@
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, btf_tracepoint, fexit, kprobe, map};
-use aya_ebpf::maps::{Array, CgroupArray, HashMap, PerCpuHashMap};
+use aya_ebpf::maps::{Array, HashMap, PerCpuHashMap};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext, ProbeContext};
 use netbcc_common::addr::{AF_INET6, Tuple};
 use netbcc_common::loss::Loss;
@@ -39,7 +39,7 @@ use probes_ebpf::{atomic, filter, setting, storage, syscall, task};
 use zerocopy::transmute;
 
 #[unsafe(no_mangle)]
-static CONFIG: Config = Config { sends: SendCalls::NONE, filters: 0, by_group: 0 };
+static CONFIG: Config = Config { sends: SendCalls::NONE, filters: 0, zero: 0 };
 
 /// Number of the interval; never 0.
 #[map]
@@ -57,10 +57,6 @@ static SUMS_0: PerCpuHashMap<Key, Sum> = PerCpuHashMap::with_max_entries(65_536,
 #[map]
 static SUMS_1: PerCpuHashMap<Key, Sum> = PerCpuHashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// The cgroup of `--cgroup`.
-#[map]
-static GROUP: CgroupArray = CgroupArray::with_max_entries(1, 0);
-
 /// Calls under way, for kprobes.
 #[map]
 static CALLS: calls::Table = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
@@ -68,13 +64,6 @@ static CALLS: calls::Table = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC
 /// Places of rows; and how far sockets were read, for tracepoints.
 #[btf_map]
 static SOCKETS: SkStorage<Kept> = SkStorage::new();
-
-/// Whether the current task is asked for.
-#[inline(always)]
-fn keeps_task() -> bool {
-    filter::keeps_task()
-        && (setting!(CONFIG.by_group) == 0 || matches!(GROUP.current_task_under_cgroup(0), Ok(true)))
-}
 
 /// In which direction bytes moved.
 #[derive(Clone, Copy)]
@@ -132,7 +121,7 @@ fn keeps<A: ToTcp>(sk: Sock<A>) -> bool {
     // One question for all that nobody asked for: a constant, too, is loaded each time.
     setting!(CONFIG.filters) == 0
         || (filter::family() == 0 || filter::keeps_family(sk.family()))
-            && keeps_task()
+            && filter::keeps_task()
             && (!filter::by_ends() || filter::keeps_ends(SockEnds { sk, lport: lport(sk) }))
 }
 
@@ -388,7 +377,7 @@ fn remembered(done: bool) {
 /// The socket of a call that begins, if it is to be counted.
 #[inline(always)]
 fn begins_with(sk: Option<*const u8>) -> Option<Sock<Probed>> {
-    sk.and_then(Sock::new).filter(|_| keeps_task())
+    sk.and_then(Sock::new).filter(|_| filter::keeps_task())
 }
 
 // match-proto: int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)

@@ -54,6 +54,7 @@ fn own(conn: &mut Conn, how: u32) {
     if conn.owner < how && (conn.owner == NOBODY || how == CONNECTOR) && !task::is_kernel::<Typed>() {
         conn.owner = how;
         conn.pid = task::pid();
+        conn.kept = u32::from(filter::keeps_task());
         task::comm(&mut conn.comm);
     }
 }
@@ -227,7 +228,8 @@ fn ended(sk: Sock<Typed>, old: i32) {
 #[inline(always)]
 fn report(sk: Sock<Typed>, tcp: Tcp, conn: &Conn, old: i32, error: i32) {
     let family = sk.family();
-    if !filter::keeps_family(family) || !filter::keeps_pid(conn.pid) {
+    let kept = if conn.owner == NOBODY { filter::keeps_nobody(|| sk.cgroup()) } else { conn.kept != 0 };
+    if !filter::keeps_family(family) || !kept {
         return;
     }
     let lport = tcp.sport();
