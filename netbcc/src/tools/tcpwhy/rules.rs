@@ -515,11 +515,11 @@ impl Facts {
         format!("limited by {what} for {} of {} busy", ms(busy[by]), ms(busy.iter().sum()))
     }
 
-    /// Since our last data.
+    /// Since our last data, in the kernel's jiffies of 1 to 10 ms; never longer than the socket is old.
     fn silent_us(&self) -> u64 {
         #[expect(clippy::cast_possible_truncation, reason = "the lower half is compared")]
         let jiffies = (self.event.jiffies as u32).wrapping_sub(self.event.last_data_sent);
-        u64::from(jiffies) * 1_000_000 / self.hz()
+        (u64::from(jiffies) * 1_000_000 / self.hz()).min(self.span_us())
     }
 
     fn rtt(&self) -> String {
