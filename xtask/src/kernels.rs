@@ -124,7 +124,7 @@ impl Line {
                  solisten::fexit,tcpsubnet::fexit,tcptop::fexit"
             }
             // Its inet_listen is two functions.
-            "6.12" => "any,fexit,solisten::kprobe",
+            "6.12" => "fexit,solisten::kprobe",
             _ => "",
         }
     }
