@@ -162,3 +162,34 @@ fn no_comment_needs_the_one_above_it() {
         }
     }
 }
+
+/// Where each tool has to stand, besides its four files, and what is to be added there.
+const PLACES: [(&str, &str); 7] = [
+    ("README.md", "its row in the table of tools"),
+    ("docs/which-tool.md", "the question that it answers"),
+    ("CHANGELOG.md", "a line for its users"),
+    ("tests/kernel/main.rs", "its list of checks"),
+    ("tests/golden.rs", "its rows, from events made by hand"),
+    ("tests/fuzz/targets/events.rs", "its event, for the fuzz target"),
+    ("xtask/src/bench/subjects.rs", "its load and its budget"),
+];
+
+#[test]
+fn every_tool_stands_in_each_place_that_a_tool_needs() {
+    let registry = read("netbcc/src/registry.rs");
+    let tools = registry.lines().filter_map(|line| line.strip_prefix("use crate::tools::")?.split("::").next());
+    let mut count = 0;
+    for tool in tools {
+        count += 1;
+        for file in ["netbcc-common/src", "probes-ebpf/src/bin", "netbcc/src/tools", "tests/kernel"] {
+            let file = format!("{file}/{tool}.rs");
+            assert!(root().join(&file).exists(), "{tool} lacks {file}: see docs/adding-a-tool.md");
+        }
+        for (file, what) in PLACES {
+            let text = read(file);
+            let mut words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+            assert!(words.any(|word| word == tool), "{file} lacks {tool}: {what}");
+        }
+    }
+    assert_eq!(count, registry.matches("    entry::<").count(), "a tool of the list was not looked at");
+}

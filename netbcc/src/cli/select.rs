@@ -131,13 +131,13 @@ pub(super) fn names_in(command: &Command) -> impl Iterator<Item = &'static str> 
 
 /// What the manual says of the lists.
 pub(super) const GRAMMAR: &[&str] = &[
-    "All but --netns take lists, whose words are separated by commas. A word is a value, or a range as 8000-8099 of ports, \
-     processes or users, or a network as 10.0.0.0/8 or 2001:db8::/32. A word with ! before it excludes what it names; shells \
-     want quotes around that.",
-    "Kept is what one of the other words names, or everything if there are none, and of that nothing that is excluded. An \
-     option with a list that is given twice has the words of both lists; different options must all hold.",
-    "Local and remote are as in the row; of a packet, local is the end to which an interface brought it, or from which it \
-     leaves. What a row shows as 0 is no end yet. An IPv4 network also holds the addresses of IPv6 sockets that are IPv4's \
+    "All but --netns take lists with commas between the words. A word is a value, or a range such as 8000-8099 of ports, \
+     processes or users, or a network such as 10.0.0.0/8 or 2001:db8::/32. A word with ! before it excludes what it names; \
+     quote it in a shell.",
+    "A list keeps what any of its words names. If all of its words exclude, it keeps everything else. Exclusion wins. An option \
+     that is given twice has the words of both lists. A row must pass all options.",
+    "Local and remote are as in the row. Of a packet, the local end is the one to which an interface brought it, or from which it \
+     leaves. What a row shows as 0 is not an end yet. An IPv4 network also holds the addresses of IPv6 sockets that are IPv4's \
      (::ffff:a.b.c.d); ::/0 holds none of those.",
     "A network namespace is that of the socket, also in interrupts, and of a packet without one that of its interface. It is \
      named as ip netns does, or by a process that is in it, a path such as /proc/181/ns/net, or its inode number; a number \
@@ -149,6 +149,8 @@ pub(super) const GRAMMAR: &[&str] = &[
     "A cgroup is that of the process. In tcpretrans, tcpdrop and tcpstates, and in tcplife and tcpwhy where no owner is known, it is the \
      socket's own, also in interrupts: that of who made it, or of the listener from which it was accepted. There --pid, --uid and \
      --comm are of the task on the CPU, as the PID of a row is, which may be a stranger.",
+    "What they add to one run of a program, in instructions on Linux 6.1: an address list some 500; a range of processes or users \
+     some 1000; a cgroup or container some 90, and some 570 where the socket's own is asked.",
 ];
 
 /// A list that was typed behind BCC's flag of its name, and not with `=`, as it was meant.
