@@ -177,7 +177,8 @@ const PLACES: [(&str, &str); 7] = [
 #[test]
 fn every_tool_stands_in_each_place_that_a_tool_needs() {
     let registry = read("netbcc/src/registry.rs");
-    let tools = registry.lines().filter_map(|line| line.strip_prefix("use crate::tools::")?.split("::").next());
+    let tools =
+        registry.lines().filter_map(|line| line.strip_prefix("use crate::tools::")?.split("::").next());
     let mut count = 0;
     for tool in tools {
         count += 1;

@@ -229,8 +229,10 @@ pub(crate) fn choices(tool: &str) -> Vec<Choice> {
     let options = command(tool);
     let is_one = |arg: &&clap::Arg| {
         let name = arg.get_id().as_str();
-        // The options that every tool has to choose its rows are walked in `select.rs`; a flag of BCC's with such a name is not.
-        let selects = (select::ENDS.contains(&name) || name == select::NETNS && arg.get_short().is_none())
+        // The options that every tool has to choose its rows are walked in `select.rs`; an option of BCC's with such a name is not.
+        let is_long_only = arg.get_short().is_none();
+        let selects = (select::ENDS.contains(&name)
+            || (name == select::NETNS || select::TASKS.contains(&name)) && is_long_only)
             && !arg.is_require_equals_set();
         !arg.is_positional() && !selects && !["help", "output", "no-header"].contains(&name)
     };

@@ -117,11 +117,11 @@ impl Line {
     /// which does not depend on kernels, runs on this machine's only.
     pub(crate) fn part(self) -> &'static str {
         match self.name {
-            // Tools have other programs of tracepoints than on newer kernels where tcpretrans, tcpsubnet and tcptop are
-            // named, and other fexit programs where inet_listen is one function, and sendfile another call.
+            // Tools have other programs of tracepoints than on newer kernels where tcpretrans, tcpsubnet, tcptop and tcpwhy
+            // are named, and other fexit programs where inet_listen is one function, and sendfile another call.
             "6.1" => {
                 "tcpdrop::any,kprobe,raw_tp,tcpretrans::tracepoint,tcpsubnet::tracepoint,tcptop::tracepoint,\
-                 solisten::fexit,tcpsubnet::fexit,tcptop::fexit"
+                 tcpwhy::tracepoint,solisten::fexit,tcpsubnet::fexit,tcptop::fexit"
             }
             // Its inet_listen is two functions.
             "6.12" => "fexit,solisten::kprobe",
