@@ -71,8 +71,9 @@ fn ways(answer: &Value) -> Vec<(String, String, String, String)> {
 fn it_names_the_way_that_each_tool_goes(_: &Case) {
     let ended = Launch::new("doctor", "--json").ends();
     ended.code(code(tools()));
-    let told: String = lacking().iter().map(|tool| format!("netbcc: {tool} does not run here\n")).collect();
-    assert_eq!(ended.stderr, told);
+    let told: Vec<String> =
+        lacking().iter().map(|tool| format!("netbcc: {tool} does not run here")).collect();
+    assert_eq!(ended.stderr.lines().collect::<Vec<_>>(), told);
     let answer = parsed(&ended);
     assert_eq!(answer["runs"], lacking().is_empty());
     assert_eq!(answer["machine"]["btf"], true);
