@@ -102,10 +102,14 @@ fn all() -> Vec<Form> {
     .into_iter()
     .flatten()
     .collect::<Vec<_>>();
-    all.extend(forms::<Tcplife, _>(&["", "-wtT", "--csv", "--csv -tT", "--json"], tcplife::table, |_, data| {
-        let event = event::<netbcc_common::tcplife::Event>(data)?;
-        Some((event.ts_ns, event.into()))
-    }));
+    all.extend(forms::<Tcplife, _>(
+        &["", "-wtT", "--csv", "--csv -tT", "--json"],
+        tcplife::table,
+        |_, data| {
+            let event = event::<netbcc_common::tcplife::Event>(data)?;
+            Some((event.ts_ns, event.into()))
+        },
+    ));
     all.extend(forms::<Tcpconnect, _>(&["", "-tULd", "--json -d -L"], tcpconnect::table, |_, data| {
         let query = take_some(data).to_vec();
         let event = event::<netbcc_common::tcpconnect::Event>(data)?;
