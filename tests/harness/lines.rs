@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::mem;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -17,6 +18,8 @@ pub(crate) struct Lines(Arc<(Mutex<Told>, Condvar)>);
 pub(crate) struct Told {
     /// None: somebody else reads it.
     pipe: Option<File>,
+    /// What was read and not looked at yet, with when it was read.
+    chunks: Vec<(Instant, Vec<u8>)>,
     /// With when each was read.
     pub(crate) lines: Vec<(Instant, String)>,
     /// A line whose end is still to come.
@@ -25,20 +28,28 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    /// Reads what the pipe holds now, and waits for nothing.
+    /// Reads what the pipe holds now, and waits for nothing. No more than that: in a flood the tool waits for whoever reads.
     fn pull(&mut self) {
         let Some(pipe) = &mut self.pipe else { return };
-        let mut buffer = [0; 1 << 13];
+        let mut buffer = [0; 1 << 14];
         while !self.ended && has_come(pipe.as_fd(), PollTimeout::ZERO) {
             let length = pipe.read(&mut buffer).unwrap_or(0);
-            let now = Instant::now();
-            self.begun.extend_from_slice(&buffer[..length]);
             self.ended = length == 0;
+            self.chunks.push((Instant::now(), buffer[..length].to_vec()));
+        }
+    }
+
+    /// Makes lines of what was read.
+    fn split(&mut self) {
+        for (read, chunk) in mem::take(&mut self.chunks) {
+            // Nothing comes behind the end.
+            let is_last = chunk.is_empty();
+            self.begun.extend_from_slice(&chunk);
             let whole = self.begun.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-            let whole = if self.ended { self.begun.len() } else { whole };
-            let read: Vec<u8> = self.begun.drain(..whole).collect();
-            let lines = String::from_utf8_lossy(&read).into_owned();
-            self.lines.extend(lines.split_terminator('\n').map(|line| (now, line.to_owned())));
+            let whole = if is_last { self.begun.len() } else { whole };
+            let bytes: Vec<u8> = self.begun.drain(..whole).collect();
+            let text = String::from_utf8_lossy(&bytes);
+            self.lines.extend(text.split_terminator('\n').map(|line| (read, line.to_owned())));
         }
     }
 }
@@ -53,13 +64,13 @@ impl Lines {
         let pipe = File::from(pipe.into());
         let watched = pipe.try_clone().expect("room for one more");
         let lines = Self::default();
-        lines.lock().pipe = Some(pipe);
+        lines.read().pipe = Some(pipe);
         let sink = lines.clone();
         thread::spawn(move || {
             loop {
                 // Outside the lock, so that whoever looks need not wait for the next line.
                 has_come(watched.as_fd(), PollTimeout::NONE);
-                let mut read = sink.lock();
+                let mut read = sink.read();
                 read.pull();
                 sink.0.1.notify_all();
                 if read.ended {
@@ -73,12 +84,19 @@ impl Lines {
     /// Those of a pipe that somebody else reads.
     pub(crate) fn none() -> Self {
         let lines = Self::default();
-        lines.lock().ended = true;
+        lines.read().ended = true;
         lines
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Told> {
+    fn read(&self) -> MutexGuard<'_, Told> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that was read so far.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Told> {
+        let mut read = self.read();
+        read.split();
+        read
     }
 
     /// Waits until there are more lines than `known`; false when there will be none or the time is over.
@@ -90,6 +108,7 @@ impl Lines {
                 return false;
             }
             read = self.0.1.wait_timeout(read, left).unwrap_or_else(PoisonError::into_inner).0;
+            read.split();
         }
         read.lines.len() > known
     }
@@ -104,8 +123,9 @@ impl Lines {
 
     /// All that came so far, read by the thread or not.
     pub(crate) fn texts(&self) -> Vec<String> {
-        let mut read = self.lock();
+        let mut read = self.read();
         read.pull();
+        read.split();
         read.lines.iter().map(|(_, line)| line.clone()).collect()
     }
 }

@@ -734,30 +734,10 @@ impl<'n> Run<'n> {
 
     /// How long it was ready to run and another had its processor, in all.
     pub fn waited_for_cpu(&self) -> Duration {
-        self.schedstat(1)
-    }
-
-    /// Waits until it has read and printed all that happened so far: until it uses its processor no more, 10 s at most.
-    pub fn rest(&self) {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let mut before = Duration::ZERO;
-        while Instant::now() < deadline {
-            let now = self.schedstat(0);
-            // To look whether there is something takes it a few microseconds.
-            if now.saturating_sub(before) < Duration::from_millis(1) {
-                return;
-            }
-            before = now;
-            thread::sleep(Duration::from_millis(100));
-        }
-    }
-
-    /// A time of `/proc/PID/schedstat`.
-    fn schedstat(&self, nth: usize) -> Duration {
         let path = format!("/proc/{}/schedstat", self.pid());
         let text = fs::read_to_string(path).unwrap_or_default();
         text.split_whitespace()
-            .nth(nth)
+            .nth(1)
             .and_then(|ns| ns.parse().ok())
             .map_or(Duration::MAX, Duration::from_nanos)
     }
