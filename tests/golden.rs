@@ -538,7 +538,7 @@ fn why_block(args: &str) -> String {
     };
     let rows: Vec<_> = endings()
         .into_iter()
-        .map(|event| (event.ts_ns, tcpwhy::Row::new(event, &options, 900 * SECOND)))
+        .map(|event| (event.ts_ns, tcpwhy::Row::new(event, &options, 900 * SECOND, 4000)))
         .collect();
     let table = tcpwhy::table(&options);
     let mut out = memory(format);

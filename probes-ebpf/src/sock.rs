@@ -440,26 +440,6 @@ impl<A: Access> TcpSock<A> {
         unsafe { field::<A, u32>(self.at, Field::TcpSegsOut) }
     }
 
-    /// A count of 32 bits in its `tcp_sock` part.
-    #[inline(always)]
-    pub fn count(self, of: TcpCount) -> u32 {
-        let place = match of {
-            TcpCount::SegsIn => Field::TcpSegsIn,
-            TcpCount::Retrans => Field::TcpTotalRetrans,
-            TcpCount::Lost => Field::TcpLost,
-            TcpCount::OutOfOrder => Field::TcpRcvOoopack,
-        };
-        // SAFETY: `at` is a tcp_sock.
-        unsafe { field::<A, u32>(self.at, place) }
-    }
-
-    /// The smoothed round-trip time, µs; 0: none was measured.
-    #[inline(always)]
-    pub fn rtt_us(self) -> u32 {
-        // SAFETY: `at` is a tcp_sock.
-        unsafe { field::<A, u32>(self.at, Field::TcpSrttUs) >> 3 }
-    }
-
     /// The shortest round-trip time of late, µs; `u32::MAX`: none was measured.
     #[inline(always)]
     pub fn rtt_min_us(self) -> u32 {
@@ -500,19 +480,6 @@ impl<A: Access> TcpSock<A> {
     }
 }
 
-/// Counts of 32 bits that a `tcp_sock` keeps.
-#[derive(Clone, Copy)]
-pub enum TcpCount {
-    /// Segments that came.
-    SegsIn,
-    /// Segments that were sent again.
-    Retrans,
-    /// Segments that were taken for lost.
-    Lost,
-    /// Segments that came out of order.
-    OutOfOrder,
-}
-
 macro_rules! reads {
     ($($(#[$doc:meta])* $name:ident: $of:ident as $ty:ty,)*) => {$(
         $(#[$doc])*
@@ -548,13 +515,17 @@ impl<A: Access> TcpSock<A> {
         bytes_sent: TcpBytesSent as u64,
         /// Segments with data that were sent.
         data_segs_out: TcpDataSegsOut as u32,
-        /// Segments that are taken for lost.
+        /// Segments that are taken for lost now.
         lost_out: TcpLostOut as u32,
+        /// Segments that were taken for lost, also by mistake.
+        lost: TcpLost as u32,
+        /// Segments that came, without the SYN of an accepted connection.
+        segs_in: TcpSegsIn as u32,
         /// Segments that the peer says came twice.
         dsack_dups: TcpDsackDups as u32,
         /// Segments that came out of order.
         ooo_segs: TcpRcvOoopack as u32,
-        /// Smoothed round trip, in eighths of a microsecond.
+        /// Smoothed round trip, in eighths of a microsecond; 0: none was measured.
         srtt_us_8: TcpSrttUs as u32,
         /// When the last data was sent, in jiffies.
         last_data_sent: TcpLsndtime as u32,

@@ -17,6 +17,7 @@ use crate::cli::{Family, FlowPorts, Json, Pid, Timestamp, Verbose, WallClock, Wi
 use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, right, seconds, wall};
 use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, tp_btf};
 use crate::probe::{Batch, Plan};
+use crate::sys::machine::jiffy_us;
 use crate::tool::{Ctx, Glossary, Spec, Tool};
 
 pub mod rules;
@@ -144,6 +145,7 @@ impl Tool for Tcpwhy {
             return cx.out.finish();
         }
         let table = table(&args);
+        let jiffy_us = jiffy_us()?;
         let config = Config { slow_us: args.slow_us(), all: args.wants(OK).into() };
         let mut probe = Plan::new(cx)
             .groups_of_sockets()
@@ -157,7 +159,7 @@ impl Tool for Tcpwhy {
         cx.out.header(&table);
         probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
             for event in batch.events::<Event>() {
-                let row = Row::new(event, &args, since_ns);
+                let row = Row::new(event, &args, since_ns, jiffy_us);
                 if args.wants(row.verdict) {
                     cx.out.row(&table, event.ts_ns, &row);
                 }
@@ -199,9 +201,9 @@ pub struct Row {
 }
 
 impl Row {
-    /// What `event` says, in a run with these options that began to look at `since_ns`.
-    pub fn new(event: Event, args: &Options, since_ns: u64) -> Self {
-        let facts = Facts { event, slow_us: args.slow_us(), since_ns };
+    /// What `event` says, in a run with these options that began to look at `since_ns`, on a kernel with jiffies of `jiffy_us`.
+    pub fn new(event: Event, args: &Options, since_ns: u64, jiffy_us: u64) -> Self {
+        let facts = Facts { event, slow_us: args.slow_us(), jiffy_us, since_ns };
         let (verdict, evidence) = facts.verdict();
         let partly = if facts.is_complete() { "" } else { " (partly seen)" };
         let sentence = format!("{}: {evidence}{partly}", WORDS[verdict]);

@@ -26,7 +26,7 @@ use probes_ebpf::emit::{lost, reserve};
 use probes_ebpf::filter::{self, SockEnds};
 use probes_ebpf::mem::{Probed, Typed};
 use probes_ebpf::mptcp::{self, Owners};
-use probes_ebpf::sock::{Sock, TcpCount, TcpSock, ToTcp, state};
+use probes_ebpf::sock::{Sock, TcpSock, ToTcp, state};
 use probes_ebpf::{setting, storage, task};
 
 /// What a row is asked to say beside what every row does. Set by user space before loading: what nobody asked for is not read.
@@ -371,12 +371,12 @@ fn detail<A: ToTcp>(tcp: TcpSock<A>, life: &Life, old: i32, end: &mut End) {
     }
     ask! {
         RTT_MIN: rtt_min_us = tcp.rtt_min_us();
-        RTT: rtt_us = tcp.rtt_us();
-        RETRANS: retrans = tcp.count(TcpCount::Retrans);
+        RTT: rtt_us = tcp.srtt_us_8() >> 3;
+        RETRANS: retrans = tcp.total_retrans();
         RETRANS_BYTES: retrans_bytes = tcp.bytes_retrans();
-        LOST: lost = tcp.count(TcpCount::Lost);
-        OOO: ooo = tcp.count(TcpCount::OutOfOrder);
-        SEGS_IN: segs_in = tcp.count(TcpCount::SegsIn);
+        LOST: lost = tcp.lost();
+        OOO: ooo = tcp.ooo_segs();
+        SEGS_IN: segs_in = tcp.segs_in();
         SEGS_OUT: segs_out = tcp.segs_out();
         CONN: conn_ns = life.conn_ns;
         FIRST: first_ns = life.first_ns;

@@ -141,7 +141,7 @@ fn all() -> Vec<Form> {
     }));
     all.extend(forms::<Tcpwhy, _>(&["", "-wtT", "--csv", "--json --slow 1"], tcpwhy::table, |args, data| {
         let event = event::<netbcc_common::tcpwhy::Event>(data)?;
-        Some((event.ts_ns, tcpwhy::Row::new(event, args, u64::from_ne_bytes(take(data)))))
+        Some((event.ts_ns, tcpwhy::Row::new(event, args, u64::from_ne_bytes(take(data)), 4000)))
     }));
     // A table is of one family; so are its rows.
     all.extend(forms::<Tcptop, _>(
