@@ -13,7 +13,7 @@ use netbcc_common::tcpwhy::{Config, Event};
 
 use self::rules::{Facts, MEANINGS, RESET_REASONS, RULES, WORDS};
 use super::{conn, object};
-use crate::cli::{Family, FlowPorts, Json, Pid, Timestamp, Verbose, WallClock, WideCsv, words};
+use crate::cli::{Family, FlowPorts, Json, Pid, Timestamp, Verbose, WallClock, WideCsv, nearest_of, words};
 use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, right, seconds, wall};
 use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, tp_btf};
 use crate::probe::{Batch, Plan};
@@ -69,7 +69,11 @@ struct Verdicts(Vec<usize>);
 fn verdicts(text: &str) -> Result<Verdicts, String> {
     let of = |typed: &str| {
         let known = WORDS.iter().position(|word| word.eq_ignore_ascii_case(typed));
-        known.ok_or_else(|| format!("no verdict is called '{typed}'; --rules prints them"))
+        known.ok_or_else(|| {
+            let near = nearest_of(&typed.to_lowercase(), WORDS.iter().copied(), 0);
+            let near = near.map(|near| format!("; did you mean '{near}'?")).unwrap_or_default();
+            format!("no verdict is called '{typed}' (--rules prints them){near}")
+        })
     };
     words(text).map(of).collect::<Result<_, _>>().map(Verdicts)
 }
@@ -423,4 +427,20 @@ fn figures(table: Table<Row>) -> Table<Row> {
                 .or_null(),
             ),
         )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_verdict_is_refused_with_the_nearest() {
+        let why = |text: &str| verdicts(text).unwrap_err();
+        assert_eq!(
+            why("ok,Refusd"),
+            "no verdict is called 'Refusd' (--rules prints them); did you mean 'refused'?"
+        );
+        assert_eq!(why("what"), "no verdict is called 'what' (--rules prints them)");
+        assert_eq!(verdicts("REFUSED, ok").unwrap().0, [0, OK]);
+    }
 }
