@@ -97,9 +97,10 @@ struct Scene<'n> {
     client: &'n Peer,
     server: &'n Peer,
     web: &'n Listener<'n>,
-    /// How often this kernel sends the SYN of such an open again.
+    /// How often this kernel sends the SYN of one open again that nobody answers.
     resent: usize,
-    /// SYNs to where nobody listens that were sent again: a machine that is busy is now and then late to refuse them.
+    /// SYNs that were sent again. To where nobody listens: a machine that is busy is now and then late to refuse them. To where
+    /// nobody answers: one each, and on a machine that is busy now and then two.
     again: Cell<usize>,
 }
 
@@ -119,10 +120,10 @@ fn with_scene(traffic: Traffic, action: impl FnOnce(&Scene<'_>)) {
         Scene { net: &net, client: &client, server: &server, web: &web, resent: 0, again: Cell::new(0) };
     if traffic == Traffic::Silence {
         scene.make(traffic, 1);
-        scene.resent = net.retransmissions();
+        scene.resent = scene.again.take();
     }
     action(&scene);
-    if scene.again.get() > 0 {
+    if traffic != Traffic::Silence && scene.again.get() > 0 {
         note(format!("NOTE {} SYNs to where nobody listens were sent again", scene.again.get()));
     }
 }
@@ -150,16 +151,19 @@ impl Scene<'_> {
         run.end_rows(self.rows(flood))
     }
 
-    /// How many rows an operation makes.
+    /// How many rows an operation makes, at the least.
     fn rows(&self, flood: &Flood) -> usize {
         if flood.traffic == Traffic::Silence { self.resent } else { flood.rows }
     }
 
     /// How many rows the operations made until now, which are so many.
     fn made(&self, flood: &Flood, operations: usize) -> usize {
-        // What is sent again is dropped again.
-        let again = if flood.tool == "tcpdrop" { self.again.get() } else { 0 };
-        operations * self.rows(flood) + again
+        match flood.tool {
+            "tcpretrans" => self.again.get(),
+            // What is sent again is dropped again.
+            "tcpdrop" => operations * self.rows(flood) + self.again.get(),
+            _ => operations * self.rows(flood),
+        }
     }
 
     fn namespace(&self) -> u64 {
@@ -173,18 +177,18 @@ impl Scene<'_> {
 
     /// Does it `count` times.
     fn make(&self, traffic: Traffic, count: usize) {
+        let before = self.net.retransmissions();
         match traffic {
-            Traffic::Refused => {
-                let before = self.net.retransmissions();
-                assert_eq!(self.client.churn(self.closed(), count, 1), (0, count));
-                self.again.set(self.again.get() + self.net.retransmissions() - before);
-            }
+            Traffic::Refused => assert_eq!(self.client.churn(self.closed(), count, 1), (0, count)),
             Traffic::Served => {
                 assert_eq!(self.client.churn(self.web.address(), count, 1), (count, 0));
                 self.web.served(count);
             }
             Traffic::Listens => self.server.listens(self.net.v4(81), count),
             Traffic::Silence => self.client.time_out(self.net.silent(SILENT), count),
+        }
+        if matches!(traffic, Traffic::Refused | Traffic::Silence) {
+            self.again.set(self.again.get() + self.net.retransmissions() - before);
         }
     }
 

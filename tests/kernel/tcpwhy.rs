@@ -7,14 +7,16 @@ use std::time::Duration;
 use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check};
 use netbcc_tests::net::{Net, has_ipv6};
-use netbcc_tests::peer::{Conn, How};
+use netbcc_tests::peer::{Conn, How, Peer};
 use netbcc_tests::rows::{Row, Rows};
 
 /// What does not depend on the rung.
 pub(crate) const ANY: &[Check] = checks![the_header_is_exactly_this, the_verdicts_are_what_rules_prints];
 
 pub(crate) const CHECKS: &[Check] = checks![
-    each_ending_has_its_verdict_once,
+    what_ends_at_once_has_its_verdict_once,
+    what_is_not_answered_has_its_verdict_once,
+    what_is_slow_has_its_verdict_once,
     what_ends_well_is_no_row_but_with_all,
     only_and_except_keep_their_verdicts,
     a_socket_from_before_the_start_has_a_row_and_says_so,
@@ -84,165 +86,59 @@ const fn far(port: u16, verdict: &'static str) -> Expected {
     Expected { port, server: true, verdict }
 }
 
-const EXPECTED: &[Expected] = &[
-    near(101, "refused"),
-    near(102, "connect-abandoned"),
-    near(103, "connect-timeout"),
-    near(104, "unreachable"),
-    near(105, "reset-received"),
-    far(105, "reset-sent"),
-    near(106, "reset-received"),
-    far(106, "reset-sent"),
-    near(107, "timed-out"),
-    near(108, "reset-sent"),
-    far(108, "never-accepted"),
-    near(109, "syn-resent"),
-    far(109, "ok"),
-    near(110, "loss"),
-    far(110, EITHER),
-    near(111, "slow-peer"),
-    far(111, "slow-here"),
-    near(112, "slow-peer"),
-    far(112, "reader-slow-here"),
-    near(113, "ok"),
-    far(113, "ok"),
-    near(114, "slow-peer"),
-    far(114, "ok"),
-];
+/// Namespace, processes and families of the scenes.
+struct Stage<'a> {
+    net: &'a Net,
+    server: &'a Peer,
+    client: &'a Peer,
+    families: &'a [fn(&Net, u8, u16) -> SocketAddr],
+}
 
-#[expect(clippy::too_many_lines, reason = "scenes in the order in which they wait for each other")]
-fn each_ending_has_its_verdict_once(case: &Case) {
+impl Stage<'_> {
+    /// Plays a scene in each family.
+    fn each(&self, scene: &dyn Fn(At<'_>)) {
+        for address in self.families {
+            scene(&|port| address(self.net, 2, port));
+        }
+    }
+
+    /// Opens what nobody accepts, in each family, and does not wait.
+    fn open(&self, port: u16) -> Vec<Conn<'_>> {
+        let to = self.families.iter().map(|address| address(self.net, 2, port));
+        to.map(|to| self.client.connect_as(to, &How::plain().nonblocking())).collect()
+    }
+
+    /// Both ends of a connection.
+    fn pair(&self, to: SocketAddr) -> (Conn<'_>, Conn<'_>) {
+        let web = self.server.listen(to);
+        let near = self.client.connect(to);
+        let far = web.accept();
+        web.close();
+        (near, far)
+    }
+
+    /// Both ends of a connection in each family.
+    fn pairs(&self, port: u16) -> Vec<(Conn<'_>, Conn<'_>)> {
+        self.families.iter().map(|address| self.pair(address(self.net, 2, port))).collect()
+    }
+}
+
+/// Plays scenes; what `play` answers is closed when the rows are there. They must be these, in each family.
+fn has_verdicts(case: &Case, expected: &[Expected], play: impl for<'a> FnOnce(&'a Stage<'_>) -> Vec<Conn<'a>>) {
     let net = Net::new();
     net.near().sysctl("ipv4/tcp_syn_retries", "2");
     net.near().sysctl("ipv4/tcp_retries2", "4");
     net.near().nft("add chain inet probe in { type filter hook input priority 0; }\n");
     let (server, client) = (net.peer("server"), net.peer("client"));
     let run = case.launch(&format!("-a {SLOW} --json")).start(&net);
-    let families: Vec<fn(&Net, u8, u16) -> SocketAddr> =
-        if has_ipv6() { vec![Net::v4_of, Net::v6_of] } else { vec![Net::v4_of] };
-    let each = |scene: &dyn Fn(At<'_>)| {
-        for address in &families {
-            scene(&|port| address(&net, 2, port));
-        }
-    };
-    let converse = |to: SocketAddr| {
-        let web = server.listen(to);
-        let near = client.connect(to);
-        let far = web.accept();
-        web.close();
-        (near, far)
-    };
-    // What has to wait begins first. The SYN that is lost is sent again after a second.
-    rules(&net, &["tcp dport { 103, 109 } drop"]);
-    let open = |to| client.connect_as(to, &How::plain().nonblocking());
-    let (mut late, mut waiting, mut dying) = (Vec::new(), Vec::new(), Vec::new());
-    for address in &families {
-        let web = server.listen(address(&net, 2, 109));
-        late.push((open(web.address()), web));
-        waiting.push(open(address(&net, 2, 103)));
-    }
-    rules(&net, &["tcp dport { 102, 103 } drop", UNREACHABLE]);
-    for address in &families {
-        waiting.push(open(address(&net, 2, 104)));
-        dying.push(converse(address(&net, 2, 107)));
-    }
-    rules(&net, &["tcp dport { 102, 103, 107 } drop", UNREACHABLE]);
-    for (near, _) in &dying {
-        near.send(100);
-    }
-    each(&|at| client.refused(at(101)));
-    each(&|at| client.connect_as(at(102), &How::plain().nonblocking()).close());
-    each(&|at| {
-        let (near, far) = converse(at(105));
-        far.abort();
-        near.await_end();
-        near.close();
-    });
-    each(&|at| {
-        let (near, far) = converse(at(106));
-        near.send(100);
-        far.await_data();
-        far.close();
-        near.await_end();
-        near.close();
-    });
-    each(&|at| {
-        let web = server.listen(at(108));
-        let near = client.connect(at(108));
-        near.send(10);
-        near.abort();
-        web.close();
-    });
-    each(&|at| {
-        let (near, far) = converse(at(113));
-        near.send(10);
-        far.receive(10);
-        far.send(10);
-        near.receive(10);
-        near.close();
-        far.await_end();
-        far.close();
-    });
-    // Slow ones, all at once.
-    let pairs = |port| families.iter().map(|address| converse(address(&net, 2, port))).collect::<Vec<_>>();
-    let (here, reader, silent) = (pairs(111), pairs(112), pairs(114));
-    for (near, far) in here.iter().chain(&silent) {
-        near.send(10);
-        far.receive(10);
-    }
-    for (near, far) in &reader {
-        near.send(10);
-        far.await_data();
-    }
-    let lossy = pairs(110);
-    rules(&net, &["tcp dport { 103, 107, 110 } drop", UNREACHABLE]);
-    for (near, _) in &lossy {
-        near.send(1000);
-    }
-    thread::sleep(LOST);
-    // What was lost arrives when it is sent again.
-    rules(&net, &["tcp dport { 103, 107 } drop", UNREACHABLE]);
-    for (near, far) in lossy {
-        far.receive(1000);
-        near.close();
-        far.await_end();
-        far.close();
-    }
-    thread::sleep(PAUSE);
-    for (near, far) in here {
-        far.send(10);
-        near.receive(10);
-        near.close();
-        far.await_end();
-        far.close();
-    }
-    for (near, far) in reader {
-        far.receive(10);
-        far.send(10);
-        near.receive(10);
-        near.close();
-        far.await_end();
-        far.close();
-    }
-    for (near, far) in silent {
-        near.close();
-        far.await_end();
-        far.close();
-    }
-    for (near, web) in late {
-        near.await_writable();
-        let far = web.accept();
-        near.close();
-        far.await_end();
-        far.close();
-        web.close();
-    }
-    run.arrival(EXPECTED.len() * families.len());
-    waiting.into_iter().for_each(Conn::close);
-    let (near, far): (Vec<_>, Vec<_>) = dying.into_iter().unzip();
-    near.into_iter().chain(far).for_each(Conn::close);
+    let families: &[fn(&Net, u8, u16) -> SocketAddr] =
+        if has_ipv6() { &[Net::v4_of, Net::v6_of] } else { &[Net::v4_of] };
+    let stage = Stage { net: &net, server: &server, client: &client, families };
+    let open = play(&stage);
+    run.arrival(expected.len() * families.len());
+    open.into_iter().for_each(Conn::close);
     let rows = run.so_far();
-    for Expected { port, server: is_server, verdict } in EXPECTED {
+    for Expected { port, server: is_server, verdict } in expected {
         let name = port.to_string();
         let of_end: Vec<&Row> =
             of(&rows, *port).into_iter().filter(|row| (row.get("lport") == name) == *is_server).collect();
@@ -259,6 +155,155 @@ fn each_ending_has_its_verdict_once(case: &Case) {
         }
     }
     run.finish();
+}
+
+fn what_ends_at_once_has_its_verdict_once(case: &Case) {
+    let expected = [
+        near(101, "refused"),
+        near(102, "connect-abandoned"),
+        near(105, "reset-received"),
+        far(105, "reset-sent"),
+        near(106, "reset-received"),
+        far(106, "reset-sent"),
+        near(108, "reset-sent"),
+        far(108, "never-accepted"),
+        near(113, "ok"),
+        far(113, "ok"),
+    ];
+    has_verdicts(case, &expected, |stage| {
+        let Stage { net, server, client, .. } = stage;
+        rules(net, &["tcp dport 102 drop"]);
+        stage.each(&|at| client.refused(at(101)));
+        stage.each(&|at| client.connect_as(at(102), &How::plain().nonblocking()).close());
+        stage.each(&|at| {
+            let (near, far) = stage.pair(at(105));
+            far.abort();
+            near.await_end();
+            near.close();
+        });
+        stage.each(&|at| {
+            let (near, far) = stage.pair(at(106));
+            near.send(100);
+            far.await_data();
+            far.close();
+            near.await_end();
+            near.close();
+        });
+        stage.each(&|at| {
+            let web = server.listen(at(108));
+            let near = client.connect(at(108));
+            near.send(10);
+            near.abort();
+            web.close();
+        });
+        stage.each(&|at| {
+            let (near, far) = stage.pair(at(113));
+            near.send(10);
+            far.receive(10);
+            far.send(10);
+            near.receive(10);
+            near.close();
+            far.await_end();
+            far.close();
+        });
+        Vec::new()
+    });
+}
+
+fn what_is_not_answered_has_its_verdict_once(case: &Case) {
+    let expected = [
+        near(103, "connect-timeout"),
+        near(104, "unreachable"),
+        near(107, "timed-out"),
+        near(109, "syn-resent"),
+        far(109, "ok"),
+    ];
+    has_verdicts(case, &expected, |stage| {
+        let Stage { net, server, .. } = stage;
+        // The SYN that is lost is sent again after a second.
+        rules(net, &["tcp dport { 103, 109 } drop"]);
+        let webs: Vec<_> =
+            stage.families.iter().map(|address| server.listen(address(net, 2, 109))).collect();
+        let late = stage.open(109);
+        let mut waiting = stage.open(103);
+        rules(net, &["tcp dport 103 drop", UNREACHABLE]);
+        waiting.extend(stage.open(104));
+        let dying = stage.pairs(107);
+        rules(net, &["tcp dport { 103, 107 } drop", UNREACHABLE]);
+        for (near, far) in dying {
+            near.send(100);
+            waiting.extend([near, far]);
+        }
+        for (near, web) in late.into_iter().zip(webs) {
+            near.await_writable();
+            let far = web.accept();
+            near.close();
+            far.await_end();
+            far.close();
+            web.close();
+        }
+        waiting
+    });
+}
+
+fn what_is_slow_has_its_verdict_once(case: &Case) {
+    let expected = [
+        near(110, "loss"),
+        far(110, EITHER),
+        near(111, "slow-peer"),
+        far(111, "slow-here"),
+        near(112, "slow-peer"),
+        far(112, "reader-slow-here"),
+        near(114, "slow-peer"),
+        far(114, "ok"),
+    ];
+    has_verdicts(case, &expected, |stage| {
+        let (here, reader, silent) = (stage.pairs(111), stage.pairs(112), stage.pairs(114));
+        for (near, far) in here.iter().chain(&silent) {
+            near.send(10);
+            far.receive(10);
+        }
+        for (near, far) in &reader {
+            near.send(10);
+            far.await_data();
+        }
+        let lossy = stage.pairs(110);
+        rules(stage.net, &["tcp dport 110 drop"]);
+        for (near, _) in &lossy {
+            near.send(1000);
+        }
+        thread::sleep(LOST);
+        // What was lost arrives when it is sent again.
+        rules(stage.net, &[]);
+        for (near, far) in lossy {
+            far.receive(1000);
+            near.close();
+            far.await_end();
+            far.close();
+        }
+        thread::sleep(PAUSE);
+        for (near, far) in here {
+            far.send(10);
+            near.receive(10);
+            near.close();
+            far.await_end();
+            far.close();
+        }
+        for (near, far) in reader {
+            far.receive(10);
+            far.send(10);
+            near.receive(10);
+            near.close();
+            far.await_end();
+            far.close();
+        }
+        for (near, far) in silent {
+            near.close();
+            far.await_end();
+            far.close();
+        }
+        Vec::new()
+    });
 }
 
 fn what_ends_well_is_no_row_but_with_all(case: &Case) {

@@ -58,6 +58,7 @@ cargo xtask test [FILTER] [--all|--smoke] [--kernels LIST|all] [--quick|--no-vm|
                                              Debian's arm64 kernels and each tool's plainest rows (=all: everything);
                                              --scatter receives the tests' packets on whichever processor their
                                              addresses say
+cargo xtask lint                             what of it reads the source only: format and lints
 cargo xtask fuzz [TARGET] [--seconds N]      one fuzz target, or each, for N (60) seconds
 cargo xtask vm --kernel K [--arch aarch64] [--icount] [--timeout SECONDS] [-- COMMAND...]
                                              a shell in a guest with kernel K (6.1, 5.10-rt, 7.3, ...), or one command
@@ -108,6 +109,7 @@ fn verb(mut args: Vec<OsString>) -> Result<ExitCode> {
         Some("build") => build::build(&args),
         Some("dist") => dist::dist(&args),
         Some("test") => test::test(&test::Options::parse(&args)?),
+        Some("lint") if args.is_empty() => test::lint(),
         Some("fuzz") => fuzz::fuzz(&args),
         Some("bench") => bench::bench(&args),
         Some("compare") => compare::compare(&args),
@@ -132,7 +134,7 @@ mod tests {
 
     #[test]
     fn each_verb_has_its_own_lines_of_the_help() {
-        for verb in ["run", "build", "dist", "test", "fuzz", "vm", "bench", "compare"] {
+        for verb in ["run", "build", "dist", "test", "lint", "fuzz", "vm", "bench", "compare"] {
             let help = help_of(verb);
             assert!(help.starts_with(&format!("cargo xtask {verb} ")), "{help}");
             assert_eq!(help.matches("cargo xtask").count(), 1, "{help}");

@@ -191,19 +191,13 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
         columns.push(format!("{release} (guest{})", extent.title()));
     }
     columns.extend(missing.iter().map(|(line, _)| format!("{line} (not to be had)")));
-    let mut tiers = Run {
-        report: Report::new(columns),
-        filter: options.filter.clone(),
-        scatter: options.scatter,
-        seen: 0,
-    };
+    let mut tiers = Run::new(columns);
+    tiers.filter.clone_from(&options.filter);
+    tiers.scatter = options.scatter;
     // A filter names tests; whoever gives one waits for those.
     if options.filter.is_none() && !options.quick && !options.no_here {
         phases.begin("fmt and clippy");
-        tiers.check("fmt", cargo().args(["fmt", "--all", "--check"]))?;
-        tiers.check("fmt", cargo().args(["fmt", "--manifest-path=tests/fuzz/Cargo.toml", "--check"]))?;
-        tiers.check("clippy", &mut clippy()?)?;
-        tiers.check("clippy", &mut bpf_clippy()?)?;
+        tiers.lints()?;
     }
     phases.begin("the binary");
     let binary = dist()?;
@@ -244,6 +238,19 @@ pub(crate) fn test(options: &Options) -> Result<ExitCode> {
         say(&format!("wrote {}", tiers.matrix(options, &guests, &missing, &binary)?));
     }
     tiers.ended(options, &phases)
+}
+
+/// Format and lints; fails if anything in them does.
+///
+/// # Errors
+/// Set-up fails.
+pub(crate) fn lint() -> Result<ExitCode> {
+    satisfy(&[setup::LINTS, setup::BUILD].concat())?;
+    let mut phases = Phases::default();
+    phases.begin("fmt and clippy");
+    let mut tiers = Run::new(vec![format!("{} (here)", release())]);
+    tiers.lints()?;
+    tiers.ended(&Options::default(), &phases)
 }
 
 /// Kernels that guests run, with how much of the tests, and kernels that are not to be had, with why.
@@ -320,6 +327,19 @@ struct Run {
 }
 
 impl Run {
+    /// Nothing was run yet on the kernels that these columns are of.
+    fn new(columns: Vec<String>) -> Self {
+        Self { report: Report::new(columns), filter: None, scatter: false, seen: 0 }
+    }
+
+    /// What reads the source only.
+    fn lints(&mut self) -> Result<()> {
+        self.check("fmt", cargo().args(["fmt", "--all", "--check"]))?;
+        self.check("fmt", cargo().args(["fmt", "--manifest-path=tests/fuzz/Cargo.toml", "--check"]))?;
+        self.check("clippy", &mut clippy()?)?;
+        self.check("clippy", &mut bpf_clippy()?)
+    }
+
     /// Prints the table and what the time went into; answers whether all is well.
     fn ended(&self, options: &Options, phases: &Phases) -> Result<ExitCode> {
         print!("\n{}", self.report.text());
