@@ -124,7 +124,11 @@ impl Stage<'_> {
 }
 
 /// Plays scenes; what `play` answers is closed when the rows are there. They must be these, in each family.
-fn has_verdicts(case: &Case, expected: &[Expected], play: impl for<'a> FnOnce(&'a Stage<'_>) -> Vec<Conn<'a>>) {
+fn has_verdicts(
+    case: &Case,
+    expected: &[Expected],
+    play: impl for<'a> FnOnce(&'a Stage<'_>) -> Vec<Conn<'a>>,
+) {
     let net = Net::new();
     net.near().sysctl("ipv4/tcp_syn_retries", "2");
     net.near().sysctl("ipv4/tcp_retries2", "4");
@@ -222,8 +226,7 @@ fn what_is_not_answered_has_its_verdict_once(case: &Case) {
         let Stage { net, server, .. } = stage;
         // The SYN that is lost is sent again after a second.
         rules(net, &["tcp dport { 103, 109 } drop"]);
-        let webs: Vec<_> =
-            stage.families.iter().map(|address| server.listen(address(net, 2, 109))).collect();
+        let webs: Vec<_> = stage.families.iter().map(|address| server.listen(address(net, 2, 109))).collect();
         let late = stage.open(109);
         let mut waiting = stage.open(103);
         rules(net, &["tcp dport 103 drop", UNREACHABLE]);
