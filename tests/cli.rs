@@ -15,7 +15,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netbcc::cli::select;
+use netbcc::options::select;
 use netbcc_tests::laws::{Laws, consistent, nanoseconds, now};
 use netbcc_tests::run::binary;
 use netbcc_tests::schema::Schema;

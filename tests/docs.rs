@@ -194,3 +194,30 @@ fn every_tool_stands_in_each_place_that_a_tool_needs() {
     }
     assert_eq!(count, registry.matches("    entry::<").count(), "a tool of the list was not looked at");
 }
+
+#[test]
+fn imports_go_only_to_rooms_behind() {
+    let architecture = read("ARCHITECTURE.md");
+    let line = architecture.lines().find(|line| line.starts_with("`registry` ")).expect("the line of rooms");
+    let rooms: Vec<&str> = quoted(line).collect();
+    let place = |room: &str| {
+        let found = rooms.iter().position(|known| *known == room);
+        found.unwrap_or_else(|| panic!("ARCHITECTURE.md names no room {room:?}"))
+    };
+    let mut looked_at = 0;
+    for (name, text) in sources("netbcc/src") {
+        let room = name.trim_start_matches("netbcc/src/").split(['/', '.']).next().unwrap_or_default();
+        // The library's face, and what only tests have.
+        if ["lib", "main", "demo"].contains(&room) {
+            continue;
+        }
+        let own = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        let code = own.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for path in code.flat_map(|line| line.split("crate::").skip(1)) {
+            let other = path.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+            assert!(other == room || place(room) < place(other), "{name} must not import {other}");
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at > 100, "{looked_at} imports");
+}

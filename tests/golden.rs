@@ -12,9 +12,9 @@ use std::path::Path;
 use std::rc::Rc;
 
 use clap::FromArgMatches as _;
-use netbcc::cli;
+
 use netbcc::out::{Clock, Format, Out, Table};
-use netbcc::tool::Tool;
+use netbcc::tool::{self, Tool};
 use netbcc::tools::netqtop::{self, Netqtop};
 use netbcc::tools::softirqs::{self, Softirqs};
 use netbcc::tools::solisten::{self, Solisten};
@@ -44,7 +44,7 @@ where
     T::Args: clap::FromArgMatches,
 {
     let words = std::iter::once(T::SPEC.name).chain(args.split_whitespace());
-    let matches = cli::command::<T>().try_get_matches_from(words).unwrap_or_else(|e| panic!("{args}: {e}"));
+    let matches = tool::command::<T>().try_get_matches_from(words).unwrap_or_else(|e| panic!("{args}: {e}"));
     T::Args::from_arg_matches(&matches).expect("what was parsed can be taken")
 }
 

@@ -8,7 +8,7 @@ use std::io;
 
 use anyhow::Result;
 
-use crate::cli::doors;
+use crate::cli;
 use crate::out::journal::Journal;
 use crate::sys::btf::{self, Kernel, Wanted};
 use crate::sys::{kallsyms, link, machine};
@@ -53,10 +53,10 @@ pub fn journal(path: OsString) -> Result<Journal> {
 
 /// What `netbcc schema` prints of a tool.
 pub fn schema(entry: &Entry) -> Result<String> {
-    doors::schema(entry)
+    cli::of_tool(entry)
 }
 
 /// What becomes of a tool's command line before it runs: the error that its user reads, if there is one.
 pub fn command_line(entry: &Entry, words: Vec<OsString>) -> Option<String> {
-    doors::refusal(entry, words)
+    cli::refusal(entry, words)
 }

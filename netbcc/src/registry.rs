@@ -37,8 +37,8 @@ pub const TOOLS: &[Entry] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::demo;
     use crate::out::{Choice, Field, Listed, Rows, Wrong};
-    use crate::tool::demo;
 
     fn all() -> impl Iterator<Item = &'static Entry> {
         TOOLS.iter().chain(demo::TOOLS)

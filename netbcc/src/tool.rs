@@ -7,12 +7,12 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use anyhow::Result;
-use clap::{ArgMatches, Args, Command, FromArgMatches as _};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches as _};
 
-use crate::cli;
-use crate::cli::select::{Refused, Select};
+use crate::hook::Ladder;
+use crate::options::select::{self, Refused, Select};
+use crate::options::{self, manners};
 use crate::out::{self, Out, Rows};
-use crate::probe::hook::Ladder;
 
 /// One of BCC's tools.
 pub trait Tool: 'static {
@@ -47,7 +47,7 @@ pub struct Spec {
     pub overhead: &'static str,
     /// Where it differs from BCC's tool on purpose.
     pub differences: &'static [&'static str],
-    /// Which options of [`select`](crate::cli::select) mean nothing to it, and why.
+    /// Which options of [`select`](crate::options::select) mean nothing to it, and why.
     pub refuses: &'static [Refused],
     /// The embedded BPF object.
     pub object: &'static [u8],
@@ -132,11 +132,28 @@ pub const fn entry<T: Tool>() -> Entry {
     Entry {
         spec: Of::<T>::SPEC,
         words: T::WORDS,
-        command: cli::command::<T>,
+        command: command::<T>,
         rows: rows::<T>,
         rows_of: rows_of::<T>,
         run: run::<T>,
     }
+}
+
+/// A tool's command line: its own options under the manners that all tools share.
+pub fn command<T: Tool>() -> Command {
+    let spec = &T::SPEC;
+    let command =
+        T::Args::augment_args(manners(Command::new(spec.name))).about(spec.about).args(options::columns());
+    let command = select::add_to(command, spec.refuses);
+    if T::ONCE.is_empty() { command } else { command.args_override_self(false).mut_args(last_wins::<T>) }
+}
+
+/// As `args_override_self`, option by option: of one that is given twice the last counts, unless the tool says that it
+/// is an error; lists add up.
+fn last_wins<T: Tool>(arg: Arg) -> Arg {
+    let id = arg.get_id().clone();
+    let is_list = matches!(arg.get_action(), ArgAction::Append);
+    if is_list || T::ONCE.contains(&id.as_str()) { arg } else { arg.overrides_with(id) }
 }
 
 /// Gives a tool's spec a place to live in, so that it can be borrowed for ever.
@@ -148,7 +165,7 @@ impl<T: Tool> Of<T> {
 
 /// The tables of a run without arguments: they declare all columns, whatever they show.
 fn rows<T: Tool>() -> Result<Vec<Rows>> {
-    rows_of::<T>(&cli::command::<T>().try_get_matches_from([T::SPEC.name])?)
+    rows_of::<T>(&command::<T>().try_get_matches_from([T::SPEC.name])?)
 }
 
 fn rows_of<T: Tool>(matches: &ArgMatches) -> Result<Vec<Rows>> {
@@ -157,127 +174,4 @@ fn rows_of<T: Tool>(matches: &ArgMatches) -> Result<Vec<Rows>> {
 
 fn run<T: Tool>(matches: &ArgMatches, cx: &mut Ctx) -> Result<()> {
     T::run(T::Args::from_arg_matches(matches)?, cx)
-}
-
-/// Two tools that trace nothing, for the tests of everything around tools.
-#[cfg(test)]
-pub(crate) mod demo {
-    use super::*;
-    use crate::cli::select::{ENDS, NETNS};
-    use crate::cli::{
-        Containers, Every, Family, FlowPorts, Json, Pid, PidOrAll, Timestamp, Verbose, WallClock, WideCsv,
-    };
-    use crate::out::{About, Cell, Kind, Table};
-
-    pub(crate) const TOOLS: &[Entry] = &[entry::<Flows>(), entry::<Load>()];
-
-    // Every option group of event tools.
-    #[derive(Args, Debug)]
-    pub(crate) struct FlowsArgs {
-        #[command(flatten)]
-        pub(crate) time: WallClock,
-        #[command(flatten)]
-        pub(crate) timestamp: Timestamp,
-        #[command(flatten)]
-        pub(crate) wide: WideCsv,
-        #[command(flatten)]
-        pub(crate) json: Json,
-        #[command(flatten)]
-        pub(crate) pid: Pid,
-        #[command(flatten)]
-        pub(crate) family: Family,
-        #[command(flatten)]
-        pub(crate) ports: FlowPorts,
-        #[command(flatten)]
-        pub(crate) containers: Containers,
-        #[command(flatten)]
-        pub(crate) verbose: Verbose,
-    }
-
-    pub(crate) struct Flows;
-
-    impl Tool for Flows {
-        const SPEC: Spec = Spec {
-            name: "tcpflows",
-            about: "Show nothing at all, for tests",
-            description: &["Prints no row, however long -t it runs.", ".And never will."],
-            examples: &[("tcpflows -t", "with a time"), ("tcpflows -L 80,443", "two local ports")],
-            overhead: "None. It traces nothing, and says so in a sentence that is long enough to be broken \
-                       into two lines.",
-            differences: &[
-                "It is not in BCC.",
-                "Its rows are the fewest of all the tools, which is why this \
-                            sentence must be broken somewhere.",
-            ],
-            refuses: &[],
-            object: &[1, 2, 3],
-            ladders: &[],
-        };
-        type Args = FlowsArgs;
-
-        fn rows(args: &FlowsArgs) -> Vec<Rows> {
-            let about = About::new(Kind::Port, "The \\port\\.").otel("a.port");
-            let table = Table::new(args.json.format())
-                .col(out::left("PORT", 5, |port: &u16| (*port).into()).about(about))
-                .col_if(
-                    args.wide.wide,
-                    out::data("wide", |_: &u16| Cell::Empty).about(About::text("Null.").or_null()),
-                );
-            vec![Rows::new("", table)]
-        }
-
-        fn run(args: FlowsArgs, cx: &mut Ctx) -> Result<()> {
-            cx.out.set_format(args.wide.format(args.json));
-            Ok(())
-        }
-    }
-
-    // A sampler.
-    #[derive(Args, Debug)]
-    pub(crate) struct LoadArgs {
-        /// Do not clear the screen
-        #[arg(short = 'C', long)]
-        pub(crate) noclear: bool,
-        #[command(flatten)]
-        pub(crate) pid: PidOrAll,
-        #[command(flatten)]
-        pub(crate) every: Every,
-    }
-
-    pub(crate) struct Load;
-
-    impl Tool for Load {
-        const SPEC: Spec = Spec {
-            name: "tcpload",
-            about: "Sample nothing, for tests",
-            description: &[],
-            examples: &[("tcpload 5 2", "two outputs")],
-            overhead: "None.",
-            differences: &[],
-            refuses: &[(ENDS, "it samples nothing"), (&[NETNS], "it samples nothing")],
-            object: &[],
-            ladders: &[],
-        };
-        type Args = LoadArgs;
-
-        fn rows(_: &LoadArgs) -> Vec<Rows> {
-            vec![]
-        }
-
-        fn run(_: LoadArgs, cx: &mut Ctx) -> Result<()> {
-            cx.out.line("nothing");
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn an_entry_runs_its_tool_with_its_arguments() {
-        let entry = &TOOLS[0];
-        let matches = (entry.command)().try_get_matches_from(["tcpflows", "-s"]).unwrap();
-        let clock = out::Clock::fixed(0, 0);
-        let out = Out::memory(out::Format::Text, clock);
-        let mut cx = Ctx::new(entry.spec, out);
-        (entry.run)(&matches, &mut cx).unwrap();
-        assert_eq!(cx.out.format(), out::Format::Csv);
-    }
 }

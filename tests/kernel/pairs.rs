@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
-use netbcc::cli::select;
+use netbcc::options::select;
 use netbcc::registry::TOOLS;
 use netbcc_tests::checks;
 use netbcc_tests::ended::Ended;

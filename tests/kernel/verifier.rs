@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use netbcc::probe::hook::RungName;
+use netbcc::hook::RungName;
 use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check, Rung, skip};
 use netbcc_tests::net::Net;

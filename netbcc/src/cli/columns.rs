@@ -1,32 +1,18 @@
-//! `-o` and `--no-header`, which every tool has: the columns of its rows by name, checked before anything is loaded; and
-//! the form of JSON.
+//! What `-o`, `--no-header` and `--json` do to the rows of every tool: columns by name, checked before anything is loaded.
 //!
 //! Must never live here: what a column prints.
 
 use anyhow::Result;
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::ArgMatches;
 
-use super::multicall::nearest_of;
 use super::parse::fill;
-use super::{JsonForm, OUTPUT};
 use crate::context::{self, Context};
 use crate::error::usage;
+use crate::options::JsonForm;
 use crate::out::{self, Choice, Listed, Out, Rows, Wrong};
 use crate::sys::machine;
 use crate::tool::Entry;
-
-/// The options.
-pub(super) fn args() -> [Arg; 2] {
-    let columns =
-        Arg::new("output").short('o').long("output").value_name("COLUMNS").action(ArgAction::Append);
-    let bare = Arg::new("no-header").long("no-header").action(ArgAction::SetTrue);
-    [
-        columns
-            .help("Only these columns, or with + before them also these; help lists them")
-            .help_heading(OUTPUT),
-        bare.help("Print no titles of columns").help_heading(OUTPUT),
-    ]
-}
+use crate::words::nearest_of;
 
 /// Applies the options to `out`. Answers the list of columns instead where it was asked for.
 pub(super) fn choose(

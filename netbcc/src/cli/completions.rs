@@ -6,12 +6,13 @@ use anyhow::Result;
 use clap::{Arg, ArgAction, Command};
 use clap_complete::{Shell, generate};
 
+use super::args::{parse_args, print as answer};
 use super::verbs;
 use crate::tool::Entry;
 
 /// `netbcc completions SHELL [TOOL]`.
 pub(super) fn print(args: Vec<OsString>, tools: &'static [Entry]) -> Result<()> {
-    let Some(matches) = super::parse_args(verbs::completions(tools), args)? else { return Ok(()) };
+    let Some(matches) = parse_args(verbs::completions(tools), args)? else { return Ok(()) };
     let shell = match matches.get_one::<String>("shell").map_or("", String::as_str) {
         "zsh" => Shell::Zsh,
         "fish" => Shell::Fish,
@@ -27,7 +28,7 @@ pub(super) fn print(args: Vec<OsString>, tools: &'static [Entry]) -> Result<()> 
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     generate(shell, &mut command, name, &mut script);
-    super::print(String::from_utf8(script)?)
+    answer(String::from_utf8(script)?)
 }
 
 /// The same command for shells whose scripts would offer the value of `--json=FORM` as a word of its own, which it is not.
@@ -45,7 +46,7 @@ fn json_as_a_flag(command: Command) -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tool::demo::TOOLS;
+    use crate::demo::TOOLS;
 
     #[test]
     fn no_shell_offers_what_is_no_word() {

@@ -9,11 +9,11 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 
 use anyhow::{Error, Result, anyhow};
-use clap::{Arg, ArgAction, Command};
 use tabled::builder::Builder;
 use tabled::settings::{Padding, Style};
 
-use super::print;
+use super::args::{parse_args, print};
+use super::verbs;
 use crate::out::{Clock, Format, Out, escaped, push_json_string};
 use crate::probe::{Diagnosis, Hooks, Verdict, Way};
 use crate::sys::{btf, machine};
@@ -24,8 +24,8 @@ const LEAST: &[(&str, &[&str])] = &[("netqtop", &["--name", "lo"])];
 
 /// Looks, prints, and fails if a tool does not run.
 pub(super) fn examine(args: Vec<OsString>, tools: &'static [Entry]) -> Result<()> {
-    let Some(matches) = super::parse_args(command(tools), args)? else { return Ok(()) };
-    let asked = super::verbs::tool(&matches, tools).map_or(tools, std::slice::from_ref);
+    let Some(matches) = parse_args(verbs::doctor(tools), args)? else { return Ok(()) };
+    let asked = verbs::tool(&matches, tools).map_or(tools, std::slice::from_ref);
     let facts = facts();
     let found: Vec<Found> =
         asked.iter().map(|entry| Found { name: entry.spec.name, diagnosis: diagnose(entry) }).collect();
@@ -36,27 +36,6 @@ pub(super) fn examine(args: Vec<OsString>, tools: &'static [Entry]) -> Result<()
         (false, false) => summary(&facts, &found, look),
     })?;
     verdict(&found)
-}
-
-/// `netbcc doctor`.
-pub(super) fn command(tools: &[Entry]) -> Command {
-    super::manners(Command::new("doctor"))
-        .bin_name("netbcc doctor")
-        .about("Say which tools run on this machine, and in which way")
-        .arg(super::verbs::tool_arg(tools).help("This tool only, in detail"))
-        .arg(
-            Arg::new("verbose")
-                .short('v')
-                .long("verbose")
-                .action(ArgAction::SetTrue)
-                .help("Each way to attach, and what it lacks"),
-        )
-        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("One JSON object"))
-        .after_help(
-            "Every way to attach is tried and taken back at once; nothing is traced. Without the permission to do that \
-             (root, or CAP_BPF and CAP_PERFMON) it says what can be seen without. The exit code is 0 when all tools run, \
-             1 otherwise.",
-        )
 }
 
 /// A tool, and what it found.
@@ -376,8 +355,8 @@ fn string(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::hook::{LessExact, RungName};
-    use crate::tool::demo;
+    use crate::demo;
+    use crate::hook::{LessExact, RungName};
 
     fn found() -> Vec<Found> {
         let less = LessExact::new("less").detail("That is few.");

@@ -9,39 +9,21 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Arg, Command, value_parser};
 
+use super::args::parse_args;
 use super::multicall::called;
+use super::verbs;
 use crate::error::usage;
 use crate::out::escaped;
 use crate::tool::Entry;
 
 /// Makes the links, pointing at this very binary.
 pub(super) fn install(args: Vec<OsString>, tools: &'static [Entry]) -> Result<()> {
-    let Some(matches) = super::parse_args(command(), args)? else { return Ok(()) };
+    let Some(matches) = parse_args(verbs::links(), args)? else { return Ok(()) };
     let text = |id: &str| matches.get_one::<String>(id).cloned().unwrap_or_default();
     let dir = matches.get_one::<PathBuf>("dir").cloned().unwrap_or_default();
     let target = std::env::current_exe().context("find this binary")?;
     link_all(&dir, &text("prefix"), &text("suffix"), &target, tools)
-}
-
-/// `netbcc install-links`.
-pub(super) fn command() -> Command {
-    let affix = |name: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name("TEXT").allow_hyphen_values(true).help(help)
-    };
-    super::manners(Command::new("install-links"))
-        .bin_name("netbcc install-links")
-        .about("Link the tools' names to this binary, all or none")
-        .arg(
-            Arg::new("dir")
-                .value_name("DIR")
-                .required(true)
-                .value_parser(value_parser!(PathBuf))
-                .help("The folder for the links, made where it is missing; what is not a link to netbcc is never replaced"),
-        )
-        .arg(affix("prefix", "Before each name: netbcc-"))
-        .arg(affix("suffix", "After each name: -bpfcc, or .py as in BCC's source"))
 }
 
 fn link_all(dir: &Path, prefix: &str, suffix: &str, target: &Path, tools: &'static [Entry]) -> Result<()> {
@@ -150,7 +132,7 @@ mod tests {
     use std::env;
 
     use super::*;
-    use crate::tool::demo::TOOLS;
+    use crate::demo::TOOLS;
 
     /// A folder that goes away with the test.
     struct Dir(PathBuf);

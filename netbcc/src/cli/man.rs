@@ -8,15 +8,17 @@ use clap::{Arg, Command};
 use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
-use super::{multicall, parse, select, verbs};
+use super::args::{parse_args, print as answer};
+use super::{multicall, parse, verbs};
+use crate::hook::{Ladder, Rung};
+use crate::options::select;
 use crate::out::{Field, Rows};
-use crate::probe::hook::{Ladder, Rung};
 use crate::tool::Entry;
 
 /// `netbcc man [TOOL]`: the page, as troff's source.
 pub(super) fn print(args: Vec<OsString>, tools: &'static [Entry]) -> Result<()> {
-    let Some(matches) = super::parse_args(verbs::man(tools), args)? else { return Ok(()) };
-    super::print(match verbs::tool(&matches, tools) {
+    let Some(matches) = parse_args(verbs::man(tools), args)? else { return Ok(()) };
+    answer(match verbs::tool(&matches, tools) {
         Some(entry) => of_tool(entry)?,
         None => of_netbcc(tools)?,
     })

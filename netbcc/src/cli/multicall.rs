@@ -10,6 +10,7 @@ use tabled::settings::{Padding, Style};
 use super::verbs;
 use crate::out::quoted;
 use crate::tool::Entry;
+use crate::words::nearest_of;
 
 /// What is to be done.
 pub enum Call {
@@ -188,29 +189,6 @@ fn nearest(name: &str, tools: &'static [Entry]) -> Option<&'static str> {
     nearest_of(name, tools.iter().map(|entry| entry.spec.name), 0)
 }
 
-/// The word that is most like this one, if no more than a third of its letters are other ones, or `plus` thirds of a
-/// letter more.
-pub fn nearest_of<'w>(name: &str, words: impl Iterator<Item = &'w str>, plus: usize) -> Option<&'w str> {
-    let all = words.map(|word| (distance(name, word), word));
-    all.min().filter(|(distance, word)| *distance <= (word.len() + plus) / 3).map(|(_, word)| word)
-}
-
-/// Insertions, deletions and replacements between two words.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut corner = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let replaced = corner + usize::from(ca != *cb);
-            corner = row[j + 1];
-            row[j + 1] = replaced.min(corner + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
 /// A line per tool.
 pub(super) fn list(tools: &[Entry], listing: Listing) -> String {
     let line = |entry: &Entry| match listing {
@@ -271,7 +249,7 @@ Tools:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tool::demo::TOOLS;
+    use crate::demo::TOOLS;
 
     /// What is chosen, in words.
     fn chosen(words: &str) -> String {
@@ -359,13 +337,6 @@ mod tests {
         assert_eq!(chosen("netbcc tcpflow"), "unknown tcpflow, nearest Some(\"tcpflows\")");
         assert_eq!(chosen("netbcc help tcpfolws"), "unknown tcpfolws, nearest Some(\"tcpflows\")");
         assert_eq!(chosen("netbcc frobnicate"), "unknown frobnicate, nearest None");
-    }
-
-    #[test]
-    fn distances() {
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("same", "same"), 0);
     }
 
     #[test]

@@ -4,15 +4,16 @@ use std::ffi::OsString;
 
 use anyhow::Result;
 
+use super::args::{parse_args, print as answer};
 use super::verbs;
 use crate::out::{Field, Rows, quoted};
 use crate::tool::Entry;
 
 /// `netbcc schema TOOL`.
 pub(super) fn print(args: Vec<OsString>, tools: &'static [Entry]) -> Result<()> {
-    let Some(matches) = super::parse_args(verbs::schema(tools), args)? else { return Ok(()) };
+    let Some(matches) = parse_args(verbs::schema(tools), args)? else { return Ok(()) };
     match verbs::tool(&matches, tools) {
-        Some(entry) => super::print(of_tool(entry)?),
+        Some(entry) => answer(of_tool(entry)?),
         None => Ok(()),
     }
 }

@@ -1,14 +1,16 @@
 //! netbcc's own commands beside its tools: their command lines, for parsing, manual and completions alike.
 
-use clap::builder::PossibleValuesParser;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use std::path::PathBuf;
 
-use super::{doctor, links, manners};
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use crate::options::manners;
 use crate::tool::Entry;
 
 /// All of them, as `netbcc --help` lists them.
 pub(super) fn all(tools: &[Entry]) -> Vec<Command> {
-    vec![help(tools), doctor::command(tools), links::command(), man(tools), completions(tools), schema(tools)]
+    vec![help(tools), doctor(tools), links(), man(tools), completions(tools), schema(tools)]
 }
 
 /// The binary: tools and verbs as its subcommands.
@@ -73,4 +75,40 @@ pub(super) fn completions(tools: &[Entry]) -> Command {
 pub(super) fn schema(tools: &[Entry]) -> Command {
     verb("schema", "netbcc schema", "Print the JSON Schema of a tool's --json rows")
         .arg(tool_arg(tools).required(true).help("The tool"))
+}
+
+/// `netbcc doctor`.
+pub(super) fn doctor(tools: &[Entry]) -> Command {
+    verb("doctor", "netbcc doctor", "Say which tools run on this machine, and in which way")
+        .arg(tool_arg(tools).help("This tool only, in detail"))
+        .arg(
+            Arg::new("verbose")
+                .short('v')
+                .long("verbose")
+                .action(ArgAction::SetTrue)
+                .help("Each way to attach, and what it lacks"),
+        )
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("One JSON object"))
+        .after_help(
+            "Every way to attach is tried and taken back at once; nothing is traced. Without the permission to do that \
+             (root, or CAP_BPF and CAP_PERFMON) it says what can be seen without. The exit code is 0 when all tools run, \
+             1 otherwise.",
+        )
+}
+
+/// `netbcc install-links`.
+pub(super) fn links() -> Command {
+    let affix = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name("TEXT").allow_hyphen_values(true).help(help)
+    };
+    verb("install-links", "netbcc install-links", "Link the tools' names to this binary, all or none")
+        .arg(
+            Arg::new("dir")
+                .value_name("DIR")
+                .required(true)
+                .value_parser(value_parser!(PathBuf))
+                .help("The folder for the links, made where it is missing; what is not a link to netbcc is never replaced"),
+        )
+        .arg(affix("prefix", "Before each name: netbcc-"))
+        .arg(affix("suffix", "After each name: -bpfcc, or .py as in BCC's source"))
 }

@@ -9,8 +9,8 @@ use anyhow::{Result, anyhow};
 
 use super::cgroup::{Container, Place};
 use super::pods::Pods;
-use crate::cli::nearest_of;
 use crate::error::{hinted, usage};
+use crate::words::nearest_of;
 
 /// More cgroups are not looked at.
 const MOST: usize = 1 << 17;

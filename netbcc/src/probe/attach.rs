@@ -14,10 +14,10 @@ use super::capability;
 use super::code::Unclear;
 use super::diagnosis::Verdict;
 use super::fault::Fault;
-use super::hook::{Kind, Ladder, Need, Prog, Rung, RungName};
 use super::object::{KPROBE, Object};
 use super::verifier::{Tail, is_rejection, lacking, last_words};
 use crate::error::hinted;
+use crate::hook::{Kind, Ladder, Need, Prog, Rung, RungName};
 use crate::sys::bpf::ENOTSUPP;
 use crate::sys::btf::Kernel;
 use crate::sys::machine;
@@ -325,7 +325,7 @@ fn reason(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::hook::{fexit, kprobe};
+    use crate::hook::{fexit, kprobe};
 
     #[test]
     fn what_a_process_does_not_get_is_no_lack_of_the_kernels() {

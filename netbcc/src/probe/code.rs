@@ -386,8 +386,8 @@ mod tests {
     use netbcc_common::kernel::{FIELD_COUNT, Field, MISSING};
     use zerocopy::IntoBytes as _;
 
-    use super::super::hook::Prog;
     use super::super::object::{Means, Object};
+    use crate::hook::Prog;
     use crate::registry::TOOLS;
 
     /// `BPF_LDX | BPF_MEM` and `BPF_STX | BPF_MEM`, without the bits of the size.

@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::fmt;
 
-use super::hook::{LessExact, RungName};
+use crate::hook::{LessExact, RungName};
 
 /// What was found. It travels as an error, because it ends a tool in the place where it would begin to trace.
 #[derive(Debug)]

@@ -30,14 +30,14 @@ use tokio::time::Instant;
 use zerocopy::FromBytes;
 
 use super::attach::Chosen;
-use super::hook::RungName;
 use super::ledger::Ledger;
 pub use super::ledger::Losses;
 use super::object::Object;
 use super::outside::{Outside, event_loop, until, watch};
 use super::table::{Counters, Generations, Table};
 use super::wards::Wards;
-use crate::cli::select::Groups;
+use crate::hook::RungName;
+use crate::options::select::Groups;
 use crate::sys::confine::confine;
 use crate::tool::Ctx;
 

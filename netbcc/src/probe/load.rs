@@ -17,7 +17,7 @@ use netbcc_common::loss::Loss;
 use nix::errno::Errno;
 
 use super::fault::Fault;
-use super::hook::{Kind, Prog};
+use crate::hook::{Kind, Prog};
 use crate::sys::bpf::{self, ENOTSUPP};
 
 const CALL: u8 = byte(BPF_JMP | BPF_CALL);
@@ -351,7 +351,7 @@ mod tests {
     use netbcc_common::loss::LOSSES;
 
     use super::*;
-    use crate::probe::hook::fentry;
+    use crate::hook::fentry;
     use crate::probe::plan::{HOLD_FUNCTIONS, hold};
     use crate::sys::btf::{self, Wanted};
 

@@ -10,7 +10,6 @@ mod code;
 pub mod diagnosis;
 pub mod drain;
 mod fault;
-pub mod hook;
 mod ledger;
 mod load;
 mod object;
@@ -23,6 +22,8 @@ mod table;
 mod verifier;
 mod wards;
 
+/// The ladders that it takes.
+pub use crate::hook;
 pub use attach::has_kprobes;
 pub use diagnosis::{Diagnosis, Hooks, Verdict, Way};
 pub use drain::{Batch, Probe};

@@ -26,9 +26,9 @@ use netbcc_common::kernel::{FIELD_COUNT, FIELDS, Field, MISSING};
 
 use super::code::{self, Constants, Unclear};
 use super::fault::{Fault, root_cause};
-use super::hook::{Kind, Prog};
 use super::load::{self, Copied, Functions, Loaded, MARKS, Turn};
 use super::table::{Shape, Table};
+use crate::hook::{Kind, Prog};
 use crate::sys::bpf;
 
 /// How the name of a program ends that does what the kernel let the first one of its kind skip.

@@ -13,7 +13,7 @@ use super::ledger::Losses;
 use super::outside::{Outside, event_loop, until, watch};
 use super::screen::{Act, Screen, act};
 use super::wards::Wards;
-use crate::cli::Every;
+use crate::options::Every;
 use crate::tool::Ctx;
 
 /// How often to print, and how many times.

@@ -12,7 +12,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::outside::watch;
-use crate::cli::select::Groups;
+use crate::options::select::Groups;
 
 /// The cgroups of one run that are watched. There is nothing to watch in a run that names none.
 #[derive(Default)]
@@ -34,7 +34,7 @@ impl Wards {
     /// No descriptor is free.
     pub(super) fn watch(groups: Option<&Groups>) -> Result<Self> {
         let wanted = groups.map_or(&[][..], |groups| &groups.named).iter().filter(|group| !group.excludes);
-        let copy = |group: &crate::cli::select::Group| {
+        let copy = |group: &crate::options::select::Group| {
             Some(Ward { called: group.called.clone(), events: group.events()?.try_clone().ok()? })
         };
         let watched: Vec<Ward> = wanted.filter_map(copy).collect();

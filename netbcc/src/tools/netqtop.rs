@@ -36,10 +36,10 @@ use clap::Args;
 use netbcc_common::netqtop::{Config, QUEUE_WORDS, SIZES};
 
 use super::object;
-use crate::cli::{Json, Verbose, select};
 use crate::error::usage;
+use crate::hook::{Ladder, Rung, RungName, raw_tp, tp_btf};
+use crate::options::{Json, Verbose, select};
 use crate::out::{About, Cell, Format, Kind, Rows, Table, data, interval, left};
-use crate::probe::hook::{Ladder, Rung, RungName, raw_tp, tp_btf};
 use crate::probe::{Pace, Plan, Watched};
 use crate::sys::link::{self, Departures, Link};
 use crate::tool::{Ctx, Spec, Tool};
@@ -391,7 +391,7 @@ mod tests {
     fn options(words: &str) -> Options {
         let words = format!("netqtop {words}");
         let matches =
-            crate::cli::command::<Netqtop>().try_get_matches_from(words.split_whitespace()).unwrap();
+            crate::tool::command::<Netqtop>().try_get_matches_from(words.split_whitespace()).unwrap();
         Options::from_arg_matches(&matches).unwrap()
     }
 

@@ -33,10 +33,10 @@ use clap::Args;
 use netbcc_common::softirqs::{Config, RUNS_WORDS, SLOTS};
 
 use super::object;
-use crate::cli::{Every, Json, Verbose, select};
 use crate::error::usage;
+use crate::hook::{Ladder, Need, Rung, RungName, tp_btf};
+use crate::options::{Every, Json, Verbose, select};
 use crate::out::{About, Cell, Format, Kind, Rows, Table, data, hist, interval, left, right};
-use crate::probe::hook::{Ladder, Need, Rung, RungName, tp_btf};
 use crate::probe::{Counters, Pace, Plan};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -341,7 +341,7 @@ mod tests {
     fn block(words: &str, totals: &[(usize, u64, u64)]) -> String {
         let words = format!("softirqs {words}");
         let matches =
-            crate::cli::command::<Softirqs>().try_get_matches_from(words.split_whitespace()).unwrap();
+            crate::tool::command::<Softirqs>().try_get_matches_from(words.split_whitespace()).unwrap();
         let args = Options::from_arg_matches(&matches).unwrap();
         let mut totals: Vec<Total> =
             totals.iter().map(|&(vector, time_ns, count)| Total { vector, time_ns, count }).collect();

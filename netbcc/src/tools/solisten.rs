@@ -21,10 +21,10 @@ use netbcc_common::solisten::{Config, Event};
 use nix::libc::SYS_listen;
 
 use super::{conn, object};
-use crate::cli::select::{Namespace, namespace};
-use crate::cli::{Json, PidOrAll, Verbose, select};
+use crate::hook::{Ladder, LessExact, Rung, RungName, fentry, fexit, kprobe, kretprobe, tp_btf};
+use crate::options::select::{Namespace, namespace};
+use crate::options::{Json, PidOrAll, Verbose, select};
 use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, left, wall};
-use crate::probe::hook::{Ladder, LessExact, Rung, RungName, fentry, fexit, kprobe, kretprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
 

@@ -23,9 +23,9 @@ use netbcc_common::tcpaccept::{Config, Event};
 use nix::libc;
 
 use super::{conn, object};
-use crate::cli::{Containers, Family, Json, Pid, Ports, Timestamp, Verbose, WallClock, ports};
+use crate::hook::{Ladder, LessExact, Rung, RungName, fentry, kprobe, tp_btf};
+use crate::options::{Containers, Family, Json, Pid, Ports, Timestamp, Verbose, WallClock, ports};
 use crate::out::{Cell, Process, Rows, Table, left, seconds, wall};
-use crate::probe::hook::{Ladder, LessExact, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
 

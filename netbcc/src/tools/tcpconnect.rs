@@ -34,12 +34,12 @@ use netbcc_common::tcpconnect::{
 use zerocopy::FromBytes as _;
 
 use super::{conn, object};
-use crate::cli::select::{PortList, port_list};
-use crate::cli::{Containers, Family, Json, Pid, Ports, Timestamp, Uid, Verbose, ports};
 use crate::dns;
 use crate::error::usage;
+use crate::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, fexit, kprobe, kretprobe, tp_btf};
+use crate::options::select::{PortList, port_list};
+use crate::options::{Containers, Family, Json, Pid, Ports, Timestamp, Uid, Verbose, ports};
 use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, seconds};
-use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, fexit, kprobe, kretprobe, tp_btf};
 use crate::probe::{Batch, Plan, Probe};
 use crate::tool::{Ctx, Spec, Tool};
 

@@ -24,10 +24,10 @@ use netbcc_common::kernel::Func;
 use netbcc_common::tcpconnlat::{Config, Event};
 
 use super::{conn, object};
-use crate::cli::select::{PortList, port_list};
-use crate::cli::{Family, Json, Pid, Timestamp, Verbose};
+use crate::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
+use crate::options::select::{PortList, port_list};
+use crate::options::{Family, Json, Pid, Timestamp, Verbose};
 use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, seconds};
-use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
 

@@ -51,10 +51,10 @@ use netbcc_common::tcpdrop::{Config, Entries, Event, NAMES, WithStack};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::{conn, object};
-use crate::cli::{Family, Json, Verbose, Words, pid_or_all, word_list};
 use crate::error::usage;
+use crate::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
+use crate::options::{Family, Json, Verbose, Words, pid_or_all, word_list};
 use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, escaped, left, wall};
-use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{self, Batch, Plan, Probe};
 use crate::sys::kallsyms::Symbols;
 use crate::tool::{Ctx, Spec, Tool};

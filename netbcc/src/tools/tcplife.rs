@@ -30,9 +30,9 @@ use netbcc_common::tcplife::{Detailed, End, Event, details};
 use nix::errno::Errno;
 
 use super::{conn, object};
-use crate::cli::{Family, FlowPorts, Json, Pid, Timestamp, Verbose, WallClock, WideCsv};
+use crate::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
+use crate::options::{Family, FlowPorts, Json, Pid, Timestamp, Verbose, WallClock, WideCsv};
 use crate::out::{About, Cell, Column, Format, Kind, Process, Rows, Table, data, left, right, seconds, wall};
-use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::sys::machine::jiffy_us;
 use crate::tool::{Ctx, Spec, Tool};

@@ -32,9 +32,9 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use zerocopy::FromBytes as _;
 
 use super::{conn, object};
-use crate::cli::{Family, Json, Verbose};
+use crate::hook::{Ladder, LessExact, Rung, RungName, fentry, fexit, kprobe, tp_btf};
+use crate::options::{Family, Json, Verbose};
 use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, right, wall};
-use crate::probe::hook::{Ladder, LessExact, Rung, RungName, fentry, fexit, kprobe, tp_btf};
 use crate::probe::{Batch, Plan, Probe};
 use crate::tool::{Ctx, Spec, Tool};
 

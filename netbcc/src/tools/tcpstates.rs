@@ -31,10 +31,10 @@ use netbcc_common::tcpstates::Event;
 use nix::unistd::Uid;
 
 use super::{conn, object};
-use crate::cli::{Family, FlowPorts, Json, Timestamp, Verbose, WallClock, WideCsv};
+use crate::hook::{Ladder, LessExact, Rung, RungName, fentry, kprobe, tp_btf};
+use crate::options::{Family, FlowPorts, Json, Timestamp, Verbose, WallClock, WideCsv};
 use crate::out::journal::Journal;
 use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, name_in, seconds, wall};
-use crate::probe::hook::{Ladder, LessExact, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::sys::address::Addresses;
 use crate::tool::{Ctx, Spec, Tool};

@@ -44,15 +44,16 @@ use clap::{Args, ValueEnum};
 use netbcc_common::tcpsubnet::{Config, Prefix4, Prefix6, SUM_WORDS};
 
 use super::{object as embedded, sends};
-use crate::cli::{Every, Json, OUTPUT, Verbose, words};
 use crate::error::usage;
+use crate::hook::{Ladder, LessExact, Prog, Rung, RungName, fexit, kprobe, tp_btf};
+use crate::options::{Every, Json, OUTPUT, Verbose};
 use crate::out::{
     About, Cell, Format, Kind, Out, Rows, Table, data, interval, left, push_json_string, push_python_float,
     right,
 };
-use crate::probe::hook::{Ladder, LessExact, Prog, Rung, RungName, fexit, kprobe, tp_btf};
 use crate::probe::{Counters, Pace, Plan};
 use crate::tool::{Ctx, Spec, Tool};
+use crate::words::words;
 
 /// The tool.
 pub struct Tcpsubnet;
@@ -783,7 +784,7 @@ mod tests {
     fn printed(words: &str, rows: &[(&str, u64)]) -> String {
         let words = format!("tcpsubnet {words}");
         let matches =
-            crate::cli::command::<Tcpsubnet>().try_get_matches_from(words.split_whitespace()).unwrap();
+            crate::tool::command::<Tcpsubnet>().try_get_matches_from(words.split_whitespace()).unwrap();
         let args = Options::from_arg_matches(&matches).unwrap();
         let rows = rows.iter().map(|&(label, bytes)| args.row(label, bytes));
         let mut out = Out::memory(args.format(), Clock::fixed(1_525_387_138_000_000_000, 0));

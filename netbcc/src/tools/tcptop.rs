@@ -42,10 +42,10 @@ use netbcc_common::tcptop::{self, Config, Key, Sum, Used};
 use zerocopy::{FromBytes as _, IntoBytes as _, transmute};
 
 use super::{conn, object, sends};
-use crate::cli::select::{PlaceList, place_list};
-use crate::cli::{Containers, Every, Family, Json, Pid, Verbose};
+use crate::hook::{Ladder, LessExact, Prog, Rung, RungName, fexit, kprobe, tp_btf};
+use crate::options::select::{PlaceList, place_list};
+use crate::options::{Containers, Every, Family, Json, Pid, Verbose};
 use crate::out::{About, Cell, Format, Out, Process, Rows, Table, data, interval, left, right};
-use crate::probe::hook::{Ladder, LessExact, Prog, Rung, RungName, fexit, kprobe, tp_btf};
 use crate::probe::{Blocks, Generations, Pace, Plan, Probe, Table as Map, Then, Turn};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -573,7 +573,8 @@ mod tests {
 
     fn printed(words: &str, mut rows: Vec<Row>) -> String {
         let words = format!("tcptop {words}");
-        let matches = crate::cli::command::<Tcptop>().try_get_matches_from(words.split_whitespace()).unwrap();
+        let matches =
+            crate::tool::command::<Tcptop>().try_get_matches_from(words.split_whitespace()).unwrap();
         let args = Options::from_arg_matches(&matches).unwrap();
         let mut out = Out::memory(args.json.format(), Clock::fixed(0, 0));
         sort(args.sort, &mut rows);
@@ -627,7 +628,7 @@ mod tests {
 
     #[test]
     fn a_page_has_the_first_rows_that_fit_and_no_header_without_one() {
-        let matches = crate::cli::command::<Tcptop>().try_get_matches_from(["tcptop"]).unwrap();
+        let matches = crate::tool::command::<Tcptop>().try_get_matches_from(["tcptop"]).unwrap();
         let args = Options::from_arg_matches(&matches).unwrap();
         let mut rows: Vec<Row> = (0..9)
             .map(|nth: u16| {

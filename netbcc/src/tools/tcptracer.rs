@@ -28,10 +28,10 @@ use netbcc_common::tcptracer::{ACCEPT, CLOSE, CONNECT, Config, Event};
 use nix::libc;
 
 use super::{conn, object};
-use crate::cli::select::{Namespace, namespace};
-use crate::cli::{Containers, Family, Json, PidOrAll, Timestamp, Uid};
+use crate::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
+use crate::options::select::{Namespace, namespace};
+use crate::options::{Containers, Family, Json, PidOrAll, Timestamp, Uid};
 use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, nanos, seconds};
-use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
 

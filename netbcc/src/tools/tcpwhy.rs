@@ -13,12 +13,13 @@ use netbcc_common::tcpwhy::{Config, Event};
 
 use self::rules::{Facts, MEANINGS, RESET_REASONS, RULES, WORDS};
 use super::{conn, object};
-use crate::cli::{Family, FlowPorts, Json, Pid, Timestamp, Verbose, WallClock, WideCsv, nearest_of, words};
+use crate::hook::{Ladder, LessExact, Need, Rung, RungName, tp_btf};
+use crate::options::{Family, FlowPorts, Json, Pid, Timestamp, Verbose, WallClock, WideCsv};
 use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, right, seconds, wall};
-use crate::probe::hook::{Ladder, LessExact, Need, Rung, RungName, tp_btf};
 use crate::probe::{Batch, Plan};
 use crate::sys::machine::jiffy_us;
 use crate::tool::{Ctx, Glossary, Spec, Tool};
+use crate::words::{nearest_of, words};
 
 pub mod rules;
 

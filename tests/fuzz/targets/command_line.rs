@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use libfuzzer_sys::fuzz_target;
 use netbcc::cli::multicall::{Call, pick};
 use netbcc::registry::TOOLS;
-use netbcc::{cli, fuzzing};
+use netbcc::{fuzzing, options};
 use netbcc_fuzz::is_harmless;
 
 fuzz_target!(|data: &[u8]| {
@@ -31,20 +31,20 @@ fuzz_target!(|data: &[u8]| {
 
 /// What options take.
 fn values(text: &str) {
-    if let Ok(ports) = cli::ports(text) {
+    if let Ok(ports) = options::ports(text) {
         let again: Vec<String> = ports.as_slice().iter().map(ToString::to_string).collect();
-        assert_eq!(cli::ports(&again.join(",")), Ok(ports));
+        assert_eq!(options::ports(&again.join(",")), Ok(ports));
     }
-    if let Ok(number) = cli::positive(text) {
+    if let Ok(number) = options::positive(text) {
         assert_eq!(text.trim_start_matches('+').trim_start_matches('0'), number.to_string());
     }
-    if let Ok(pid) = cli::pid_or_all(text) {
+    if let Ok(pid) = options::pid_or_all(text) {
         assert!(i32::try_from(pid).is_ok());
     }
     // A list says nothing of what it holds: it is enough that each is taken or refused.
-    let _processes = cli::select::pid_list(text);
-    let _users = cli::select::uid_list(text);
-    let _names = cli::select::name_list(text);
-    let _places = cli::select::place_list(text);
-    let _inode = cli::select::namespace(text);
+    let _processes = options::select::pid_list(text);
+    let _users = options::select::uid_list(text);
+    let _names = options::select::name_list(text);
+    let _places = options::select::place_list(text);
+    let _inode = options::select::namespace(text);
 }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use clap::FromArgMatches as _;
 use libfuzzer_sys::fuzz_target;
 use netbcc::out::{Format, Table};
-use netbcc::tool::Tool;
+use netbcc::tool::{self, Tool};
 use netbcc::tools::netqtop::{self, Netqtop};
 use netbcc::tools::softirqs::{self, Softirqs};
 use netbcc::tools::solisten::{self, Solisten};
@@ -23,7 +23,7 @@ use netbcc::tools::tcpsubnet::{self, Tcpsubnet};
 use netbcc::tools::tcptop::{self, Tcptop};
 use netbcc::tools::tcptracer::{self, Tcptracer};
 use netbcc::tools::tcpwhy::{self, Tcpwhy};
-use netbcc::{cli, fuzzing, registry};
+use netbcc::{fuzzing, registry};
 use netbcc_common::addr::AF_INET6;
 use netbcc_fuzz::{is_harmless, printed, records, take, take_some};
 use netbcc_tests::schema::Schema;
@@ -41,7 +41,7 @@ struct Form {
 /// The options of this command line.
 fn options<T: Tool>(args: &str) -> T::Args {
     let words = std::iter::once(T::SPEC.name).chain(args.split_whitespace());
-    let matches = cli::command::<T>().try_get_matches_from(words).unwrap_or_else(|e| panic!("{args}: {e}"));
+    let matches = tool::command::<T>().try_get_matches_from(words).unwrap_or_else(|e| panic!("{args}: {e}"));
     T::Args::from_arg_matches(&matches).expect("what was parsed can be taken")
 }
 

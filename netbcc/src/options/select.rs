@@ -1,6 +1,6 @@
 //! The options by which every tool chooses what it shows: one group of long options with one grammar, checked before
 //! anything is loaded. The engine adds them to each tool's command line; a tool only says which of them mean nothing to
-//! it, and why ([`Spec::refuses`]).
+//! it, and why ([`Refused`]).
 //!
 //! A value is a list with commas. A word of it is one value or a range, and `!` before it excludes what it names. Kept is
 //! what one of the other words names, or everything where there are none, without what is excluded. Lists of an option
@@ -30,10 +30,8 @@ pub use self::tasks::{
     IdList, NameList, Names, name_list, pid_list, pid_list_or_all, prefixes as id_prefixes, uid_list,
 };
 use super::FILTERS;
-use super::multicall::nearest_of;
-use super::parse::words;
 use crate::error::usage;
-use crate::tool::Spec;
+use crate::words::{nearest_of, words};
 
 /// What a tool refuses of the options here: their names, and why they mean nothing to it.
 pub type Refused = (&'static [&'static str], &'static str);
@@ -104,7 +102,7 @@ pub struct Select {
 
 /// Adds the options that a tool does not refuse. One that it has already is a flag of BCC's with the same name; it then takes
 /// the list as `--name=LIST`.
-pub(super) fn add_to(command: Command, refuses: &[Refused]) -> Command {
+pub fn add_to(command: Command, refuses: &[Refused]) -> Command {
     OPTIONS.iter().fold(command, |command, &(name, value, about)| {
         let has = command.get_arguments().any(|arg| arg.get_id() == name);
         if has || refusal(refuses, name).is_some() {
@@ -124,13 +122,13 @@ pub(super) fn add_to(command: Command, refuses: &[Refused]) -> Command {
 }
 
 /// Those of the options here that a command line has.
-pub(super) fn names_in(command: &Command) -> impl Iterator<Item = &'static str> {
+pub fn names_in(command: &Command) -> impl Iterator<Item = &'static str> {
     let has = |name: &&str| command.get_arguments().any(|arg| arg.get_long() == Some(name));
     OPTIONS.iter().map(|(name, ..)| *name).filter(has)
 }
 
 /// What the manual says of the lists.
-pub(super) const GRAMMAR: &[&str] = &[
+pub const GRAMMAR: &[&str] = &[
     "All but --netns take lists with commas between the words. A word is a value, or a range such as 8000-8099 of ports, \
      processes or users, or a network such as 10.0.0.0/8 or 2001:db8::/32. A word with ! before it excludes what it names; \
      quote it in a shell.",
@@ -154,7 +152,7 @@ pub(super) const GRAMMAR: &[&str] = &[
 ];
 
 /// A list that was typed behind BCC's flag of its name, and not with `=`, as it was meant.
-pub(super) fn apart(command: &Command, args: &[OsString]) -> Option<String> {
+pub fn apart(command: &Command, args: &[OsString]) -> Option<String> {
     let is_flag = |arg: &Arg| arg.get_id() == LPORT && arg.is_require_equals_set();
     command.get_arguments().any(is_flag).then_some(())?;
     args.windows(2).find_map(|words| {
@@ -182,12 +180,12 @@ fn refusal(refuses: &[Refused], name: &str) -> Option<&'static str> {
     refuses.iter().find(|(names, _)| names.contains(&name)).map(|(_, why)| *why)
 }
 
-/// The sentence for an option that this tool refuses, as it was typed; a beginning is enough where no other one has it.
-pub(super) fn refused(spec: &Spec, typed: &str) -> Option<String> {
+/// The sentence for an option that `tool` refuses, as it was typed; a beginning is enough where no other one has it.
+pub fn refused(refuses: &[Refused], tool: &str, typed: &str) -> Option<String> {
     let word = typed.strip_prefix("--").filter(|word| word.len() > 1)?;
     let mut names = OPTIONS.iter().map(|(name, ..)| *name).filter(|name| name.starts_with(word));
     let name = names.next().filter(|_| names.next().is_none())?;
-    refusal(spec.refuses, name).map(|why| format!("--{name} cannot be used with {}: {why}", spec.name))
+    refusal(refuses, name).map(|why| format!("--{name} cannot be used with {tool}: {why}"))
 }
 
 impl Select {
@@ -203,7 +201,7 @@ impl Select {
     ///
     /// # Errors
     /// A list keeps nothing, or there is no such namespace.
-    pub(super) fn of(matches: &ArgMatches, meant: Option<String>) -> anyhow::Result<Self> {
+    pub fn of(matches: &ArgMatches, meant: Option<String>) -> anyhow::Result<Self> {
         let is_flag = |meant| {
             format!(
                 "--{LPORT} is a flag here, as in BCC, and what follows it is DURATION_MS: did you mean '{meant}'?"
@@ -593,11 +591,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tool::demo;
 
     fn select(words: &[&str]) -> Result<Select, String> {
         let words = std::iter::once(&"x").chain(words);
-        let matches = (demo::TOOLS[0].command)().try_get_matches_from(words).map_err(|err| {
+        let matches = add_to(Command::new("x"), &[]).try_get_matches_from(words).map_err(|err| {
             let text = err.to_string();
             text.lines().next().unwrap_or_default().to_owned()
         })?;
@@ -742,21 +739,6 @@ mod tests {
             "--raddr: the list keeps no address"
         );
         assert_eq!(select(&["--laddr=!::/0,!0.0.0.0/0"]).unwrap_err(), "--laddr: the list keeps no address");
-    }
-
-    #[test]
-    fn an_option_that_means_nothing_to_a_tool_is_refused_with_the_reason() {
-        let entry = &demo::TOOLS[1];
-        for (typed, name) in [("--raddr=::1", "--raddr"), ("--rad", "--raddr"), ("--lport", "--lport")] {
-            let words = vec![typed.split('=').next().unwrap().into(), "::1".into()];
-            let err = super::super::parse_tool(entry, (entry.command)(), words).unwrap_err();
-            let sentence = format!("{name} cannot be used with tcpload: it samples nothing");
-            assert_eq!(err.to_string(), format!("{sentence} (try 'tcpload --help')"));
-            assert_eq!(crate::error::exit_code(&err), 2);
-        }
-        // Which of two is meant cannot be told.
-        assert_eq!(refused(entry.spec, "--r"), None);
-        assert_eq!(refused(demo::TOOLS[0].spec, "--raddr"), None);
     }
 
     proptest! {

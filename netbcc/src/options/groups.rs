@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::parse::{Ports, given, path, ports, positive};
 use super::select::{IdList, pid_list, pid_list_or_all, uid_list};
+use super::values::{Ports, given, path, ports, positive};
 use crate::out::Format;
 
 /// The help's section of options that choose rows. Named per option: a heading of a whole group would go on to
@@ -162,86 +162,4 @@ pub struct Verbose {
     /// Say on stderr which hooks are used, and why not others
     #[arg(short, long)]
     pub verbose: bool,
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::FromArgMatches as _;
-
-    use super::*;
-    use crate::tool::demo::{self, FlowsArgs, LoadArgs};
-
-    fn flows(words: &str) -> FlowsArgs {
-        let matches = (demo::TOOLS[0].command)().try_get_matches_from(words.split(' ')).unwrap();
-        FlowsArgs::from_arg_matches(&matches).unwrap()
-    }
-
-    fn load(words: &str) -> LoadArgs {
-        let matches = (demo::TOOLS[1].command)().try_get_matches_from(words.split(' ')).unwrap();
-        LoadArgs::from_arg_matches(&matches).unwrap()
-    }
-
-    #[test]
-    fn short_options_bundle() {
-        let args = flows("x -stT");
-        assert!(args.wide.csv && args.timestamp.timestamp && args.time.time);
-        let args = load("x -Cp 181");
-        assert!(args.noclear && args.pid.pid == pid_list("181").ok());
-        assert_eq!(load("x -Cp181").pid.pid, pid_list("181").ok());
-    }
-
-    #[test]
-    fn unique_prefixes_are_enough_and_exact_names_win() {
-        let args = flows("x --timest");
-        assert!(args.timestamp.timestamp && !args.time.time);
-        let args = flows("x --time");
-        assert!(args.time.time && !args.timestamp.timestamp);
-        assert_eq!(Ports::together(&flows("x --local 1,2").ports.localport).as_slice(), [1, 2]);
-        assert_eq!(flows("x --cgroupm=/x").containers.cgroupmap(), Some(Path::new("/x")));
-    }
-
-    #[test]
-    fn options_may_follow_positionals() {
-        let args = load("x 5 2 -C");
-        assert_eq!(
-            (args.every.interval.map(Into::into), args.every.count.map(Into::into)),
-            (Some(5), Some(2))
-        );
-        assert!(args.noclear);
-    }
-
-    #[test]
-    fn the_last_of_a_repeated_option_wins() {
-        assert_eq!(flows("x -p 1 -p 2 -4 -4").pid.pid, pid_list("2").ok());
-        assert!(flows("x -t -t").timestamp.timestamp);
-    }
-
-    #[test]
-    fn repeated_lists_add_up() {
-        let args = flows("x -L 1 -D 9 -L 2,3");
-        assert_eq!(Ports::together(&args.ports.localport).as_slice(), [1, 2, 3]);
-        assert_eq!(Ports::together(&args.ports.remoteport).as_slice(), [9]);
-    }
-
-    #[test]
-    fn nothing_is_filtered_unless_asked() {
-        let args = flows("x");
-        assert!(
-            args.pid.pid.is_none() && args.ports.localport.is_empty() && args.ports.remoteport.is_empty()
-        );
-        assert!(!args.family.ipv4 && !args.family.ipv6 && args.containers.mntnsmap().is_none());
-        assert_eq!(args.wide.format(args.json), Format::Text);
-        assert!(!args.verbose.verbose);
-        assert_eq!(load("x -p 0").pid.pid, Some(IdList::default()));
-        assert!(load("x").every.interval.is_none());
-    }
-
-    #[test]
-    fn an_empty_value_is_no_filter_and_neither_is_all() {
-        for words in ["x -L all", "x -L  --cgroupmap  --mntnsmap="] {
-            let args = flows(words);
-            assert!(Ports::together(&args.ports.localport).is_empty(), "{words}");
-            assert_eq!((args.containers.cgroupmap(), args.containers.mntnsmap()), (None, None));
-        }
-    }
 }

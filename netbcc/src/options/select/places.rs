@@ -11,9 +11,9 @@ use netbcc_common::filter::GROUPS;
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
 use super::{CGROUP, CONTAINER, Word, guess, list};
-use crate::cli::nearest_of;
 use crate::context::find;
 use crate::error::usage;
+use crate::words::nearest_of;
 
 /// Cgroups or containers as they were typed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
