@@ -22,6 +22,7 @@ pub mod storage;
 pub mod syscall;
 pub mod task;
 pub mod timer;
+pub mod twice;
 
 #[cfg(target_arch = "bpf")]
 #[panic_handler]

@@ -10,6 +10,8 @@ use netbcc_tests::net::{Net, has_ipv6};
 use netbcc_tests::peer::{Conn, How, Peer};
 use netbcc_tests::rows::{Row, Rows};
 
+use crate::tcplife::a_change_that_interrupts_another_is_seen;
+
 /// What does not depend on the rung.
 pub(crate) const ANY: &[Check] = checks![the_header_is_exactly_this, the_verdicts_are_what_rules_prints];
 
@@ -20,6 +22,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     what_ends_well_is_no_row_but_with_all,
     only_and_except_keep_their_verdicts,
     a_socket_from_before_the_start_has_a_row_and_says_so,
+    a_change_that_interrupts_another_is_seen,
 ];
 
 const HEADER: &str = "TIME     PID    COMM         LADDR:LPORT           RADDR:RPORT           CONN_MS FIRST_MS       MS  \

@@ -179,10 +179,12 @@ const SOCKETS: Ladder = Ladder {
     rungs: &[Rung {
         name: RungName::Tracepoint,
         programs: &[
-            tp_btf("state_tp", "inet_sock_set_state").twice(),
+            tp_btf("state_tp", "inet_sock_set_state"),
+            tp_btf("state_again_tp", "inet_sock_set_state"),
             tp_btf("again2_tp", "tcp_retransmit_skb").arity(Func::TcpRetransmitSkb, 2).twice(),
             tp_btf("again3_tp", "tcp_retransmit_skb").arity(Func::TcpRetransmitSkb, 3).twice(),
-            tp_btf("reset_tp", "tcp_receive_reset").twice(),
+            tp_btf("reset_tp", "tcp_receive_reset"),
+            tp_btf("reset_again_tp", "tcp_receive_reset"),
             tp_btf("read_tp", "tcp_rcv_space_adjust"),
             tp_btf("error_tp", "inet_sk_error_report").arity(Func::InetSkErrorReport, 1).when(Need::IfThere),
         ],

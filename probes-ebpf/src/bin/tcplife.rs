@@ -16,7 +16,7 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, btf_tracepoint, fentry, kprobe, map};
-use aya_ebpf::maps::{Array, HashMap, Queue};
+use aya_ebpf::maps::{HashMap, Queue};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::loss::Loss;
 use netbcc_common::tcplife::{
@@ -27,6 +27,7 @@ use probes_ebpf::filter::{self, SockEnds};
 use probes_ebpf::mem::{Probed, Typed};
 use probes_ebpf::mptcp::{self, Owners};
 use probes_ebpf::sock::{Sock, TcpSock, ToTcp, state};
+use probes_ebpf::twice::{self, Notes};
 use probes_ebpf::{setting, storage, task};
 
 /// What a row is asked to say beside what every row does. Set by user space before loading: what nobody asked for is not read.
@@ -55,24 +56,9 @@ static OWNERS_BY_MPTCP: Owners = mptcp::owners();
 #[map]
 static ENDED: Queue<[u64; 2]> = Queue::with_max_entries(1024, 0);
 
-/// A change of state that the first copy of the program did and the second has not seen yet: the socket, and both states.
-type Done = [u64; 2];
-
-/// Changes, each at the place that its ports make: not by CPU, because between both copies a task may lose its processor, and
-/// come back on another.
+/// What the first copy of the program at changes of state did.
 #[map]
-static DONE: Array<Done> = Array::with_max_entries(PLACES, 0);
-
-/// How many places there are. Where two changes at once share one, the second copy may look at what was seen before.
-const PLACES: u32 = 4096;
-
-/// The place of what `sk` does now.
-#[inline(always)]
-fn place(sk: Sock<Typed>) -> Option<&'static mut Done> {
-    let spread = sk.portpair().wrapping_mul(0x9e37_79b1);
-    // SAFETY: words that live as long as the map. Others may write them meanwhile: what is read then is no change of `sk`.
-    DONE.get_ptr_mut(spread >> (u32::BITS - PLACES.ilog2())).and_then(|done| unsafe { done.as_mut() })
-}
+static NOTES: Notes = twice::notes();
 
 /// Where the state of a live socket is kept.
 trait Lives: ToTcp {
@@ -416,30 +402,17 @@ fn state_tp(ctx: BtfTracePointContext) -> i32 {
     if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
         let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
         state_changed(sk, old, new);
-        if let Some(done) = place(sk) {
-            *done = [sk.id(), states(old, new)];
-        }
+        twice::done(&NOTES, sk, old, new);
     }
     0
-}
-
-/// Both states as one word.
-#[inline(always)]
-fn states(old: i32, new: i32) -> u64 {
-    (old as u64) << 32 | new as u64
 }
 
 // match-proto: void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn state_again_tp(ctx: BtfTracePointContext) -> i32 {
-    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0))
-        && let Some(done) = place(sk)
-    {
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
         let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
-        if sk.is_at(&done[0]) && done[1] == states(old, new) {
-            // The first copy ran. The same socket may do the same again.
-            *done = [0; 2];
-        } else if state_changed(sk, old, new) {
+        if !twice::was_done(&NOTES, sk, old, new) && state_changed(sk, old, new) {
             lost(Loss::MadeUp);
         }
     }

@@ -12,7 +12,7 @@
 
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::bpf_jiffies64;
-use aya_ebpf::macros::{btf_map, btf_tracepoint};
+use aya_ebpf::macros::{btf_map, btf_tracepoint, map};
 use aya_ebpf::programs::BtfTracePointContext;
 use netbcc_common::loss::Loss;
 use netbcc_common::tcpwhy::{
@@ -24,6 +24,7 @@ use probes_ebpf::filter::{self, SockEnds};
 use probes_ebpf::mem::Typed;
 use probes_ebpf::skb::Skb;
 use probes_ebpf::sock::{Sock, TcpSock, ToTcp as _, state};
+use probes_ebpf::twice::{self, Notes};
 use probes_ebpf::{setting, storage, task};
 
 /// FIN_WAIT2, CLOSING: states that only a clean end leaves without an error.
@@ -36,6 +37,10 @@ static CONFIG: Config = Config { slow_us: 0, all: 0 };
 /// What is known of live sockets.
 #[btf_map]
 static CONNS: SkStorage<Conn> = SkStorage::new();
+
+/// What the first copy of the program at changes of state did.
+#[map]
+static NOTES: Notes = twice::notes();
 
 type Tcp = TcpSock<Typed>;
 
@@ -59,17 +64,28 @@ fn own(conn: &mut Conn, how: u32) {
     }
 }
 
-/// `sk` goes from state `old` to `new`.
+/// `sk` goes from state `old` to `new`. `again`: the second copy of the program asks, which found no note of the first: it was
+/// skipped, or another change took the note's place. Answers whether this was news.
+///
+/// To do a change twice is harmless. Where there is a record, its state is `new` after the first time, and the second ends there:
+/// so a record is begun, an end is reported and an owner is taken once. Where there is none, nothing is kept and nothing sent,
+/// twice as well as once: a change of a socket that is older than the tool, or the end of the one of two sockets that the
+/// kernel made for one connection (ARCHITECTURE.md, D7), whose record keeps SYN_RECV. An older socket has a record from its
+/// end on, which says CLOSE. A record that could not be made for lack of memory is a loss both times. No change of
+/// the same socket comes in between, as it is locked; if it connects again, that is another state.
 #[inline(always)]
-fn changed(sk: Sock<Typed>, old: i32, new: i32) {
+fn changed(sk: Sock<Typed>, old: i32, new: i32, again: bool) -> bool {
     if old == state::LISTEN && new == state::CLOSE || new == state::LISTEN || !sk.is_tcp() {
-        return;
+        return true;
     }
     if new == state::CLOSE {
-        return ended(sk, old);
+        return ended(sk, old, again);
     }
     if new == state::SYN_SENT || new == state::SYN_RECV && old != state::SYN_SENT {
-        let Some(conn) = make(sk) else { return };
+        let Some(conn) = make(sk) else { return true };
+        if again && conn.state == new {
+            return false;
+        }
         // What was known is of another connection of this socket.
         *conn = Conn { birth_ns: task::now_ns(), state: new, ..Conn::default() };
         if new == state::SYN_SENT {
@@ -78,10 +94,13 @@ fn changed(sk: Sock<Typed>, old: i32, new: i32) {
         } else {
             conn.flags = SERVER;
         }
-        return;
+        return true;
     }
     // Of one that is older than the tool, its end is enough.
-    let Some(conn) = storage::get(&CONNS, sk) else { return };
+    let Some(conn) = storage::get(&CONNS, sk) else { return true };
+    if again && conn.state == new {
+        return false;
+    }
     follow(conn, old, new);
     if new == state::ESTABLISHED {
         conn.established_ns = task::now_ns();
@@ -94,6 +113,7 @@ fn changed(sk: Sock<Typed>, old: i32, new: i32) {
     } else if let Some(tcp) = Typed::tcp(sk) {
         closes(conn, tcp, old, new);
     }
+    true
 }
 
 /// Notes the state, and whether one before it was missed.
@@ -192,23 +212,24 @@ fn is_suspect(conn: &Conn, tcp: Tcp, old: i32, error: i32) -> bool {
     task::now_ns().saturating_sub(conn.birth_ns) > slow_us * 1000
 }
 
-/// `sk` reached CLOSE from the state `old`.
+/// `sk` reached CLOSE from the state `old`. `again` and the answer are those of [`changed`].
 #[inline(always)]
-fn ended(sk: Sock<Typed>, old: i32) {
+fn ended(sk: Sock<Typed>, old: i32, again: bool) -> bool {
     if old == state::CLOSE {
-        return;
+        return true;
     }
-    let Some(tcp) = Typed::tcp(sk) else { return };
+    let Some(tcp) = Typed::tcp(sk) else { return true };
     let error = tcp.error();
     let known = storage::get(&CONNS, sk);
     // A handshake that was not completed is no connection: of two sockets for one (ARCHITECTURE.md, D7), or one whose making failed.
     if old == state::SYN_RECV && error == 0 && known.as_ref().is_none_or(|conn| conn.flags & RESET == 0) {
-        return;
+        return true;
     }
-    let Some(conn) = known.or_else(|| make(sk)) else { return };
-    if conn.birth_ns != 0 {
-        follow(conn, old, state::CLOSE);
+    let Some(conn) = known.or_else(|| make(sk)) else { return true };
+    if again && conn.state == state::CLOSE {
+        return false;
     }
+    follow(conn, old, state::CLOSE);
     closes(conn, tcp, old, state::CLOSE);
     // Without a RST and an error it is a call of its program's that ends it.
     if error == 0
@@ -223,6 +244,7 @@ fn ended(sk: Sock<Typed>, old: i32) {
     }
     // The socket may connect again.
     conn.birth_ns = 0;
+    true
 }
 
 #[inline(always)]
@@ -303,7 +325,21 @@ fn again(sk: *const u8, skb: *const u8, error: i32) {
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn state_tp(ctx: BtfTracePointContext) -> i32 {
     if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
-        changed(sk, ctx.arg(1), ctx.arg(2));
+        let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+        changed(sk, old, new, false);
+        twice::done(&NOTES, sk, old, new);
+    }
+    0
+}
+
+// match-proto: void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn state_again_tp(ctx: BtfTracePointContext) -> i32 {
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
+        let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+        if !twice::was_done(&NOTES, sk, old, new) && changed(sk, old, new, true) {
+            lost(Loss::MadeUp);
+        }
     }
     0
 }
@@ -331,13 +367,31 @@ fn again3_tp(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// A RST came for `sk`, or what the kernel takes for one. Answers whether this was news.
+#[inline(always)]
+fn resets(sk: Sock<Typed>) -> bool {
+    let Some(conn) = make(sk) else { return true };
+    let first = conn.flags & RESET == 0;
+    conn.flags |= RESET;
+    first
+}
+
 // match-proto: void tcp_receive_reset(struct sock *sk)
 #[btf_tracepoint(function = "tcp_receive_reset")]
 fn reset_tp(ctx: BtfTracePointContext) -> i32 {
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
+        resets(sk);
+    }
+    0
+}
+
+// match-proto: void tcp_receive_reset(struct sock *sk)
+#[btf_tracepoint(function = "tcp_receive_reset")]
+fn reset_again_tp(ctx: BtfTracePointContext) -> i32 {
     if let Some(sk) = Sock::<Typed>::new(ctx.arg(0))
-        && let Some(conn) = make(sk)
+        && resets(sk)
     {
-        conn.flags |= RESET;
+        lost(Loss::MadeUp);
     }
     0
 }
