@@ -1272,10 +1272,14 @@ pub(crate) fn a_change_that_interrupts_another_is_seen(case: &Case) {
     thread::scope(|scope| {
         let _end = AtEnd(&ended);
         // Changes of which the tool keeps nothing, so that nothing tells later whether they were seen.
-        scope.spawn(|| {
+        let listens = scope.spawn(|| {
             net.near().enter(|| {
                 while !ended.load(Ordering::Relaxed) {
-                    drop(TcpListener::bind(net.v4(port)).expect("nobody else has the port"));
+                    match TcpListener::bind(net.v4(port)) {
+                        Ok(listener) => drop(listener),
+                        // A process that another test starts right now has it, too, until it runs its program.
+                        Err(error) => assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{error}"),
+                    }
                 }
             });
         });
@@ -1283,6 +1287,10 @@ pub(crate) fn a_change_that_interrupts_another_is_seen(case: &Case) {
         while skipped() < SOME && start.elapsed() < LONG {
             assert_eq!(client.churn(net.v4_of(2, net.port(1)), 200, 4), (0, 200));
             done += 200;
+        }
+        ended.store(true, Ordering::Relaxed);
+        if let Err(why) = listens.join() {
+            std::panic::resume_unwind(why);
         }
     });
     run.settle();
