@@ -1265,7 +1265,10 @@ pub(crate) fn a_change_that_interrupts_another_is_seen(case: &Case) {
             programs_of(run.pid()).into_iter().map(|id| raw::program(id).expect("the tool holds it"));
         // Those that have a second copy.
         let first = ["state_tp", "reset_tp"];
-        programs.filter(|program| first.contains(&program.name.as_str())).map(|program| program.skipped).sum::<u64>()
+        programs
+            .filter(|program| first.contains(&program.name.as_str()))
+            .map(|program| program.skipped)
+            .sum::<u64>()
     };
     let ended = AtomicBool::new(false);
     let mut done = 0;

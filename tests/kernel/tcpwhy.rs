@@ -23,6 +23,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     only_and_except_keep_their_verdicts,
     a_socket_from_before_the_start_has_a_row_and_says_so,
     a_change_that_interrupts_another_is_seen,
+    counts_are_by_verdict_and_by_the_columns_named,
 ];
 
 const HEADER: &str = "TIME     PID    COMM         LADDR:LPORT           RADDR:RPORT           CONN_MS FIRST_MS       MS  \
@@ -366,4 +367,52 @@ fn a_socket_from_before_the_start_has_a_row_and_says_so(case: &Case) {
         row.must(row.get("VERDICT").ends_with("(partly seen)"), "it says so");
     }
     run.finish();
+}
+
+fn counts_are_by_verdict_and_by_the_columns_named(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let pid = client.pid();
+    let all = case.launch(&format!("-p {pid} -c rport,raddr -c user --json")).start(&net);
+    let few = case.launch(&format!("-p {pid} -c rport --x-table-entries 2")).start(&net);
+    let often = case.launch(&format!("-p {pid} -c -i 1 --json")).start(&net);
+    let web = server.listen(net.v4_of(2, 83));
+    for (port, times) in [(81, 2), (82, 3)] {
+        (0..times).for_each(|_| client.refused(net.v4_of(2, port)));
+    }
+    let (near, far) = client.converse(&web);
+    far.abort();
+    near.await_end();
+    near.close();
+    let counted = |lines: &[String]| -> Vec<serde_json::Value> {
+        lines.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let all = counted(&all.finish().stdout);
+    let told: Vec<_> = all
+        .iter()
+        .map(|row| (row["verdict"].as_str(), row["rport"].as_u64(), row["count"].as_u64()))
+        .collect();
+    let expected = [("refused", 82, 3), ("refused", 81, 2), ("reset-received", 83, 1)];
+    assert_eq!(told, expected.map(|(word, port, count)| (Some(word), Some(port), Some(count))));
+    for row in &all {
+        assert_eq!(row["raddr"], net.v4_of(2, 80).ip().to_string());
+        assert_eq!((row["user"].as_str(), row["other"].as_bool()), (Some("root"), Some(false)));
+    }
+    // Which two groups came first is seen by the rows: what came then is summed per verdict.
+    let few = few.finish().stdout;
+    let words: Vec<Vec<&str>> = few.iter().map(|line| line.split_whitespace().collect()).collect();
+    let expected: [&[&str]; 5] = [
+        &[],
+        &["VERDICT", "RPORT", "COUNT"],
+        &["refused", "82", "3"],
+        &["refused", "81", "2"],
+        &["reset-received", "other", "1"],
+    ];
+    assert_eq!(words, expected);
+    let often = counted(&often.finish().stdout);
+    let sum = |word: &str| -> u64 {
+        often.iter().filter(|row| row["verdict"] == word).filter_map(|row| row["count"].as_u64()).sum()
+    };
+    assert_eq!((sum("refused"), sum("reset-received")), (5, 1), "{often:?}");
+    assert!(often.iter().all(|row| row["interval_ns"].as_u64() > Some(0)), "{often:?}");
 }

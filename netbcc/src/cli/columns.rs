@@ -6,10 +6,10 @@ use anyhow::Result;
 use clap::ArgMatches;
 
 use super::parse::fill;
-use crate::context::{self, Context};
+use crate::context::ask_facts;
 use crate::error::usage;
 use crate::options::JsonForm;
-use crate::out::{self, Choice, Listed, Out, Rows, Wrong};
+use crate::out::{Choice, Listed, Out, Rows, Wrong};
 use crate::sys::machine;
 use crate::tool::Entry;
 use crate::words::nearest_of;
@@ -38,19 +38,7 @@ pub(super) fn choose(
     }
     let choice = Choice::of(lists).and_then(|choice| choice.check(&kinds).map(|()| choice));
     let choice = choice.map_err(|wrong| usage(sentence(typed, wrong)))?;
-    let facts = choice.facts();
-    if let Some(first) = facts.first() {
-        if context::is_hidden() {
-            let name = first.name();
-            out::warn(
-                entry.spec.name,
-                format_args!(
-                    "-o {name}: /proc hides processes here (hidepid), of which nothing is known then"
-                ),
-            );
-        }
-        out.set_beside(Context::open(facts)?);
-    }
+    ask_facts(entry.spec.name, "-o", choice.facts(), out)?;
     out.choose(Some(choice), bare);
     Ok(None)
 }

@@ -25,7 +25,7 @@ use self::pods::Pods;
 use self::process::{Folder, Stat};
 use self::users::Users;
 use crate::error::hinted;
-use crate::out::{Beside, Clock, Fact, Facts, Process, Value};
+use crate::out::{self, Beside, Clock, Fact, Facts, Out, Process, Value};
 use crate::sys::machine::{self, Space};
 
 /// What was read so long ago is taken as it is, if the row has the same name; else it is read again.
@@ -78,6 +78,24 @@ struct Seen {
     facts: Rc<Facts>,
 }
 
+/// Has `out` know these facts of processes, for which `option` asks.
+///
+/// # Errors
+/// /proc is not there, or numbers processes in another way than the kernel's events.
+pub fn ask_facts(tool: &str, option: &str, facts: Vec<Fact>, out: &mut Out) -> Result<()> {
+    let Some(name) = facts.first().map(|fact| fact.name()) else { return Ok(()) };
+    if is_hidden() {
+        out::warn(
+            tool,
+            format_args!(
+                "{option} {name}: /proc hides processes here (hidepid), of which nothing is known then"
+            ),
+        );
+    }
+    out.set_beside(Context::open(facts).with_context(|| format!("{option} {name}"))?);
+    Ok(())
+}
+
 impl Context {
     /// Opens what the wanted facts take, while there is power.
     ///
@@ -86,10 +104,7 @@ impl Context {
     pub fn open(wanted: Vec<Fact>) -> Result<Self> {
         if machine::is_elsewhere(Space::Pid) && !has_numbers_of_the_host() {
             return Err(hinted(
-                anyhow!(
-                    "-o {}: the PID column has the host's numbers, and /proc those of this PID namespace",
-                    wanted.first().map_or("", |fact| fact.name())
-                ),
+                anyhow!("the PID column has the host's numbers, and /proc those of this PID namespace"),
                 "run it in the host's PID namespace (nsenter -t 1 -p -m, docker run --pid=host)",
             ));
         }

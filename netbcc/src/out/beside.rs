@@ -107,7 +107,7 @@ impl Fact {
     }
 
     /// What its column means.
-    pub(super) const fn about(self) -> About {
+    pub const fn about(self) -> About {
         let about = match self {
             Self::User => About::text(
                 "The real user of the process that PID says, by its name in /etc/passwd, else by number. As with all that is \

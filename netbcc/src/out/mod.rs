@@ -271,6 +271,11 @@ impl Out {
         }
     }
 
+    /// What is known of the process of a row that happened at `ts_ns`; `None`: nobody was asked to know it.
+    pub fn facts(&self, process: &Process<'_>, ts_ns: u64) -> Option<Rc<Facts>> {
+        self.beside.as_ref().map(|beside| beside.borrow_mut().facts(process, ts_ns, &self.clock))
+    }
+
     /// Begins a record, which ends where the next one begins; answers whether there is anybody to write it for.
     #[inline]
     fn begin(&mut self, is_row: bool) -> bool {

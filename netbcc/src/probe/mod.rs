@@ -28,5 +28,5 @@ pub use attach::has_kprobes;
 pub use diagnosis::{Diagnosis, Hooks, Verdict, Way};
 pub use drain::{Batch, Probe};
 pub use plan::{Plan, Rows};
-pub use sample::{Blocks, Pace, Then, Turn, Watched};
+pub use sample::{Blocks, Pace, Then, Turn, Watched, next_due};
 pub use table::{Counters, Generations, Table};

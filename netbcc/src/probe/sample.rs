@@ -259,13 +259,13 @@ impl Probe {
                 cx.warn(format_args!("in this interval: {sentence}"));
             }
             told = losses;
-            due = due.zip(pace.interval).map(|(due, interval)| next(due, now, interval));
+            due = due.zip(pace.interval).map(|(due, interval)| next_due(due, now, interval));
         }
     }
 }
 
 /// When the next block is due: blocks keep the clock's pace, unless one missed its time.
-fn next(due: Instant, now: Instant, interval: Duration) -> Instant {
+pub fn next_due(due: Instant, now: Instant, interval: Duration) -> Instant {
     if now.saturating_duration_since(due) > interval / LATE { now + interval } else { due + interval }
 }
 
@@ -302,7 +302,7 @@ mod tests {
     fn after_a_miss_the_next_block_is_a_whole_interval_later() {
         let due = Instant::now();
         let interval = Duration::from_secs(1);
-        let after = |late: u64| next(due, due + Duration::from_millis(late), interval) - due;
+        let after = |late: u64| next_due(due, due + Duration::from_millis(late), interval) - due;
         assert_eq!(after(0), interval);
         assert_eq!(after(100), interval, "the pace of the clock is kept");
         assert_eq!(after(101), Duration::from_millis(1101));

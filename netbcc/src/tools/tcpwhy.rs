@@ -6,21 +6,27 @@
 //!
 //! BCC has no such tool.
 
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
-use clap::Args;
+use clap::{ArgAction, Args};
 use netbcc_common::kernel::Func;
 use netbcc_common::tcpwhy::{Config, Event};
 
+use self::count::{Counts, Key, Keys};
 use self::rules::{Facts, MEANINGS, RESET_REASONS, RULES, WORDS};
 use super::{conn, object};
+use crate::context::ask_facts;
 use crate::hook::{Ladder, LessExact, Need, Rung, RungName, tp_btf};
-use crate::options::{Family, FlowPorts, Json, Pid, Timestamp, Verbose, WallClock, WideCsv};
+use crate::options::{Family, FlowPorts, Json, Pid, Timestamp, Verbose, WallClock, WideCsv, positive};
 use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, right, seconds, wall};
-use crate::probe::{Batch, Plan};
+use crate::probe::{Batch, Plan, Probe, next_due};
 use crate::sys::machine::jiffy_us;
 use crate::tool::{Ctx, Glossary, Spec, Tool};
 use crate::words::{nearest_of, words};
 
+pub mod count;
 pub mod rules;
 
 /// The tool.
@@ -45,6 +51,15 @@ pub struct Options {
     /// All verdicts but these
     #[arg(long, value_name = "WORDS", value_parser = verdicts, help_heading = "Filters")]
     except: Vec<Verdicts>,
+    /// Count by verdict and these columns; no rows, a table at the end
+    #[arg(
+        short, long, value_name = "COLUMNS", value_parser = Keys::parse, num_args = 0..=1, default_missing_value = "",
+        action = ArgAction::Append, conflicts_with_all = ["time", "timestamp"], help_heading = "Output"
+    )]
+    count: Vec<Keys>,
+    /// With -c: a table each so many seconds
+    #[arg(short, long, value_name = "SECONDS", value_parser = positive, requires = "count", help_heading = "Output")]
+    interval: Option<NonZeroU32>,
     /// Print the verdicts with their rules, and end
     #[arg(long, exclusive = true, help_heading = "Output")]
     rules: bool,
@@ -97,6 +112,16 @@ impl Options {
     fn slow_us(&self) -> u64 {
         u64::from(self.slow) * 1000
     }
+
+    /// Whether sockets are counted, and have no rows.
+    fn counts(&self) -> bool {
+        !self.count.is_empty()
+    }
+
+    /// By which columns they are counted beside the verdict.
+    fn keys(&self) -> Vec<Key> {
+        Keys::together(&self.count)
+    }
 }
 
 impl Tool for Tcpwhy {
@@ -109,6 +134,9 @@ impl Tool for Tcpwhy {
              connection over loopback has two sockets, and each may have a row. The first rule that matches is the verdict.",
             "What was open before the start has a row when it ends; its age is at least that which is shown, marked '>'. Where a \
              part of what a verdict rests on was not seen, its sentence ends with '(partly seen)'.",
+            "-c counts sockets instead, by verdict and by the columns named: pid, comm, ip, laddr, lport, raddr, rport, state, \
+             errno, reset_reason, closed_first, and what -o knows of a process, as container. The table comes at the end, or \
+             with -i every so many seconds. It keeps 4096 groups apart; what comes then is counted per verdict, as other.",
             "A connect() that fails before a SYN could be sent, as without a route, has no row. Connections that a listener \
              refuses because its queue is full have none on the server; on the client the verdict is syn-resent or \
              connect-timeout.",
@@ -119,6 +147,8 @@ impl Tool for Tcpwhy {
             ("tcpwhy --slow 200", "200 ms is slow"),
             ("tcpwhy --only refused,connect-timeout", "who cannot connect?"),
             ("tcpwhy --except reset-received -D 443", "remote port 443, but no RSTs"),
+            ("tcpwhy -c raddr,rport", "how many by verdict and remote end"),
+            ("tcpwhy -ac -i 10", "how many by verdict, every 10 s"),
             ("tcpwhy --rules", "what the verdicts mean"),
             ("tcpwhy --json", "JSON Lines, with every figure"),
         ],
@@ -135,10 +165,13 @@ impl Tool for Tcpwhy {
     };
     type Args = Options;
     const WORDS: Glossary = ("VERDICTS", &MEANINGS);
-    const ONCE: &'static [&'static str] = &["slow"];
+    const ONCE: &'static [&'static str] = &["slow", "interval"];
 
     fn rows(args: &Options) -> Vec<Rows> {
-        vec![Rows::new("", table(args))]
+        vec![
+            Rows::new("Sockets", table(args)).used_if(!args.counts()),
+            Rows::new("Counts, with -c", count::table(args)).used_if(args.counts()),
+        ]
     }
 
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {
@@ -149,10 +182,13 @@ impl Tool for Tcpwhy {
             }
             return cx.out.finish();
         }
-        let table = table(&args);
+        cx.out.set_format(args.layout.format(args.json));
+        if args.counts() {
+            ask_facts(cx.spec.name, "-c", count::facts(&args.keys()), &mut cx.out)?;
+        }
         let jiffy_us = jiffy_us()?;
         let config = Config { slow_us: args.slow_us(), all: args.wants(OK).into() };
-        let mut probe = Plan::new(cx)
+        let probe = Plan::new(cx)
             .groups_of_sockets()
             .ladder(&SOCKETS)
             .family(args.family)
@@ -161,17 +197,77 @@ impl Tool for Tcpwhy {
             .global("CONFIG", &config)
             .attach(cx)?;
         let since_ns = cx.out.clock().monotonic_ns();
-        cx.out.header(&table);
-        probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
-            for event in batch.events::<Event>() {
-                let row = Row::new(event, &args, since_ns, jiffy_us);
-                if args.wants(row.verdict) {
-                    cx.out.row(&table, event.ts_ns, &row);
-                }
-            }
-            Ok(None)
-        })
+        let facts = |event| Facts { event, slow_us: args.slow_us(), jiffy_us, since_ns };
+        if args.counts() { count(&args, cx, probe, facts) } else { rows(&args, cx, probe, facts) }
     }
+}
+
+/// Prints a row for each socket.
+fn rows(args: &Options, cx: &mut Ctx, mut probe: Probe, facts: impl Fn(Event) -> Facts) -> Result<()> {
+    let table = table(args);
+    cx.out.header(&table);
+    probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
+        for event in batch.events::<Event>() {
+            let row = Row::of(facts(event));
+            if args.wants(row.verdict) {
+                cx.out.row(&table, event.ts_ns, &row);
+            }
+        }
+        Ok(None)
+    })
+}
+
+/// Counts sockets, and prints the table at the end, or at the end of each interval.
+fn count(args: &Options, cx: &mut Ctx, mut probe: Probe, facts: impl Fn(Event) -> Facts) -> Result<()> {
+    let table = count::table(args);
+    let keys = args.keys();
+    let asks = !count::facts(&keys).is_empty();
+    let mut counts = Counts::new(keys, cx.table_entries.unwrap_or(count::MOST));
+    let every = args.interval.map(|seconds| Duration::from_secs(seconds.get().into()));
+    if every.is_some() {
+        cx.out.header(&table);
+    }
+    let mut from = Instant::now();
+    let mut due = every.map(|every| from + every);
+    let print = |cx: &mut Ctx, counts: &mut Counts, span: Duration| {
+        cx.out.set_interval(span);
+        let now_ns = cx.out.clock().monotonic_ns();
+        for count in &counts.take(cx.out.format()) {
+            cx.out.row(&table, now_ns, count);
+        }
+    };
+    probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
+        for event in batch.events::<Event>() {
+            let facts = facts(event);
+            let verdict = facts.rule();
+            if args.wants(verdict) {
+                let known = asks.then(|| cx.out.facts(&process(&facts), event.ts_ns)).flatten();
+                counts.add(verdict, &facts, known.as_ref());
+            }
+        }
+        let Some((at, every)) = due.zip(every) else { return Ok(None) };
+        let now = Instant::now();
+        if now < at {
+            return Ok(Some(at - now));
+        }
+        print(cx, &mut counts, now - from);
+        from = now;
+        let next = next_due(at.into(), now.into(), every).into_std();
+        due = Some(next);
+        Ok(Some(next - now))
+    })?;
+    if every.is_none() {
+        cx.out.line("");
+        cx.out.header(&table);
+    }
+    print(cx, &mut counts, from.elapsed());
+    Ok(())
+}
+
+/// The process that owned a socket.
+fn process(facts: &Facts) -> Process<'_> {
+    let Event { conn, .. } = &facts.event;
+    Process::now(conn.pid).named(&conn.comm).noted_before(facts.span_us() * 1000)
 }
 
 const SOCKETS: Ladder = Ladder {
@@ -210,13 +306,16 @@ pub struct Row {
 impl Row {
     /// What `event` says, in a run with these options that began to look at `since_ns`, on a kernel with jiffies of `jiffy_us`.
     pub fn new(event: Event, args: &Options, since_ns: u64, jiffy_us: u64) -> Self {
-        let facts = Facts { event, slow_us: args.slow_us(), jiffy_us, since_ns };
+        Self::of(Facts { event, slow_us: args.slow_us(), jiffy_us, since_ns })
+    }
+
+    fn of(facts: Facts) -> Self {
         let (verdict, evidence) = facts.verdict();
         let partly = if facts.is_complete() { "" } else { " (partly seen)" };
         let sentence = format!("{}: {evidence}{partly}", WORDS[verdict]);
         let older = if facts.is_older() { ">" } else { "" };
         let age = format!("{older}{:.2}", ms(facts.span_us()));
-        let mut comm = event.conn.comm;
+        let mut comm = facts.event.conn.comm;
         if comm[0] == 0 {
             comm[0] = b'-';
             comm[1] = 0;

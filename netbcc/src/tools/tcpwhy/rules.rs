@@ -321,8 +321,13 @@ pub struct Facts {
 impl Facts {
     /// The number of the rule that holds, and its sentence.
     pub fn verdict(&self) -> (usize, String) {
-        let nth = RULES.iter().position(|rule| (rule.holds)(self)).unwrap_or(RULES.len() - 1);
+        let nth = self.rule();
         (nth, (RULES[nth].evidence)(self))
+    }
+
+    /// The number of the rule that holds.
+    pub fn rule(&self) -> usize {
+        RULES.iter().position(|rule| (rule.holds)(self)).unwrap_or(RULES.len() - 1)
     }
 
     fn has(&self, flag: u32) -> bool {
