@@ -14,6 +14,7 @@ use super::{Options, conn};
 use crate::out::{
     About, Cell, Fact, Facts as Known, Format, Kind, Table, Value, data, interval, left, right, wall,
 };
+use crate::words::{nearest_of, words};
 
 /// So many groups are kept apart at most: some 2 MB where each has a long name.
 pub(super) const MOST: u32 = 4096;
