@@ -26,6 +26,7 @@ pub const fn notes() -> Notes {
 
 /// The place of what `sk` does now.
 #[inline(always)]
+#[expect(clippy::mut_from_ref, reason = "what the kernel keeps behind the map is shared by nature")]
 fn place(notes: &'static Notes, sk: Sock<Typed>) -> Option<&'static mut Note> {
     let spread = sk.portpair().wrapping_mul(0x9e37_79b1);
     // SAFETY: words that live as long as the map. Others may write them meanwhile: what is read then is no change of `sk`.

@@ -157,11 +157,14 @@ enum Group {
     Unknown,
 }
 
+/// A value per column; none: of several groups.
+type Values = Option<Box<[Group]>>;
+
 /// The sockets of one interval.
 pub(super) struct Counts {
     keys: Vec<Key>,
     /// By the number of the verdict and a value per column; no values: whatever came when there was no room for its group.
-    groups: HashMap<(usize, Option<Box<[Group]>>), u64>,
+    groups: HashMap<(usize, Values), u64>,
     most: usize,
 }
 
@@ -189,12 +192,12 @@ impl Counts {
                 verdict,
                 named: self.keys.clone(),
                 values,
-                count,
+                sockets: count,
                 is_json: format == Format::Json,
             })
             .collect();
         rows.sort_by(|one, other| {
-            let place = |row: &Count| (row.values.is_none(), Reverse(row.count), row.verdict);
+            let place = |row: &Count| (row.values.is_none(), Reverse(row.sockets), row.verdict);
             place(one).cmp(&place(other)).then_with(|| one.values.cmp(&other.values))
         });
         rows
@@ -206,8 +209,8 @@ pub struct Count {
     verdict: usize,
     named: Vec<Key>,
     /// One per column that was named; none: of several groups.
-    values: Option<Box<[Group]>>,
-    count: u64,
+    values: Values,
+    sockets: u64,
     is_json: bool,
 }
 
@@ -280,7 +283,7 @@ pub fn table(args: &Options) -> Table<Count> {
             "Whether it is the sum of what came when there were 4096 groups already; its columns are null then.",
         )))
         .col(
-            right("COUNT", 8, |c: &Count| c.count.into()).about(About::count("How many sockets ended so.")),
+            right("COUNT", 8, |c: &Count| c.sockets.into()).about(About::count("How many sockets ended so.")),
         )
 }
 
@@ -322,7 +325,7 @@ mod tests {
         let rows: Vec<(usize, Option<Group>, u64)> = counts
             .take(Format::Text)
             .into_iter()
-            .map(|row| (row.verdict, row.values.map(|values| values[0].clone()), row.count))
+            .map(|row| (row.verdict, row.values.map(|values| values[0].clone()), row.sockets))
             .collect();
         let group = |port| Some(Group::Number(port));
         assert_eq!(
