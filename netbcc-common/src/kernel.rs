@@ -279,6 +279,18 @@ fields! {
     CgroupKn = "cgroup"."kn": 8,
     /// The number of a folder, which is a cgroup's.
     KernfsId = "kernfs_node"."id": 8,
+    /// The number that the kernel gave a socket (`SO_COOKIE`); 0: none yet.
+    SkCookie = "sock_common"."skc_cookie": 8,
+    /// What a process may do, and for whom it does it.
+    TaskRealCred = "task_struct"."real_cred": 8,
+    /// In there: the real user.
+    CredUid = "cred"."uid": 4,
+    /// When a task started: `CLOCK_MONOTONIC`, ns.
+    TaskStartTime = "task_struct"."start_time": 8,
+    /// The cgroups of a task.
+    TaskCgroups = "task_struct"."cgroups": 8,
+    /// In there: that of version 2.
+    CssSetDflCgrp = "css_set"."dfl_cgrp": 8,
     /// Sixteen bytes of any kind. Its struct is what packets are read through where the kernel forbids the helper.
     In6 = "in6_addr"."in6_u": 16,
 }

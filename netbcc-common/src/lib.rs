@@ -14,6 +14,7 @@ pub mod loss;
 pub mod mptcp;
 pub mod netqtop;
 pub mod sends;
+pub mod socket;
 pub mod softirqs;
 pub mod solisten;
 pub mod tcpaccept;

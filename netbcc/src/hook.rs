@@ -19,6 +19,8 @@ pub enum Kind {
     TpBtf,
     /// At a tracepoint, with arguments that are numbers.
     RawTp,
+    /// On an iterator of the kernel: run to its end once, when it is attached.
+    Iter,
 }
 
 /// When a program of a rung is needed.
@@ -111,6 +113,11 @@ pub const fn tp_btf(name: &'static str, target: &'static str) -> Prog {
 /// A program at a tracepoint, untyped.
 pub const fn raw_tp(name: &'static str, target: &'static str) -> Prog {
     Prog::new(name, Kind::RawTp, target)
+}
+
+/// A program that looks at what there is when it is attached; `target` is the function whose type the iterator has.
+pub const fn iter(name: &'static str, target: &'static str) -> Prog {
+    Prog::new(name, Kind::Iter, target)
 }
 
 /// The name of a rung, as `NETBCC_ATTACH` takes it.

@@ -1,15 +1,17 @@
 //! The way out: the ring buffer, and the ledger of what did not get through it.
 
-use core::mem::ManuallyDrop;
+use core::mem::{ManuallyDrop, transmute};
 use core::ops::{Deref, DerefMut};
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use aya_ebpf::maps::{PerCpuArray, RingBuf};
 use netbcc_common::loss::{LOSSES, Loss};
+use netbcc_common::socket::SocketFacts;
 use zerocopy::FromBytes;
 
 use crate::atomic;
+use crate::owner::{self, Facts};
 
 /// Events on their way to user space. User space sets the size.
 #[map]
@@ -31,6 +33,38 @@ pub fn lost(cause: Loss) {
 
 /// One event in the ring, to be filled in place. It is sent when it goes out of scope.
 pub struct Reserved<T: 'static>(ManuallyDrop<RingBufEntry<T>>);
+
+/// An event, and what follows it.
+#[repr(C)]
+struct With<T> {
+    event: T,
+    facts: SocketFacts,
+}
+
+/// Room for one event, with `facts` of its socket behind it where any are asked for; else as [`reserve`].
+#[inline(always)]
+pub fn reserve_with<T: FromBytes + 'static>(facts: Facts) -> Option<Reserved<T>> {
+    let entry = reserve_with_if_room(facts);
+    if entry.is_none() {
+        lost(Loss::RingFull);
+    }
+    entry
+}
+
+/// Room for an event, with `facts` of its socket behind it where any are asked for; `None`: there is none, which is not counted.
+#[inline(always)]
+pub fn reserve_with_if_room<T: FromBytes + 'static>(facts: Facts) -> Option<Reserved<T>> {
+    if !owner::has_facts() {
+        return reserve_if_room();
+    }
+    let mut entry = EVENTS.reserve::<With<T>>(0)?;
+    // SAFETY: the ring's memory; the facts lie behind the event, and take any bytes. What begins with an event may be submitted
+    // as one: the kernel knows how long it is.
+    unsafe {
+        facts.write(&mut *(&raw mut (*entry.as_mut_ptr()).facts));
+        Some(Reserved(ManuallyDrop::new(transmute::<RingBufEntry<With<T>>, RingBufEntry<T>>(entry))))
+    }
+}
 
 /// Room for one event; `None`, and counted, if the ring is full. Every field must then be set: the room holds what
 /// an older event left there. Filter first: what is reserved is sent.

@@ -128,21 +128,43 @@ pub fn by_task() -> bool {
     setting!(FILTER.by_task) != 0
 }
 
+/// Whether a process that is not the current task passes `--pid`, `--uid` and `--comm`, `--cgroup` and `--container`.
+#[inline(always)]
+pub fn keeps_other(
+    pid: u32,
+    uid: impl FnOnce() -> u32,
+    name: &Comm,
+    cgroup: impl FnOnce() -> u64,
+) -> bool {
+    let by = setting!(FILTER.by_task);
+    by == 0
+        || keeps_pid(by, || pid)
+            && keeps_uid(by, uid)
+            && (by & COMM == 0 || keeps_name(name))
+            && (by & GROUP == 0 || is_in_groups(cgroup()))
+}
+
 #[inline(always)]
 fn keeps_who_by(by: u8) -> bool {
-    if by & (PID | IN_PIDS) != 0 {
-        let pid = task::pid();
-        if if by & PID != 0 { pid != setting!(FILTER.pid) } else { !has_id(&PIDS, pid) } {
-            return false;
-        }
+    keeps_pid(by, task::pid) && keeps_uid(by, task::uid) && (by & COMM == 0 || keeps_comm())
+}
+
+#[inline(always)]
+fn keeps_pid(by: u8, pid: impl FnOnce() -> u32) -> bool {
+    if by & (PID | IN_PIDS) == 0 {
+        return true;
     }
-    if by & (UID | IN_UIDS) != 0 {
-        let uid = task::uid();
-        if if by & UID != 0 { uid != setting!(FILTER.uid) } else { !has_id(&UIDS, uid) } {
-            return false;
-        }
+    let pid = pid();
+    if by & PID != 0 { pid == setting!(FILTER.pid) } else { has_id(&PIDS, pid) }
+}
+
+#[inline(always)]
+fn keeps_uid(by: u8, uid: impl FnOnce() -> u32) -> bool {
+    if by & (UID | IN_UIDS) == 0 {
+        return true;
     }
-    by & COMM == 0 || keeps_comm()
+    let uid = uid();
+    if by & UID != 0 { uid == setting!(FILTER.uid) } else { has_id(&UIDS, uid) }
 }
 
 #[inline(always)]
@@ -166,6 +188,12 @@ fn has_id(ids: &'static LpmTrie<[u8; 4], u32>, id: u32) -> bool {
 fn keeps_comm() -> bool {
     let mut comm = [0; 16];
     task::comm(&mut comm);
+    keeps_name(&comm)
+}
+
+/// Whether this name of a thread is kept.
+#[inline(always)]
+fn keeps_name(comm: &Comm) -> bool {
     // Behind a name's end anything may be.
     let ([low, high], _) = comm.as_chunks::<8>() else { return false };
     let (low, is_whole) = until_nul(u64::from_le_bytes(*low));

@@ -15,6 +15,7 @@ pub mod emit;
 pub mod filter;
 pub mod mem;
 pub mod mptcp;
+pub mod owner;
 pub mod skb;
 pub mod sock;
 pub mod stack;

@@ -126,6 +126,22 @@ impl<A: Access> Sock<A> {
         if val & 3 != 0 { 0 } else { val }
     }
 
+    /// Number of its cgroup: the inode number of the cgroup's folder. 0: nobody knows.
+    #[inline(always)]
+    pub fn cgroup_id(self) -> u64 {
+        let word = |at: u64| u64::from_ne_bytes(copy(at));
+        let (Some(kn), Some(id)) = (offset(Field::CgroupKn), offset(Field::KernfsId)) else { return 0 };
+        let cgroup = self.cgroup();
+        if cgroup == 0 { 0 } else { word(word(cgroup.wrapping_add(kn as u64)).wrapping_add(id as u64)) }
+    }
+
+    /// The number that the kernel gave it; 0: none yet.
+    #[inline(always)]
+    pub fn cookie(self) -> u64 {
+        // SAFETY: `at` is a struct sock, which begins with its sock_common.
+        unsafe { field::<A, u64>(self.at, Field::SkCookie) }
+    }
+
     /// Address of its network namespace: identifies that while it lives.
     #[inline(always)]
     pub fn net(self) -> u64 {

@@ -3,7 +3,8 @@
 
 use core::ptr;
 
-use aya_ebpf::bindings::{BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE};
+use aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_SK_STORAGE;
+use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE};
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 
@@ -13,10 +14,55 @@ use crate::atomic;
 use crate::mem::Typed;
 use crate::sock::Sock;
 
+/// The flags of [`Inherited`]: `BPF_F_NO_PREALLOC`, as all storage of sockets, and `BPF_F_CLONE`.
+const INHERITED: usize = (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize;
+
+/// A map of sockets' storage whose values a listener's new connections inherit. Its fields are what the BTF says of it, in the
+/// order that loaders know; no program reads them.
+#[repr(C)]
+pub struct Inherited<T> {
+    r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const T,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; INHERITED],
+}
+
+// SAFETY: the pointers are null, and nobody follows them.
+unsafe impl<T> Sync for Inherited<T> {}
+
+impl<T> Inherited<T> {
+    /// The map, which user space creates.
+    #[expect(clippy::new_without_default, reason = "only ever a static")]
+    pub const fn new() -> Self {
+        Self {
+            r#type: ptr::null(),
+            key: ptr::null(),
+            value: ptr::null(),
+            max_entries: ptr::null(),
+            map_flags: ptr::null(),
+        }
+    }
+}
+
+/// A map of sockets' storage.
+pub trait OfSockets {
+    /// What it keeps for each.
+    type Value: 'static;
+}
+
+impl<T: 'static> OfSockets for SkStorage<T> {
+    type Value = T;
+}
+
+impl<T: 'static> OfSockets for Inherited<T> {
+    type Value = T;
+}
+
 /// The value that `map` keeps for `sk`, if any.
 #[inline(always)]
 #[expect(clippy::mut_from_ref, reason = "what the kernel keeps behind the map is shared by nature")]
-pub fn get<T>(map: &'static SkStorage<T>, sk: Sock<Typed>) -> Option<&'static mut T> {
+pub fn get<M: OfSockets>(map: &'static M, sk: Sock<Typed>) -> Option<&'static mut M::Value> {
     // SAFETY: the helper answers null or the socket's own value, which lives at least as long as this program runs.
     unsafe {
         bpf_sk_storage_get(
@@ -25,7 +71,7 @@ pub fn get<T>(map: &'static SkStorage<T>, sk: Sock<Typed>) -> Option<&'static mu
             ptr::null_mut(),
             0,
         )
-        .cast::<T>()
+        .cast::<M::Value>()
         .as_mut()
     }
 }
@@ -34,7 +80,7 @@ pub fn get<T>(map: &'static SkStorage<T>, sk: Sock<Typed>) -> Option<&'static mu
 /// or the socket is about to be freed.
 #[inline(always)]
 #[expect(clippy::mut_from_ref, reason = "what the kernel keeps behind the map is shared by nature")]
-pub fn get_or_zero<T>(map: &'static SkStorage<T>, sk: Sock<Typed>) -> Option<&'static mut T> {
+pub fn get_or_zero<M: OfSockets>(map: &'static M, sk: Sock<Typed>) -> Option<&'static mut M::Value> {
     // SAFETY: a map of this type of value, and a socket that the verifier knows as one.
     unsafe {
         bpf_sk_storage_get(
@@ -43,7 +89,7 @@ pub fn get_or_zero<T>(map: &'static SkStorage<T>, sk: Sock<Typed>) -> Option<&'s
             ptr::null_mut(),
             u64::from(BPF_SK_STORAGE_GET_F_CREATE),
         )
-        .cast::<T>()
+        .cast::<M::Value>()
         .as_mut()
     }
 }

@@ -171,9 +171,18 @@ pub fn socket(fd: u32) -> Option<Sock<Probed>> {
         if file.is_null() {
             return None;
         }
-        let socket = field::<Probed, u64>(file, Field::FilePrivateData) as *const u8;
+        socket_of(file as u64)
+    }
+}
+
+/// The socket behind the `struct file` at this address, if it is a socket's.
+#[inline(always)]
+pub fn socket_of(file: u64) -> Option<Sock<Probed>> {
+    // SAFETY: each pointer is read from the struct that BTF says holds it; Probed copes with any value.
+    unsafe {
+        let socket = field::<Probed, u64>(file as *const u8, Field::FilePrivateData) as *const u8;
         // Another kind of file keeps something else there, which does not point back.
-        if field::<Probed, u64>(socket, Field::SocketFile) != file as u64 {
+        if field::<Probed, u64>(socket, Field::SocketFile) != file {
             return None;
         }
         Sock::new(field::<Probed, u64>(socket, Field::SocketSk) as *const u8)

@@ -49,7 +49,7 @@ pub(crate) const CHECKS: &[Check] = checks![
 pub(crate) const WAYS: &[Check] = checks![what_tcp_itself_drops_has_its_socket_by_every_way];
 
 /// Starts the tool. An open to [`END_PORT`] that never leaves ends its rows.
-fn start<'n>(case: &Case, options: &str, net: &'n Net, client: &'n Peer) -> Run<'n> {
+pub(crate) fn start<'n>(case: &Case, options: &str, net: &'n Net, client: &'n Peer) -> Run<'n> {
     on(case.rung, case, options, net, client, net.v4(END_PORT))
 }
 
@@ -104,7 +104,7 @@ pub(crate) fn gives_reasons() -> bool {
     !reasons().is_empty()
 }
 
-fn needs_reasons() {
+pub(crate) fn needs_reasons() {
     if !gives_reasons() {
         skip("the kernel gives no reasons, and does not tell of what TCP itself drops (before 5.17)");
     }

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use netbcc_common::socket::asked;
+
 use super::select::{IdList, pid_list, pid_list_or_all, uid_list};
 use super::values::{Ports, given, path, ports, positive};
 use crate::out::Format;
@@ -63,6 +65,21 @@ pub struct FlowPorts {
     /// These remote ports only, comma-separated
     #[arg(short = 'D', long, value_name = "PORTS", value_parser = ports, help_heading = FILTERS)]
     pub remoteport: Vec<Ports>,
+}
+
+// The socket's owner, in the tools whose PID is the task on the CPU.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct Owner {
+    /// PID is the socket's owner, not the task on the CPU
+    #[arg(long, help_heading = OUTPUT)]
+    pub owner: bool,
+}
+
+impl Owner {
+    /// What the option asks of sockets, with what a table's columns ask: bits of [`asked`].
+    pub fn asks(self, columns: u32) -> u32 {
+        columns | if self.owner { asked::OWNER | asked::BY_OWNER } else { 0 }
+    }
 }
 
 // Containers, by pinned maps.

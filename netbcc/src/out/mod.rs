@@ -23,6 +23,7 @@ mod line;
 mod number;
 mod otlp;
 mod sink;
+pub mod socket;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -51,6 +52,7 @@ pub use self::json::{push_python_float, push_string as push_json_string, quoted}
 use self::line::Line;
 use self::sink::Sink;
 use self::table::Source;
+pub use self::socket::{SocketFact, Whose};
 pub use self::table::{Column, Table, data, interval, left, nanos, right, seconds, wall};
 use crate::sys::terminal;
 
@@ -483,6 +485,7 @@ impl Moment<'_> {
             Source::Interval => Cell::Unsigned(self.interval_ns),
             Source::Monotonic => Cell::Unsigned(self.ts_ns),
             Source::Fact(process, fact) => self.fact(process(row), fact),
+            Source::Socket(facts, fact) => fact.cell(facts(row)),
         }
     }
 

@@ -5,10 +5,13 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 
+use netbcc_common::socket::SocketFacts;
+
 use super::beside::{Fact, Process};
 use super::cell::Cell;
 use super::choice::{Choice, Layout};
 use super::field::{About, Field, Kind};
+use super::socket::SocketFact;
 use super::text::Form;
 use super::{Format, Out};
 
@@ -28,6 +31,8 @@ pub(super) enum Source<R> {
     Monotonic,
     /// What is known of the process that the row is of.
     Fact(fn(&R) -> Process<'_>, Fact),
+    /// What is known of the socket that the row is about.
+    Socket(fn(&R) -> &SocketFacts, SocketFact),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,6 +63,8 @@ pub struct Column<R> {
     unknown: Option<&'static str>,
     /// What its values need that no other column does.
     needs: u32,
+    /// What it asks of sockets: bits of [`netbcc_common::socket::asked`].
+    asks: u32,
 }
 
 const ALL: u8 = Format::Text.bit() | Format::Csv.bit() | Format::Json.bit();
@@ -129,6 +136,7 @@ impl<R> Column<R> {
             about: None,
             unknown: None,
             needs: 0,
+            asks: 0,
         }
     }
 
@@ -339,9 +347,29 @@ impl<R> Table<R> {
         })
     }
 
+    /// Says where a row has what is asked for of its socket. That brings a column for each of `facts` that the tool has not got
+    /// already; without `shown`, for those who ask for it by name.
+    pub fn socket(self, shown: bool, facts: &[SocketFact], of: fn(&R) -> &SocketFacts) -> Self {
+        facts.iter().fold(self, |table, fact| {
+            let mut column = Column::new(fact.name(), Align::Left, 0, Source::Socket(of, *fact));
+            column.asks = fact.asks();
+            table.col_if(shown, column.key(fact.name()).only(Format::Json).about(fact.about()))
+        })
+    }
+
+    /// What the columns that `out` shows of it ask of sockets: bits of [`netbcc_common::socket::asked`].
+    pub fn asks_of_sockets(&self, out: &Out) -> u32 {
+        self.sum(out, |column| column.asks)
+    }
+
     /// What the columns need that `out` shows of it.
     pub fn needs(&self, out: &Out) -> u32 {
-        let of = |needs: u32, column: &Column<R>| needs | column.needs;
+        self.sum(out, |column| column.needs)
+    }
+
+    /// The bits of all columns that `out` shows of it.
+    fn sum(&self, out: &Out, bits: impl Fn(&Column<R>) -> u32) -> u32 {
+        let of = |sum: u32, column: &Column<R>| sum | bits(column);
         match out.choice() {
             Some(choice) => self.layout(choice).columns(self).fold(0, of),
             None => self.columns.iter().fold(0, of),

@@ -197,7 +197,7 @@ fn attach_rung(
     let mut attached = Vec::new();
     for prog in programs {
         let target = match prog.kind {
-            Kind::Fentry | Kind::Fexit => kernel.function(prog.target),
+            Kind::Fentry | Kind::Fexit | Kind::Iter => kernel.function(prog.target),
             Kind::TpBtf => kernel.tracepoint(prog.target),
             Kind::Kprobe | Kind::Kretprobe | Kind::RawTp => None,
         };
@@ -221,7 +221,7 @@ fn lacks_target(kernel: &Kernel, prog: &Prog) -> Result<(), Refusal> {
     let Prog { kind, target, .. } = *prog;
     let lacking = |why: &str| Err(Refusal::Lacking(format!("{target}: {why}")));
     match kind {
-        Kind::Fentry | Kind::Fexit if kernel.function(target).is_none() => {
+        Kind::Fentry | Kind::Fexit | Kind::Iter if kernel.function(target).is_none() => {
             lacking("the kernel's BTF has no such function, or several")
         }
         Kind::TpBtf if kernel.tracepoint(target).is_none() => {

@@ -22,6 +22,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{MapData, PerCpuHashMap, RingBuf};
 use netbcc_common::TS_BYTES;
+use netbcc_common::socket::SocketFacts;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use tokio::io::Interest;
@@ -72,8 +73,9 @@ pub struct Probe {
 #[derive(Default)]
 pub struct Batch {
     bytes: Vec<u8>,
-    /// Kernel time, start and end in `bytes`.
-    index: Vec<(u64, usize, usize)>,
+    index: Vec<Place>,
+    /// How many bytes of each record of events are facts of its socket.
+    behind: usize,
     /// Monotonic time at which the batch was taken, ns.
     now_ns: u64,
     last: bool,
@@ -81,7 +83,31 @@ pub struct Batch {
     unknown: Cell<u64>,
 }
 
+/// Where a record is in a batch.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Kernel time.
+    ts_ns: u64,
+    start: usize,
+    end: usize,
+    /// Where the facts of its socket end, which follow it if there are any.
+    end_of_facts: usize,
+}
+
 impl Batch {
+    /// The records of a tool that has one kind of them, each with what is asked for of its socket; zeroes where nothing is.
+    pub fn events_with_facts<E: FromBytes>(&self) -> impl Iterator<Item = (E, SocketFacts)> {
+        self.records_with_facts().filter_map(|(record, facts)| Some((self.decode(record)?, facts)))
+    }
+
+    /// The records, each with what is asked for of its socket; zeroes where nothing is.
+    pub fn records_with_facts(&self) -> impl Iterator<Item = (&[u8], SocketFacts)> {
+        self.index.iter().map(|place| {
+            let facts = SocketFacts::read_from_bytes(&self.bytes[place.end..place.end_of_facts]);
+            (&self.bytes[place.start..place.end], facts.unwrap_or_default())
+        })
+    }
+
     /// The records of a tool that has one kind of them. One of another size is counted.
     pub fn events<E: FromBytes>(&self) -> impl Iterator<Item = E> {
         self.records().filter_map(|record| self.decode(record))
@@ -104,7 +130,7 @@ impl Batch {
 
     /// The records, each as the kernel wrote it.
     pub fn records(&self) -> impl Iterator<Item = &[u8]> {
-        self.index.iter().map(|&(_, start, end)| &self.bytes[start..end])
+        self.index.iter().map(|place| &self.bytes[place.start..place.end])
     }
 
     /// When the batch was taken: `CLOCK_MONOTONIC`, ns.
@@ -122,16 +148,19 @@ impl Batch {
         self.index.clear();
     }
 
-    fn push(&mut self, record: &[u8]) {
+    /// Takes a record whose last bytes, so many, are facts of its socket.
+    fn push(&mut self, record: &[u8], behind: usize) {
         let Some(&ts) = record.first_chunk::<TS_BYTES>() else { return self.unknown() };
         let start = self.bytes.len();
         self.bytes.extend_from_slice(record);
-        self.index.push((u64::from_ne_bytes(ts), start, self.bytes.len()));
+        let end_of_facts = self.bytes.len();
+        let end = end_of_facts.saturating_sub(behind).max(start);
+        self.index.push(Place { ts_ns: u64::from_ne_bytes(ts), start, end, end_of_facts });
     }
 
     fn sort(&mut self) {
-        if !self.index.is_sorted_by_key(|entry| entry.0) {
-            self.index.sort_by_key(|entry| entry.0);
+        if !self.index.is_sorted_by_key(|place| place.ts_ns) {
+            self.index.sort_by_key(|place| place.ts_ns);
         }
     }
 }
@@ -147,6 +176,7 @@ impl Probe {
         chosen: &[Chosen],
         side: Option<&'static str>,
         groups: Option<Groups>,
+        has_facts: bool,
     ) -> Result<Self> {
         Ok(Self {
             // What leads to an event comes before it: who reads the events first, has it too.
@@ -156,7 +186,10 @@ impl Probe {
             rungs: chosen.iter().map(|chosen| (chosen.ladder.name, chosen.rung.name)).collect(),
             object,
             groups,
-            batch: Batch::default(),
+            batch: Batch {
+                behind: if has_facts { size_of::<SocketFacts>() } else { 0 },
+                ..Batch::default()
+            },
             since: Instant::now(),
         })
     }
@@ -279,12 +312,14 @@ impl Probe {
     fn take(&mut self, cx: &mut Ctx) -> usize {
         self.batch.clear();
         let mut room = 0;
-        for ring in &mut self.rings {
+        // The first ring has the events.
+        let behind = [self.batch.behind].into_iter().chain(std::iter::repeat(0));
+        for (ring, behind) in self.rings.iter_mut().zip(behind) {
             room += BATCH_BYTES;
             while self.batch.bytes.len() < room
                 && let Some(record) = ring.next()
             {
-                self.batch.push(&record);
+                self.batch.push(&record, behind);
             }
         }
         self.batch.sort();
@@ -391,10 +426,10 @@ mod tests {
         let mut batch = Batch::default();
         let event = |ts_ns| Event { ts_ns, ..Event::new_zeroed() };
         // Of no known size, and too short for a time; what lies behind the first is aligned to nothing.
-        batch.push(&[7; 9]);
-        batch.push(&[7; 3]);
-        batch.push(event(2).as_bytes());
-        batch.push(event(1).as_bytes());
+        batch.push(&[7; 9], 0);
+        batch.push(&[7; 3], 0);
+        batch.push(event(2).as_bytes(), 0);
+        batch.push(event(1).as_bytes(), 0);
         batch.sort();
         assert_eq!(batch.events::<Event>().map(|event| event.ts_ns).collect::<Vec<_>>(), [1, 2]);
         assert_eq!(batch.unknown.get(), 2);

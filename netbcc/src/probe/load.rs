@@ -69,7 +69,7 @@ impl Hold {
         match kind {
             Kind::Fentry | Kind::Fexit => true,
             Kind::TpBtf | Kind::RawTp => self.tracepoints,
-            Kind::Kprobe | Kind::Kretprobe => false,
+            Kind::Kprobe | Kind::Kretprobe | Kind::Iter => false,
         }
     }
 }
@@ -291,6 +291,7 @@ fn program<'p>(
         Kind::TpBtf => (bpf_prog_type::BPF_PROG_TYPE_TRACING, Some(bpf_attach_type::BPF_TRACE_RAW_TP)),
         Kind::Kprobe | Kind::Kretprobe => (bpf_prog_type::BPF_PROG_TYPE_KPROBE, None),
         Kind::RawTp => (bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT, None),
+        Kind::Iter => (bpf_prog_type::BPF_PROG_TYPE_TRACING, Some(bpf_attach_type::BPF_TRACE_ITER)),
     };
     bpf::Program { name: prog.name, prog_type, attach: attach.zip(target), instructions, license }
 }

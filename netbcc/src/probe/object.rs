@@ -77,7 +77,7 @@ impl Means {
                 Kind::Fentry | Kind::Fexit => self.preempted.functions,
                 Kind::TpBtf | Kind::RawTp => self.preempted.tracepoints,
                 // A breakpoint keeps the processor.
-                Kind::Kprobe | Kind::Kretprobe => false,
+                Kind::Kprobe | Kind::Kretprobe | Kind::Iter => false,
             }
     }
 }
@@ -202,7 +202,7 @@ impl Object {
             Some(_) => return Err(Fault::Object(format!("{} cannot hang on several functions", prog.name))),
             None => {
                 // The kernel asks that of programs without types only.
-                let typed = matches!(prog.kind, Kind::Fentry | Kind::Fexit | Kind::TpBtf);
+                let typed = matches!(prog.kind, Kind::Fentry | Kind::Fexit | Kind::TpBtf | Kind::Iter);
                 let instructions = with_maps(&program.instructions, maps, means.allocates || typed)?;
                 let load =
                     |turn| load::load(prog, target, instructions.clone(), means.functions, turn, license);
@@ -221,6 +221,7 @@ impl Object {
         let attach = |loaded: &Loaded| match prog.kind {
             Kind::Fentry | Kind::Fexit | Kind::TpBtf => bpf::attach_typed(loaded.fd.as_fd()),
             Kind::Kprobe | Kind::Kretprobe => attach_kprobe(loaded.fd.as_fd(), prog),
+            Kind::Iter => bpf::iterate(loaded.fd.as_fd()),
             Kind::RawTp => CString::new(prog.target)
                 .map_err(io::Error::from)
                 .and_then(|name| bpf::attach_raw(loaded.fd.as_fd(), &name)),
@@ -454,6 +455,7 @@ fn is(kind: Kind, section: &ProgramSection) -> bool {
             | (Kind::Fexit, ProgramSection::FExit { sleepable: false })
             | (Kind::TpBtf, ProgramSection::BtfTracePoint)
             | (Kind::RawTp, ProgramSection::RawTracePoint)
+            | (Kind::Iter, ProgramSection::Iter { sleepable: false })
             | (Kind::Kprobe, ProgramSection::KProbe)
             | (Kind::Kretprobe, ProgramSection::KRetProbe)
     )

@@ -17,6 +17,7 @@ use netbcc_common::filter::{
     self, CGROUPMAP, COMM, Filter, GROUP, LADDR, LPORT, MNTNSMAP, NETNS, PID, PIDS, RADDR, RPORT, UID, UIDS,
 };
 use netbcc_common::kernel::{FIELD_COUNT, Field, MISSING};
+use netbcc_common::socket::asked;
 use zerocopy::{Immutable, IntoBytes};
 
 use super::attach::{self, Chosen};
@@ -26,6 +27,7 @@ use super::drain::Probe;
 use super::fault::root_cause;
 use super::load::{Functions, Hold};
 use super::object::{Means, Object, Preempted};
+use super::owner::{self, OWNERS};
 use super::pid;
 use crate::error::{hinted, usage};
 use crate::hook::{Kind, Ladder, LessExact, Need, Prog, RungName};
@@ -69,6 +71,12 @@ const TRACEPOINT_GUARD: &str = "class_srcu_fast_notrace_t";
 /// What a kernel has whose locks may make tasks wait (`PREEMPT_RT`).
 const LOCK_THAT_WAITS: &str = "rt_spin_lock";
 
+/// What programs of tracepoints keep with a socket by, where the kernel lets them (net/core/bpf_sk_storage.c, since 5.11).
+const STORAGE_FUNCTION: &str = "bpf_sk_storage_get_tracing";
+
+/// What such programs ask a socket's cookie by, where the kernel has it (net/core/filter.c, since 5.12).
+const COOKIE_FUNCTION: &str = "bpf_get_socket_ptr_cookie";
+
 /// What BPF allocates entries of tables with where the kernel has it (kernel/bpf/memalloc.c, since 6.1).
 const ALLOCATOR: &str = "bpf_mem_alloc";
 
@@ -103,6 +111,10 @@ pub struct Plan {
     pids: Option<IdList>,
     groups: Option<Groups>,
     by_socket: bool,
+    /// What is asked for of sockets: bits of [`asked`].
+    facts: u32,
+    /// Programs of this run know some sockets by address only.
+    by_address: bool,
     globals: Vec<(&'static str, Vec<u8>)>,
     pinned: Vec<(&'static str, OwnedFd)>,
     sizes: Vec<(&'static str, u32)>,
@@ -131,6 +143,8 @@ impl Plan {
             pids: None,
             groups: None,
             by_socket: false,
+            facts: 0,
+            by_address: false,
             globals: Vec::new(),
             pinned: Vec::new(),
             sizes: Vec::new(),
@@ -229,6 +243,35 @@ impl Plan {
     pub fn groups_of_sockets(mut self) -> Self {
         self.by_socket = true;
         self
+    }
+
+    /// Has `facts` of its socket follow each event: bits of [`asked`]. Owners come to be known by programs of their own, before those
+    /// of ladders that are added later.
+    pub fn socket_facts(mut self, facts: u32) -> Self {
+        self.facts |= facts;
+        if facts & asked::OWNER != 0 {
+            self.ladder(&OWNERS)
+        } else {
+            self
+        }
+    }
+
+    /// Says that programs of this run know some sockets by address only.
+    pub fn sockets_by_address(mut self) -> Self {
+        self.by_address = true;
+        self
+    }
+
+    /// Settles how facts of sockets are found on this kernel.
+    fn settle_facts(&mut self, kernel: &Kernel, forced: Option<RungName>) {
+        if kernel.function(COOKIE_FUNCTION).is_some() {
+            self.facts |= asked::MAKES_COOKIES;
+        }
+        let with_socket = kernel.function(STORAGE_FUNCTION).is_some() && forced != Some(RungName::Kprobe);
+        if self.by_address || !with_socket {
+            self.facts |= asked::IN_TABLE;
+            self.asked.push(owner::TABLE);
+        }
     }
 
     /// `-4` and `-6`.
@@ -429,6 +472,7 @@ impl Plan {
             Some(kernel) => kernel,
             None => self.ask_kernel(has_ipv6)?,
         };
+        self.settle_facts(&kernel, forced);
         if let Some(mut pids) = self.pids.take() {
             pids.translate(|low, high| pid::to_compare(low, high, &kernel, cx))?;
             self.ids(&pids, PID, |filter| &mut filter.pid, PIDS, "PIDS");
@@ -470,10 +514,20 @@ impl Plan {
                 "this kernel skips a kprobe that interrupts another, and does not count that: rows may be missing untold"
             ));
         }
+        if self.facts & asked::OWNER != 0 {
+            let place = if self.facts & asked::IN_TABLE != 0 { "in a table" } else { "with each socket" };
+            cx.debug(format_args!("{}: kept {place}", OWNERS.name));
+        }
+        if self.facts & asked::OWNER != 0 && machine::is_elsewhere(Space::Pid) {
+            cx.warn(
+                "a socket that was open before the start has an owner only if that is in this PID namespace, or else once it closes",
+            );
+        }
         for doubt in &cx.select.doubts {
             cx.warn(doubt);
         }
-        Probe::new(object, &chosen, self.side_ring, self.groups)
+        let has_facts = self.facts & asked::ALL != 0;
+        Probe::new(object, &chosen, self.side_ring, self.groups, has_facts)
     }
 
     /// Fills the tables: programs rely on it from their first run on.
@@ -508,6 +562,7 @@ impl Plan {
                 return Ok(Diagnosis { lacks, hooks: Vec::new() });
             }
         };
+        self.settle_facts(&kernel, None);
         let mut hooks = Vec::new();
         for (nth, ladder) in self.ladders.iter().enumerate() {
             let mut ways = Vec::new();
@@ -533,7 +588,8 @@ impl Plan {
     /// One pass over the kernel's BTF for everything that this run may attach to.
     fn ask_kernel(&self, has_ipv6: bool) -> Result<Kernel> {
         let mut wanted = Wanted::default();
-        let functions = [CAST_FUNCTION, LOCK_THAT_WAITS].into_iter().chain(HOLD_FUNCTIONS);
+        let functions = [CAST_FUNCTION, LOCK_THAT_WAITS, COOKIE_FUNCTION, STORAGE_FUNCTION];
+        let functions = functions.into_iter().chain(HOLD_FUNCTIONS);
         wanted.functions.extend(functions.map(str::to_owned));
         if self.pids.is_some() {
             wanted.functions.push(pid::ITERATOR.to_owned());
@@ -543,7 +599,7 @@ impl Plan {
         wanted.enums.extend(self.enums.iter().map(|&name| name.to_owned()));
         for prog in self.programs().filter(|prog| self.needs(prog, has_ipv6)) {
             match prog.kind {
-                Kind::Fentry | Kind::Fexit => wanted.functions.push(prog.target.to_owned()),
+                Kind::Fentry | Kind::Fexit | Kind::Iter => wanted.functions.push(prog.target.to_owned()),
                 Kind::TpBtf => wanted.tracepoints.push(prog.target.to_owned()),
                 Kind::Kprobe | Kind::Kretprobe | Kind::RawTp => {}
             }
@@ -579,6 +635,7 @@ impl Plan {
         globals.insert("OFFSETS_IF_ANY", (if_any.as_bytes(), false));
         let locked = u32::from(secretive && kernel.function(CAST_FUNCTION).is_some());
         globals.insert("LOCKED", (locked.as_bytes(), false));
+        globals.insert("SOCKET_FACTS", (self.facts.as_bytes(), false));
         let sizes = [&self.sizes[..], &[("EVENTS", self.ring_bytes)]].concat();
         let pinned = self.pinned.iter().map(|(name, fd)| Ok((*name, Some(fd.try_clone()?))));
         let mut pinned: Vec<_> = pinned.collect::<io::Result<_>>().context("duplicate a map's descriptor")?;

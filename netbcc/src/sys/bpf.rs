@@ -10,7 +10,7 @@
 
 use std::ffi::{CStr, c_void};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::ops::Deref;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr;
@@ -590,6 +590,37 @@ pub fn iterate_task(program: BorrowedFd<'_>, tid: u32) -> io::Result<File> {
     let attr = IterCreate { link_fd: number(link.as_fd()), flags: 0 };
     // SAFETY: no addresses; the command answers a new descriptor, which keeps the link.
     unsafe { open(bpf_cmd::BPF_ITER_CREATE, &attr) }.map(File::from)
+}
+
+/// Runs a program that iterates over all that its iterator has, to the end. What it writes is thrown away. The answer is its link.
+///
+/// # Errors
+/// The kernel does not allow it, or the iterator has too much for a call to look at without finding anything.
+pub fn iterate(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let attr = IterLink {
+        prog_fd: number(program),
+        target_fd: 0,
+        attach_type: bpf_attach_type::BPF_TRACE_ITER as u32,
+        flags: 0,
+        iter_info: 0,
+        iter_info_len: 0,
+        zero: 0,
+    };
+    // SAFETY: no addresses; the command answers a new descriptor.
+    let link = unsafe { open(bpf_cmd::BPF_LINK_CREATE, &attr) }?;
+    let attr = IterCreate { link_fd: number(link.as_fd()), flags: 0 };
+    // SAFETY: no addresses; the command answers a new descriptor.
+    let mut told = unsafe { open(bpf_cmd::BPF_ITER_CREATE, &attr) }.map(File::from)?;
+    let mut room = [0; 64];
+    loop {
+        match told.read(&mut room) {
+            Ok(0) => return Ok(link),
+            Ok(_) => {}
+            // It looked at a million of them, none of which wrote anything, and goes on with the next read.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 #[repr(C)]

@@ -53,8 +53,11 @@ use zerocopy::{FromBytes as _, IntoBytes as _};
 use super::{conn, object};
 use crate::error::usage;
 use crate::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
-use crate::options::{Family, Json, Verbose, Words, pid_or_all, word_list};
-use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, escaped, left, wall};
+use crate::options::{Family, Json, Owner, Verbose, Words, pid_or_all, word_list};
+use crate::out::{
+    About, Cell, Format, Kind, Process, Rows, SocketFact, Table, Whose, data, escaped, left, wall,
+};
+use crate::probe::owner::OWNERS;
 use crate::probe::{self, Batch, Plan, Probe};
 use crate::sys::kallsyms::Symbols;
 use crate::tool::{Ctx, Spec, Tool};
@@ -95,6 +98,8 @@ pub struct Options {
     #[arg(long, help_heading = "Output")]
     no_stack: bool,
     #[command(flatten)]
+    owner: Owner,
+    #[command(flatten)]
     json: Json,
     #[command(flatten)]
     verbose: Verbose,
@@ -121,6 +126,7 @@ impl Tool for Tcpdrop {
         examples: &[
             ("tcpdrop", "all drops of packets that have a socket"),
             ("tcpdrop --no-stack", "one line per drop"),
+            ("tcpdrop --owner", "whose packets, not who was on the CPU"),
             ("tcpdrop -4", "IPv4 sockets only"),
             ("tcpdrop --netns-id 4026531840", "this network namespace only"),
             ("tcpdrop --pid-netns 181", "the network namespace of process 181 only"),
@@ -143,7 +149,7 @@ impl Tool for Tcpdrop {
         ],
         refuses: &[],
         object: object!("tcpdrop"),
-        ladders: &[DROPS],
+        ladders: &[DROPS, OWNERS],
     };
     type Args = Options;
 
@@ -164,11 +170,14 @@ impl Tool for Tcpdrop {
         let netns = namespace(&args)?;
         let table = table(&args);
         cx.out.set_format(args.json.format());
-        let mut plan = Plan::new(cx).groups_of_sockets().ladder(&DROPS).family(args.family).netns(netns);
+        let asks = args.owner.asks(table.asks_of_sockets(&cx.out));
+        let mut plan = Plan::new(cx).socket_facts(asks).groups_of_sockets();
+        plan = plan.ladder(&DROPS).family(args.family).netns(netns);
         plan = plan.enumeration(REASONS).enumeration(HELPERS);
         let kernel = plan.known()?;
         let reasons = Reasons::new(kernel.members_of(REASONS));
         let kept = reasons.kept(&args)?;
+        let tells_receivers = kernel.fits(Some((Func::KfreeSkb, 4)));
         let names = kernel.members_of(HELPERS).iter().any(|(_, helper)| helper == NAMES_ADDRESSES);
         let config = Config {
             all: args.all.into(),
@@ -176,12 +185,15 @@ impl Tool for Tcpdrop {
             subsystems: Words::together(&args.reason).next().is_none().into(),
             names: names.into(),
         };
+        if !tells_receivers {
+            plan = plan.sockets_by_address();
+        }
         // Before the power to read it is given up.
         let symbols = (!names && !args.no_stack).then(Symbols::open);
         let mut probe = plan.global("CONFIG", &config).global("REASONS", &*kept).attach(cx)?;
         cx.out.header(&table);
         let mut drops =
-            Drops { reasons, lexicon: Lexicon::default(), stacks: Stacks::of(&mut probe, symbols)? };
+            Drops { by_owner: args.owner.owner, reasons, lexicon: Lexicon::default(), stacks: Stacks::of(&mut probe, symbols)? };
         probe.stream(cx, |cx: &mut Ctx, batch: &Batch| drops.print(cx, &table, batch).map(|()| None))
     }
 }
@@ -376,13 +388,14 @@ pub struct Row {
     /// The functions that led there, innermost first.
     pub stack: Rc<Functions>,
     phrases: Rc<Phrases>,
+    whose: Whose,
 }
 
 impl Row {
     /// The event with its words.
     pub fn new(event: Event, reason: Option<Rc<str>>, stack: Rc<Functions>) -> Self {
         let phrases = Rc::new(Phrases::new(&event, reason));
-        Self { event, stack, phrases }
+        Self { event, stack, phrases, whose: Whose::default() }
     }
 }
 
@@ -479,6 +492,8 @@ impl Display for StateFlags {
 
 /// Drops on their way from the ring to the output.
 struct Drops {
+    /// A row's process is the socket's owner.
+    by_owner: bool,
     reasons: Reasons,
     lexicon: Lexicon,
     stacks: Stacks,
@@ -486,15 +501,17 @@ struct Drops {
 
 impl Drops {
     fn print(&mut self, cx: &mut Ctx, table: &Table<Row>, batch: &Batch) -> Result<()> {
-        for record in batch.records() {
-            let (event, stack) = if let Ok(event) = Event::read_from_bytes(record) {
+        for (record, facts) in batch.records_with_facts() {
+            let (mut event, stack) = if let Ok(event) = Event::read_from_bytes(record) {
                 (event, self.stacks.known.get(event.stack))
             } else if let Some(new) = batch.decode::<WithStack>(record) {
                 (new.event, self.stacks.take(cx, &new)?)
             } else {
                 continue;
             };
-            let row = Row { event, stack, phrases: self.lexicon.phrases(&event, &self.reasons) };
+            let whose = Whose::new(facts, self.by_owner);
+            event.pid = whose.pid(event.pid);
+            let row = Row { event, stack, phrases: self.lexicon.phrases(&event, &self.reasons), whose };
             print_row(cx, table, &row);
         }
         self.stacks.make_room()
@@ -653,7 +670,8 @@ pub fn table(args: &Options) -> Table<Row> {
     Table::new(args.json.format())
         .col(wall(8))
         .col(left("PID", 7, |r: &Row| r.event.pid.into()).about(conn::pid(
-            "The process on the CPU, which where a packet arrives has nothing to do with it.",
+            "The process on the CPU, which where a packet arrives has nothing to do with it. With --owner it is the owner of the \
+             packet's socket, and 0 where nobody knows.",
         )))
         .col(left("IP", 2, |r: &Row| Cell::Unsigned(conn::version(r.event.tuple.family))).about(conn::IP))
         .col(
@@ -726,7 +744,9 @@ pub fn table(args: &Options) -> Table<Row> {
                  In text each has a line below the row.",
             )).known_if(!args.no_stack, "leave --no-stack out"),
         )
-        .process(|r| Process::now(r.event.pid))
+        .process(|r| r.whose.process(Process::now(r.event.pid), r.event.ts_ns))
+        .socket(args.owner.owner, &SocketFact::OF_OWNERS, |r| &r.whose.facts)
+        .socket(false, &[SocketFact::Cookie], |r| &r.whose.facts)
 }
 
 #[cfg(test)]

@@ -33,8 +33,11 @@ use zerocopy::FromBytes as _;
 
 use super::{conn, object};
 use crate::hook::{Ladder, LessExact, Rung, RungName, fentry, fexit, kprobe, tp_btf};
-use crate::options::{Family, Json, Verbose};
-use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, right, wall};
+use crate::options::{Family, Json, Owner, Verbose};
+use crate::out::{
+    About, Cell, Format, Kind, Process, Rows, SocketFact, Table, Whose, data, left, right, wall,
+};
+use crate::probe::owner::OWNERS;
 use crate::probe::{Batch, Plan, Probe};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -59,6 +62,8 @@ pub struct Options {
     /// Also attempts that failed on this host, as type F, with the error
     #[arg(long, conflicts_with = "count", help_heading = "Output")]
     failed: bool,
+    #[command(flatten)]
+    owner: Owner,
     #[command(flatten)]
     family: Family,
     #[command(flatten)]
@@ -87,6 +92,7 @@ impl Tool for Tcpretrans {
             ("tcpretrans --synack", "SYN-ACKs, too: what do clients not get, or not answer?"),
             ("tcpretrans -s", "with the sequence number"),
             ("tcpretrans -c", "count per flow until Ctrl-C"),
+            ("tcpretrans --owner -o +container", "whose connections, and in which container"),
             ("tcpretrans -4", "IPv4 sockets only"),
             ("tcpretrans --failed", "attempts that this host refused, too"),
             ("tcpretrans --json", "JSON Lines"),
@@ -103,7 +109,7 @@ impl Tool for Tcpretrans {
         ],
         refuses: &[],
         object: object!("tcpretrans"),
-        ladders: &[RETRANSMITS, ATTEMPTS, PROBES, SYN_ACKS, SYN_ACK_ATTEMPTS],
+        ladders: &[RETRANSMITS, ATTEMPTS, PROBES, SYN_ACKS, SYN_ACK_ATTEMPTS, OWNERS],
     };
     type Args = Options;
 
@@ -118,13 +124,16 @@ impl Tool for Tcpretrans {
         cx.verbose |= args.verbose.verbose;
         cx.out.set_format(args.json.format());
         let config = Config { count: args.count.into(), failed: args.failed.into() };
+        let shown = if args.count { 0 } else { table(&args).asks_of_sockets(&cx.out) };
         let mut plan = Plan::new(cx)
+            .socket_facts(args.owner.asks(shown))
             .groups_of_sockets()
             .ladder(if args.failed { &ATTEMPTS } else { &RETRANSMITS })
             .family(args.family)
             .global("CONFIG", &config);
         if args.lossprobe {
-            plan = plan.ladder(&PROBES);
+            // What sees a timer does not know sockets by their types.
+            plan = plan.ladder(&PROBES).sockets_by_address();
         }
         if args.synack {
             plan = plan.ladder(if args.failed { &SYN_ACK_ATTEMPTS } else { &SYN_ACKS });
@@ -259,7 +268,8 @@ pub fn table(args: &Options) -> Table<Row> {
     let table = Table::new(args.json.format())
         .col(wall(8))
         .col(left("PID", 7, |r: &Row| r.event.pid.into()).about(conn::pid(
-            "The process that was interrupted; not the socket's owner, because timers and arriving packets send again.",
+            "The process that was interrupted; not the socket's owner, because timers and arriving packets send again. With \
+             --owner it is the owner, and 0 where nobody knows.",
         )))
         .col(left("IP", 2, |r: &Row| Cell::Unsigned(conn::version(r.event.tuple.family))).about(conn::IP))
         .col(data("laddr", |r: &Row| conn::laddr(&r.event.tuple).into()).about(conn::LADDR))
@@ -316,7 +326,9 @@ pub fn table(args: &Options) -> Table<Row> {
                 .about(about_error)
                 .known_if(args.failed, "add --failed"),
         )
-        .process(|r| Process::now(r.event.pid))
+        .process(|r| r.whose.process(Process::now(r.event.pid), r.event.ts_ns))
+        .socket(args.owner.owner, &SocketFact::OF_OWNERS, |r| &r.whose.facts)
+        .socket(false, &SocketFact::PLAIN, |r| &r.whose.facts)
 }
 
 /// A number of the packet. A probe may carry any, and what it sends again has a row of its own.
@@ -344,11 +356,20 @@ pub struct Row {
     /// As the kernel sent it.
     pub event: Event,
     error: conn::ErrorName,
+    whose: Whose,
 }
 
+impl Row {
+    fn new(event: Event, whose: Whose) -> Self {
+        let event = Event { pid: whose.pid(event.pid), ..event };
+        Self { event, error: conn::ErrorName(event.error), whose }
+    }
+}
+
+/// A row of which nothing beside the usual is asked.
 impl From<Event> for Row {
     fn from(event: Event) -> Self {
-        Self { event, error: conn::ErrorName(event.error) }
+        Self::new(event, Whose::default())
     }
 }
 
@@ -356,8 +377,9 @@ fn rows(args: &Options, cx: &mut Ctx, mut probe: Probe) -> Result<()> {
     let table = table(args);
     cx.out.header(&table);
     probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
-        for event in batch.events::<Event>() {
-            cx.out.row(&table, event.ts_ns, &event.into());
+        for (event, facts) in batch.events_with_facts::<Event>() {
+            let whose = Whose::new(facts, args.owner.owner);
+            cx.out.row(&table, event.ts_ns, &Row::new(event, whose));
         }
         Ok(None)
     })

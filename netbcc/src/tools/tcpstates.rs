@@ -25,6 +25,8 @@
 //! ffff888119328000 31536 python3    127.0.0.1       37671 127.0.0.1       52546 LAST_ACK    -> CLOSE       0.041
 //! ```
 
+use std::ops::Deref;
+
 use anyhow::Result;
 use clap::Args;
 use netbcc_common::tcpstates::Event;
@@ -32,9 +34,12 @@ use nix::unistd::Uid;
 
 use super::{conn, object};
 use crate::hook::{Ladder, LessExact, Rung, RungName, fentry, kprobe, tp_btf};
-use crate::options::{Family, FlowPorts, Json, Timestamp, Verbose, WallClock, WideCsv};
+use crate::options::{Family, FlowPorts, Json, Owner, Timestamp, Verbose, WallClock, WideCsv};
 use crate::out::journal::Journal;
-use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, name_in, seconds, wall};
+use crate::out::{
+    About, Cell, Format, Kind, Process, Rows, SocketFact, Table, Whose, data, left, name_in, seconds, wall,
+};
+use crate::probe::owner::OWNERS;
 use crate::probe::{Batch, Plan};
 use crate::sys::address::Addresses;
 use crate::tool::{Ctx, Spec, Tool};
@@ -53,6 +58,8 @@ pub struct Options {
     layout: WideCsv,
     #[command(flatten)]
     json: Json,
+    #[command(flatten)]
+    owner: Owner,
     #[command(flatten)]
     ports: FlowPorts,
     /// Also send each transition to the systemd journal
@@ -81,6 +88,7 @@ impl Tool for Tcpstates {
             ("tcpstates -w", "wide columns, with room for IPv6 addresses"),
             ("tcpstates -stT", "comma-separated, with both times"),
             ("tcpstates -Y", "to the systemd journal as well"),
+            ("tcpstates --owner", "whose sockets, not who was on the CPU"),
             ("tcpstates -L 80,81", "local ports 80 and 81 only"),
             ("tcpstates -D 443", "remote port 443 only"),
             ("tcpstates -4", "IPv4 sockets only"),
@@ -96,7 +104,7 @@ impl Tool for Tcpstates {
         ],
         refuses: &[],
         object: object!("tcpstates"),
-        ladders: &[TRANSITIONS],
+        ladders: &[TRANSITIONS, OWNERS],
     };
     type Args = Options;
 
@@ -110,6 +118,7 @@ impl Tool for Tcpstates {
         cx.out.set_format(args.layout.format(args.json));
         let mut journal = if args.journal { Some(Journal::open()?) } else { None };
         let mut probe = Plan::new(cx)
+            .socket_facts(args.owner.asks(table.asks_of_sockets(&cx.out)))
             .groups_of_sockets()
             .ladder(&TRANSITIONS)
             .family(args.family)
@@ -119,13 +128,14 @@ impl Tool for Tcpstates {
         let addresses = Addresses::decide();
         cx.out.header(&table);
         let ended = probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
-            for mut event in batch.events::<Event>() {
+            for (mut event, facts) in batch.events_with_facts::<Event>() {
                 if addresses.are_hidden() {
                     event.sk = addresses.shown(event.sk);
                 }
-                cx.out.row(&table, event.ts_ns, &event);
+                let row = Row::new(event, Whose::new(facts, args.owner.owner));
+                cx.out.row(&table, row.ts_ns, &row);
                 if let Some(journal) = &mut journal {
-                    enter(journal, &event);
+                    enter(journal, &row);
                 }
             }
             Ok(None)
@@ -173,41 +183,68 @@ fn span_us(event: &Event) -> u64 {
 const OLD: About = About::new(Kind::WordOrNumber(&conn::STATES), "The state before.");
 const NEW: About = conn::state_about("The state after.");
 
+/// A transition with what user space makes of it.
+pub struct Row {
+    event: Event,
+    whose: Whose,
+}
+
+impl Row {
+    fn new(event: Event, whose: Whose) -> Self {
+        Self { event: Event { pid: whose.pid(event.pid), comm: whose.comm(event.comm), ..event }, whose }
+    }
+}
+
+/// A row of which nothing beside the usual is asked.
+impl From<Event> for Row {
+    fn from(event: Event) -> Self {
+        Self::new(event, Whose::default())
+    }
+}
+
+impl Deref for Row {
+    type Target = Event;
+    fn deref(&self) -> &Event {
+        &self.event
+    }
+}
+
 /// BCC's columns. The IP version is shown only where it is told apart from nothing else: `-w`, `-s` and JSON.
-pub fn table(args: &Options) -> Table<Event> {
+pub fn table(args: &Options) -> Table<Row> {
     let format = args.layout.format(args.json);
     let wide = args.layout.wide && format == Format::Text;
     let (comm, addr) = if wide { (16, 39) } else { (10, 15) };
     Table::new(format)
         .col_if(args.clock.time, wall(8))
         .col_if(args.seconds.timestamp, seconds(9, 6))
-        .col(left("SKADDR", 16, |e: &Event| Cell::Hex(e.sk)).about(About::new(
+        .col(left("SKADDR", 16, |e: &Row| Cell::Hex(e.sk)).about(About::new(
             Kind::Hex,
             "The address of the socket in the kernel: rows with the same one are about the same socket. Without CAP_SYSLOG, \
              or where kernel.kptr_restrict is 2, another number stands for it, which is the same in this run only.",
         )))
-        .col(left("C-PID", 5, |e: &Event| e.pid.into()).about(conn::pid(
-            "The process on the CPU, which where a packet changed the state has nothing to do with the socket.",
+        .col(left("C-PID", 5, |e: &Row| e.pid.into()).about(conn::pid(
+            "The process on the CPU, which where a packet changed the state has nothing to do with the socket. With --owner it \
+             is the socket's owner, and 0 where nobody knows.",
         )))
-        .col(left("C-COMM", comm, |e: &Event| (&e.comm).into()).cut().about(conn::COMM))
+        .col(left("C-COMM", comm, |e: &Row| (&e.comm).into()).cut().about(conn::COMM))
         .col_if(
             wide,
-            left("IP", 2, |e: &Event| Cell::Unsigned(conn::version(e.tuple.family)))
+            left("IP", 2, |e: &Row| Cell::Unsigned(conn::version(e.tuple.family)))
                 .always(Format::Csv)
                 .always(Format::Json)
                 .about(conn::IP),
         )
-        .col(left("LADDR", addr, |e: &Event| conn::laddr(&e.tuple).into()).about(conn::LADDR))
-        .col(left("LPORT", 5, |e: &Event| e.tuple.lport.into()).about(conn::LPORT))
-        .col(left("RADDR", addr, |e: &Event| conn::raddr(&e.tuple).into()).about(conn::RADDR))
-        .col(left("RPORT", 5, |e: &Event| e.tuple.rport.into()).about(conn::RPORT))
-        .col(left("OLDSTATE", 11, |e: &Event| conn::state(e.old)).gap(" -> ").about(OLD))
-        .col(left("NEWSTATE", 11, |e: &Event| conn::state(e.new)).about(NEW))
-        .col(data("span_us", |e: &Event| span_us(e).into()).about(About::count(
+        .col(left("LADDR", addr, |e: &Row| conn::laddr(&e.tuple).into()).about(conn::LADDR))
+        .col(left("LPORT", 5, |e: &Row| e.tuple.lport.into()).about(conn::LPORT))
+        .col(left("RADDR", addr, |e: &Row| conn::raddr(&e.tuple).into()).about(conn::RADDR))
+        .col(left("RPORT", 5, |e: &Row| e.tuple.rport.into()).about(conn::RPORT))
+        .col(left("OLDSTATE", 11, |e: &Row| conn::state(e.old)).gap(" -> ").about(OLD))
+        .col(left("NEWSTATE", 11, |e: &Row| conn::state(e.new)).about(NEW))
+        .col(data("span_us", |e: &Row| span_us(e).into()).about(About::count(
 "The time in the old state, in microseconds; 0 where its beginning was not seen.",
 )))
         .col(
-            left("MS", 0, |e: &Event| Cell::Float(span_us(e) as f64 / 1000.0))
+            left("MS", 0, |e: &Row| Cell::Float(span_us(e) as f64 / 1000.0))
                 .precision(3)
                 .except(Format::Json)
                 .about(About::new(
@@ -215,7 +252,9 @@ pub fn table(args: &Options) -> Table<Event> {
                     "The time in the old state, in milliseconds; 0 where its beginning was not seen.",
                 )),
         )
-        .process(|e| Process::now(e.pid).named(&e.comm))
+        .process(|e| e.whose.process(Process::now(e.pid).named(&e.comm), e.ts_ns))
+        .socket(args.owner.owner, &SocketFact::OF_OWNERS, |e| &e.whose.facts)
+        .socket(false, &SocketFact::PLAIN, |e| &e.whose.facts)
 }
 
 /// The entry that BCC sends to the journal.

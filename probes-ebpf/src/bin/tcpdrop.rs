@@ -18,9 +18,10 @@ use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::addr::{AF_INET, AF_INET6, MAPPED_WORD, Tuple};
 use netbcc_common::tcpdrop::{Config, Entries, Event, FRAMES, Holder, NAMES, NAMES_BYTES, WithStack};
-use probes_ebpf::emit::{reserve, reserve_if_room};
+use probes_ebpf::emit::{reserve_with, reserve_with_if_room};
 use probes_ebpf::filter::{self, PortSet, Received};
-use probes_ebpf::mem::{Access, Probed, Typed};
+use probes_ebpf::mem::{Probed, Typed};
+use probes_ebpf::owner::{self, Facts, Owned};
 use probes_ebpf::skb::{ETH_P_IP, ETH_P_IPV6, Packet, Skb};
 use probes_ebpf::sock::{Sock, is_inet, state};
 use probes_ebpf::{setting, stack, storage, task};
@@ -88,9 +89,10 @@ fn keeps_reason(reason: u32) -> bool {
 
 /// What there is to say of `sk`, which may be a small one: without a filter of cgroups only the common part is read.
 #[inline(always)]
-fn holder<A: Access>(sk: Sock<A>) -> Holder {
+fn holder<A: Owned>(sk: Sock<A>) -> (Holder, Facts) {
     let cgroup = if filter::by_group() { sk.cgroup() } else { 0 };
-    Holder { cgroup, netns: sk.netns(), family: sk.family(), state: sk.state() as u16 }
+    let holder = Holder { cgroup, netns: sk.netns(), family: sk.family(), state: sk.state() as u16 };
+    (holder, Facts::of(sk))
 }
 
 /// Protocol numbers (IANA).
@@ -163,7 +165,12 @@ fn behind_extensions(mut at: Packet, mut next: u8) -> Option<Packet> {
 
 /// `skb` is dropped for a reason that is asked for.
 #[inline(always)]
-fn dropped(ctx: &BtfTracePointContext, skb: Skb<Typed>, mut holder: Holder, reason: u32) {
+fn dropped(
+    ctx: &BtfTracePointContext,
+    skb: Skb<Typed>,
+    (mut holder, facts): (Holder, Facts),
+    reason: u32,
+) {
     if !is_inet(holder.family) {
         // None, or one that sends whole packets.
         if setting!(CONFIG.all) == 0 {
@@ -174,7 +181,7 @@ fn dropped(ctx: &BtfTracePointContext, skb: Skb<Typed>, mut holder: Holder, reas
     } else if !filter::keeps_family(holder.family) {
         return;
     }
-    let kept = filter::keeps_who() && filter::keeps_group(|| holder.cgroup);
+    let kept = owner::keeps(|| facts.owner, || holder.cgroup);
     if !kept || !filter::keeps_netns(|| holder.netns) {
         return;
     }
@@ -217,7 +224,7 @@ fn dropped(ctx: &BtfTracePointContext, skb: Skb<Typed>, mut holder: Holder, reas
             depth = stack::unknown(counted);
             // Where a stack has no room, its row still may.
             if SENT.get_ptr(number).is_none()
-                && let Some(mut event) = reserve_if_room::<WithStack>()
+                && let Some(mut event) = reserve_with_if_room::<WithStack>(facts)
             {
                 fill(&mut event.event, number, depth);
                 // Once more, as only a helper that a lockdown may forbid copies it.
@@ -236,9 +243,11 @@ fn dropped(ctx: &BtfTracePointContext, skb: Skb<Typed>, mut holder: Holder, reas
             }
         }
     }
-    let Some(mut event) = reserve::<Event>() else { return };
+    let Some(mut event) = reserve_with::<Event>(facts) else { return };
     fill(&mut event, number, depth);
 }
+
+probes_ebpf::owner_programs!();
 
 // match-proto: void kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason, struct sock *rx_sk) (since 6.11)
 #[btf_tracepoint(function = "kfree_skb")]
@@ -258,14 +267,14 @@ fn drop4_tp(ctx: BtfTracePointContext) -> i32 {
 
 /// The socket that sends `skb`, else the one that looks at it, for kernels that do not tell.
 #[inline(always)]
-fn holder_of(skb: Skb<Typed>) -> Holder {
+fn holder_of(skb: Skb<Typed>) -> (Holder, Facts) {
     match skb.sk() {
         Some(sk) => holder(sk),
         None => receiver(skb).map_or(NOBODY, holder),
     }
 }
 
-const NOBODY: Holder = Holder { cgroup: 0, netns: 0, family: 0, state: 0 };
+const NOBODY: (Holder, Facts) = (Holder { cgroup: 0, netns: 0, family: 0, state: 0 }, Facts::NONE);
 
 // match-proto: void kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason) (5.17 to 6.10)
 #[btf_tracepoint(function = "kfree_skb")]

@@ -21,8 +21,9 @@ use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext, Prob
 use netbcc_common::addr::Tuple;
 use netbcc_common::loss::Loss;
 use netbcc_common::tcpretrans::{Config, Event, FAILED, LOSS_PROBE, RETRANSMIT, SYN_ACK};
-use probes_ebpf::emit::{lost, reserve};
+use probes_ebpf::emit::{lost, reserve_with};
 use probes_ebpf::mem::{Access, Probed, Typed};
+use probes_ebpf::owner::{self, Facts, Owned};
 use probes_ebpf::skb::Skb;
 use probes_ebpf::sock::{Sock, state};
 use probes_ebpf::timer::{self, Timer};
@@ -46,11 +47,11 @@ static WRITE_TIMER: Array<u64> = Array::with_max_entries(1, 0);
 /// What is sent, and in which state: its first sequence number, how many segments it has, the state.
 type What = (u32, u32, i32);
 
-/// Something happens to `sk`.
+/// Something happens to `sk`; of a connection that is not complete yet, whoever has `listener` owns it.
 #[inline(always)]
-fn happens<A: Access>(sk: Sock<A>, kind: u32, error: i32, what: impl FnOnce() -> What) {
+fn happens<A: Owned>(sk: Sock<A>, listener: Sock<A>, kind: u32, error: i32, what: impl FnOnce() -> What) {
     let family = sk.family();
-    if !filter::keeps_family(family) || !filter::keeps_who() || !filter::keeps_group(|| sk.cgroup()) {
+    if !filter::keeps_family(family) || !owner::keeps(|| owner::of(listener), || sk.cgroup()) {
         return;
     }
     if !filter::keeps_ends(sk) {
@@ -68,7 +69,7 @@ fn happens<A: Access>(sk: Sock<A>, kind: u32, error: i32, what: impl FnOnce() ->
         }
         return;
     }
-    let Some(mut event) = reserve::<Event>() else { return };
+    let Some(mut event) = reserve_with::<Event>(Facts::of_request(sk, listener)) else { return };
     event.ts_ns = task::now_ns();
     ends(sk, family, &mut event.tuple);
     event.pid = task::pid();
@@ -86,15 +87,17 @@ fn ends<A: Access>(sk: Sock<A>, family: u16, to: &mut Tuple) {
 
 /// `skb` of `sk` was sent again, or not; not more of it than this many segments.
 #[inline(always)]
-fn again<A: Access>(sk: *const u8, skb: *const u8, error: i32, most: u32) {
+fn again<A: Owned>(sk: *const u8, skb: *const u8, error: i32, most: u32) {
     let (Some(sk), Some(skb)) = (Sock::<A>::new(sk), Skb::<A>::new(skb)) else { return };
     let what = || (skb.tcp_seq(), skb.tcp_segments().min(most), sk.state());
     if error == 0 {
-        happens(sk, RETRANSMIT, 0, what);
+        happens(sk, sk, RETRANSMIT, 0, what);
     } else if setting!(CONFIG.failed) != 0 {
-        happens(sk, FAILED, error, what);
+        happens(sk, sk, FAILED, error, what);
     }
 }
+
+probes_ebpf::owner_programs!();
 
 // match-proto: void tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb) (up to 6.14)
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
@@ -130,8 +133,8 @@ fn again_kprobe(ctx: ProbeContext) -> u32 {
 }
 
 #[inline(always)]
-fn probes<A: Access>(sk: Sock<A>) {
-    happens(sk, LOSS_PROBE, 0, || (0, 0, sk.state()));
+fn probes<A: Owned>(sk: Sock<A>) {
+    happens(sk, sk, LOSS_PROBE, 0, || (0, 0, sk.state()));
 }
 
 // match-proto: void tcp_send_loss_probe(struct sock *sk)
@@ -177,23 +180,23 @@ fn learn_tp(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// The SYN-ACK of a request was sent again, or not.
+/// The SYN-ACK of a request to a listener was sent again, or not.
 #[inline(always)]
-fn syn_acks<A: Access>(request: *const u8, error: i32) {
-    let Some(as_socket) = Sock::<A>::new(request) else { return };
+fn syn_acks<A: Owned>(listener: *const u8, request: *const u8, error: i32) {
+    let (Some(listener), Some(as_socket)) = (Sock::<A>::new(listener), Sock::<A>::new(request)) else { return };
     // The kernel calls this state of a request NEW_SYN_RECV.
     let what = || (as_socket.syn_ack_number(), 1, state::SYN_RECV);
     if error == 0 {
-        happens(as_socket, SYN_ACK, 0, what);
+        happens(as_socket, listener, SYN_ACK, 0, what);
     } else if setting!(CONFIG.failed) != 0 {
-        happens(as_socket, FAILED, error, what);
+        happens(as_socket, listener, FAILED, error, what);
     }
 }
 
 // match-proto: void tcp_retransmit_synack(const struct sock *sk, const struct request_sock *req)
 #[btf_tracepoint(function = "tcp_retransmit_synack")]
 fn synack_tp(ctx: BtfTracePointContext) -> i32 {
-    syn_acks::<Typed>(ctx.arg(1), 0);
+    syn_acks::<Typed>(ctx.arg(0), ctx.arg(1), 0);
     0
 }
 
@@ -201,15 +204,15 @@ fn synack_tp(ctx: BtfTracePointContext) -> i32 {
 #[fexit(function = "tcp_rtx_synack")]
 fn synack_fexit(ctx: FExitContext) -> i32 {
     // The return value lies behind the arguments.
-    syn_acks::<Typed>(ctx.arg(1), ctx.arg(2));
+    syn_acks::<Typed>(ctx.arg(0), ctx.arg(1), ctx.arg(2));
     0
 }
 
 // match-proto: int tcp_rtx_synack(const struct sock *sk, struct request_sock *req)
 #[kprobe]
 fn synack_kprobe(ctx: ProbeContext) -> u32 {
-    if let Some(request) = ctx.arg(1) {
-        syn_acks::<Probed>(request, 0);
+    if let (Some(listener), Some(request)) = (ctx.arg(0), ctx.arg(1)) {
+        syn_acks::<Probed>(listener, request, 0);
     }
     0
 }

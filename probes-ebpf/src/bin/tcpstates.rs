@@ -16,10 +16,11 @@ use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::addr::AF_INET;
 use netbcc_common::loss::Loss;
 use netbcc_common::tcpstates::Event;
-use probes_ebpf::emit::{lost, reserve};
+use probes_ebpf::emit::{lost, reserve_with};
 use probes_ebpf::filter::{self, SockEnds};
 use probes_ebpf::mem::{Probed, Typed};
-use probes_ebpf::sock::{Sock, ToTcp, state};
+use probes_ebpf::owner::{self, Facts, Owned};
+use probes_ebpf::sock::{Sock, state};
 use probes_ebpf::{storage, task};
 
 /// When the last transition was, for typed programs.
@@ -31,7 +32,7 @@ static SINCE: SkStorage<u64> = SkStorage::new();
 static SINCE_BY_SK: HashMap<u64, u64> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// Where the time of a socket's last transition is kept.
-trait Since: ToTcp {
+trait Since: Owned {
     /// That time, made (0) if there was none; `None`: there is no room.
     fn make(sk: Sock<Self>) -> Option<&'static mut u64>;
     /// Forgets it; answers what it was, 0 if unknown.
@@ -74,7 +75,9 @@ fn state_changed<A: Since>(sk: Sock<A>, old: i32, new: i32) {
     }
     let Some(tcp) = A::tcp(sk) else { return };
     let (lport, rport) = (tcp.sport(), sk.rport());
-    if !filter::keeps_group(|| sk.cgroup()) || !filter::keeps_ends(SockEnds { sk, lport }) {
+    if !owner::is_by_owner() && !filter::keeps_group(|| sk.cgroup())
+        || !filter::keeps_ends(SockEnds { sk, lport })
+    {
         // As BCC: the next row of this socket knows of no time before.
         A::take(sk);
         return;
@@ -89,10 +92,11 @@ fn state_changed<A: Since>(sk: Sock<A>, old: i32, new: i32) {
         return;
     };
     // Only now: another task's changes are part of the time of the next one.
-    if !filter::keeps_who() {
+    let facts = Facts::of(sk);
+    if !owner::keeps(|| facts.owner, || sk.cgroup()) {
         return;
     }
-    let Some(mut event) = reserve::<Event>() else { return };
+    let Some(mut event) = reserve_with::<Event>(facts) else { return };
     event.ts_ns = now_ns;
     let begins = old == state::CLOSE || old == state::LISTEN && new == state::SYN_RECV;
     event.span_ns = if since == 0 || begins { 0 } else { now_ns.saturating_sub(since) };
@@ -112,6 +116,8 @@ fn state_changed<A: Since>(sk: Sock<A>, old: i32, new: i32) {
     task::comm_by::<A>(&mut event.comm);
 }
 
+probes_ebpf::owner_programs!();
+
 // match-proto: void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn state_tp(ctx: BtfTracePointContext) -> i32 {
@@ -121,11 +127,20 @@ fn state_tp(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// `sk` is about to go from state `old` to `new`. Its owner has to be known first, and programs at a function run in no certain order.
+#[inline(always)]
+fn owned<A: Since>(sk: Sock<A>, old: i32, new: i32) {
+    if owner::is_wanted() {
+        owner::changed(sk, old, new);
+    }
+    state_changed(sk, old, new);
+}
+
 // match-proto: void tcp_set_state(struct sock *sk, int state)
 #[fentry(function = "tcp_set_state")]
 fn state_fentry(ctx: FEntryContext) -> i32 {
     if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
-        state_changed(sk, sk.state(), ctx.arg(1));
+        owned(sk, sk.state(), ctx.arg(1));
     }
     0
 }
@@ -134,7 +149,7 @@ fn state_fentry(ctx: FEntryContext) -> i32 {
 #[kprobe]
 fn state_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(sk), Some(new)) = (ctx.arg(0).and_then(Sock::<Probed>::new), ctx.arg(1)) {
-        state_changed(sk, sk.state(), new);
+        owned(sk, sk.state(), new);
     }
     0
 }

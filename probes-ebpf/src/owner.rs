@@ -1,0 +1,501 @@
+//! Whose a socket is, for tools that run where the task on the CPU is a stranger (ARCHITECTURE.md, D43), and what else is
+//! said of a socket behind an event ([`SocketFacts`]).
+//!
+//! The owner is noted in its own system call: connect(), listen(), accept() or, where that cannot be seen, the first read, and
+//! close(). What was open before the start is noted by an iterator over all open files. The note lies with the socket; where the
+//! kernel cannot do that for such programs (before 5.11), and for kprobes, it lies in a table. The MPTCP sockets above subflows are
+//! in the table always: programs get at them by address only.
+//!
+//! Threads of the kernel own nothing: they work for others.
+
+use core::ptr::read_volatile;
+
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sock_from_file};
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::HashMap;
+use netbcc_common::Comm;
+use netbcc_common::kernel::Field;
+use netbcc_common::loss::Loss;
+use netbcc_common::socket::asked::{BY_OWNER, CGROUP, COOKIE, IN_TABLE, MAKES_COOKIES, NETNS, OWNER};
+use netbcc_common::socket::{ACCEPTOR, CLOSER, CONNECTOR, HELD, LISTENER, NOBODY, Owner, READER, SocketFacts};
+
+use crate::emit::lost;
+use crate::mem::{Access as _, Probed, Typed, copy, field, field_ptr, offset};
+use crate::sock::{Sock, ToTcp, is_inet, socket_sk, state};
+use crate::storage::{self, Inherited};
+use crate::{filter, mptcp, setting, syscall, task};
+
+/// Which [`asked`](netbcc_common::socket::asked) facts are asked for. Set by user space before loading.
+#[unsafe(no_mangle)]
+pub static SOCKET_FACTS: u32 = 0;
+
+/// Owners of sockets, for typed programs. A connection has its listener's until it is accepted.
+#[btf_map]
+pub static SOCKET_OWNERS: Inherited<Owner> = Inherited::new();
+
+/// Owners of sockets by their addresses: of MPTCP sockets, and of all where they are not in [`SOCKET_OWNERS`]. An entry goes when its
+/// socket ends.
+#[map]
+pub static OWNERS_BY_SK: HashMap<u64, Owner> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Whether any of these is asked for.
+#[inline(always)]
+fn is_asked(which: u32) -> bool {
+    setting!(SOCKET_FACTS) & which != 0
+}
+
+/// Whether facts follow each event.
+#[inline(always)]
+pub fn has_facts() -> bool {
+    is_asked(OWNER | COOKIE | NETNS | CGROUP)
+}
+
+/// Where the owner of a socket is kept.
+pub trait Owned: ToTcp {
+    /// What is known of the owner of `sk`, if anything.
+    fn note(sk: Sock<Self>) -> Option<&'static mut Owner>;
+    /// What is known of the owner of `sk`, made if there was nothing. `None`: there is no room.
+    fn note_or_new(sk: Sock<Self>) -> Option<&'static mut Owner>;
+    /// The socket's cookie; 0: it has none yet, and this program cannot make one.
+    fn cookie(sk: Sock<Self>) -> u64;
+}
+
+impl Owned for Typed {
+    #[inline(always)]
+    fn note(sk: Sock<Self>) -> Option<&'static mut Owner> {
+        if is_asked(IN_TABLE) {
+            storage::entry(&OWNERS_BY_SK, sk.id())
+        } else {
+            storage::get(&SOCKET_OWNERS, sk)
+        }
+    }
+    #[inline(always)]
+    fn note_or_new(sk: Sock<Self>) -> Option<&'static mut Owner> {
+        if is_asked(IN_TABLE) {
+            storage::entry_or_zero(&OWNERS_BY_SK, sk.id())
+        } else {
+            storage::get_or_zero(&SOCKET_OWNERS, sk)
+        }
+    }
+    #[inline(always)]
+    fn cookie(sk: Sock<Self>) -> u64 {
+        if is_asked(MAKES_COOKIES) {
+            // SAFETY: a socket that the verifier knows as one; the helper takes small ones, too.
+            unsafe { bpf_get_socket_cookie(sk.as_ptr().cast_mut().cast()) }
+        } else {
+            sk.cookie()
+        }
+    }
+}
+
+impl Owned for Probed {
+    #[inline(always)]
+    fn note(sk: Sock<Self>) -> Option<&'static mut Owner> {
+        storage::entry(&OWNERS_BY_SK, sk.id())
+    }
+    #[inline(always)]
+    fn note_or_new(sk: Sock<Self>) -> Option<&'static mut Owner> {
+        storage::entry_or_zero(&OWNERS_BY_SK, sk.id())
+    }
+    #[inline(always)]
+    fn cookie(sk: Sock<Self>) -> u64 {
+        sk.cookie()
+    }
+}
+
+/// The owner of `sk`, if anybody knows; of a subflow, that of its MPTCP socket.
+#[inline(always)]
+pub fn of<A: Owned>(sk: Sock<A>) -> Option<&'static Owner> {
+    let known = A::note(sk).filter(|owner| owner.how != NOBODY);
+    if known.is_some() {
+        return known.map(|owner| &*owner);
+    }
+    let now = sk.state();
+    if now == state::TIME_WAIT || now == state::NEW_SYN_RECV {
+        // It is too small to be a subflow.
+        return None;
+    }
+    let mptcp = mptcp::above(sk)?;
+    storage::entry(&OWNERS_BY_SK, mptcp.id()).map(|owner| &*owner)
+}
+
+/// Whether filters of tasks are of the owner, not of the task on the CPU.
+#[inline(always)]
+pub fn is_by_owner() -> bool {
+    is_asked(BY_OWNER)
+}
+
+/// Whether owners are asked for.
+#[inline(always)]
+pub fn is_wanted() -> bool {
+    is_asked(OWNER)
+}
+
+/// Whether what happens to a socket of this owner and with this cgroup passes the filters of tasks. Both are asked for only if
+/// they matter.
+#[inline(always)]
+pub fn keeps(owner: impl FnOnce() -> Option<&'static Owner>, cgroup: impl FnOnce() -> u64) -> bool {
+    if !is_by_owner() {
+        return filter::keeps_who() && filter::keeps_group(cgroup);
+    }
+    if !filter::by_task() {
+        return true;
+    }
+    match owner() {
+        Some(owner) => owner.kept != 0,
+        None => filter::keeps_nobody(cgroup),
+    }
+}
+
+/// What is asked for of a socket.
+#[derive(Clone, Copy)]
+pub struct Facts {
+    /// Its owner.
+    pub owner: Option<&'static Owner>,
+    cookie: u64,
+    cgroup: u64,
+    netns: u32,
+}
+
+impl Facts {
+    /// There is no socket.
+    pub const NONE: Self = Self { owner: None, cookie: 0, cgroup: 0, netns: 0 };
+
+    /// What is asked for of `sk`.
+    #[inline(always)]
+    pub fn of<A: Owned>(sk: Sock<A>) -> Self {
+        Self::of_request(sk, sk)
+    }
+
+    /// What is asked for of `sk`, a connection that is not complete yet: whoever has its listener owns it.
+    #[inline(always)]
+    pub fn of_request<A: Owned>(sk: Sock<A>, listener: Sock<A>) -> Self {
+        Self {
+            owner: if is_asked(OWNER) { of(listener) } else { None },
+            cookie: if is_asked(COOKIE) { A::cookie(sk) } else { 0 },
+            cgroup: if is_asked(CGROUP) { sk.cgroup_id() } else { 0 },
+            netns: if is_asked(NETNS) { sk.netns() } else { 0 },
+        }
+    }
+
+    /// Writes what follows an event.
+    #[inline(always)]
+    pub fn write(self, to: &mut SocketFacts) {
+        to.cookie = self.cookie;
+        to.cgroup = self.cgroup;
+        to.netns = self.netns;
+        match self.owner {
+            Some(owner) => {
+                to.noted_ns = owner.noted_ns;
+                to.owner_pid = owner.pid;
+                to.owner_comm = owner.comm;
+            }
+            None => {
+                to.noted_ns = 0;
+                to.owner_pid = 0;
+                to.owner_comm = [0; 16];
+            }
+        }
+    }
+}
+
+/// The current task becomes the owner, as `how`.
+#[inline(always)]
+fn write<A: Owned>(owner: &mut Owner, how: u16) {
+    owner.noted_ns = task::now_ns();
+    owner.pid = task::pid();
+    owner.how = how;
+    owner.kept = u16::from(filter::keeps_task());
+    task::comm_by::<A>(&mut owner.comm);
+}
+
+/// The current task becomes the owner of `sk` as `how`, unless a better one is known.
+#[inline(always)]
+fn own<A: Owned>(sk: Sock<A>, how: u16) {
+    if A::note(sk).is_some_and(|owner| owner.how >= how) || task::is_kernel::<A>() {
+        return;
+    }
+    match A::note_or_new(sk) {
+        Some(owner) => write::<A>(owner, how),
+        None => lost(Loss::MapFull),
+    }
+}
+
+/// The current task becomes the owner of an MPTCP socket as `how`, unless a better one is known.
+#[inline(always)]
+fn own_mptcp<A: Owned, S: Owned>(mptcp: Sock<S>, how: u16) {
+    let known = storage::entry(&OWNERS_BY_SK, mptcp.id());
+    if known.is_some_and(|owner| owner.how >= how) || task::is_kernel::<A>() {
+        return;
+    }
+    match storage::entry_or_zero(&OWNERS_BY_SK, mptcp.id()) {
+        Some(owner) => write::<A>(owner, how),
+        None => lost(Loss::MapFull),
+    }
+}
+
+/// `sk` begins anew: what was known is of another connection of this socket, or of an older socket at this address.
+#[inline(always)]
+fn forget<A: Owned>(sk: Sock<A>) {
+    if let Some(owner) = A::note(sk) {
+        owner.how = NOBODY;
+    }
+}
+
+/// `sk` goes from state `old` to `new`.
+#[inline(always)]
+pub fn changed<A: Owned>(sk: Sock<A>, old: i32, new: i32) {
+    let opens = new == state::SYN_SENT || new == state::LISTEN;
+    let closes = new == state::LAST_ACK || old == state::ESTABLISHED && new == state::FIN_WAIT1;
+    if sk.is_mptcp() {
+        if new == state::CLOSE {
+            ended(sk.id());
+        } else if closes {
+            own_mptcp::<A, A>(sk, CLOSER);
+        }
+        return;
+    }
+    if new == state::SYN_RECV && is_asked(IN_TABLE) && sk.is_tcp() {
+        // A new connection.
+        ended(sk.id());
+        return;
+    }
+    if !(opens || closes) || !sk.is_tcp() {
+        return;
+    }
+    let how = if new == state::SYN_SENT {
+        CONNECTOR
+    } else if opens {
+        LISTENER
+    } else {
+        CLOSER
+    };
+    if opens {
+        forget(sk);
+    }
+    if let Some(mptcp) = mptcp::above(sk) {
+        if opens && mptcp::is_opening(mptcp) {
+            ended(mptcp.id());
+            own_mptcp::<A, Probed>(mptcp, how);
+        } else {
+            // MPTCP does it, in threads of the kernel or in the calls of strangers.
+            if let Some(known) = storage::entry(&OWNERS_BY_SK, mptcp.id())
+                && let Some(owner) = A::note_or_new(sk)
+            {
+                *owner = *known;
+            }
+            return;
+        }
+    }
+    own(sk, how);
+}
+
+/// The current task accepts `sk`.
+#[inline(always)]
+pub fn accepted<A: Owned>(sk: Sock<A>) {
+    takes(sk, ACCEPTOR);
+}
+
+/// The current task reads from `sk`.
+#[inline(always)]
+pub fn read<A: Owned>(sk: Sock<A>) {
+    takes(sk, READER);
+}
+
+#[inline(always)]
+fn takes<A: Owned>(sk: Sock<A>, how: u16) {
+    if !is_inet(sk.family()) {
+        return;
+    }
+    if sk.is_mptcp() {
+        own_mptcp::<A, A>(sk, how);
+    } else if sk.is_tcp() && mptcp::above(sk).is_none() {
+        own(sk, how);
+    }
+}
+
+/// The current task makes `sk` listen.
+#[inline(always)]
+pub fn listens<A: Owned>(sk: Sock<A>) {
+    if sk.is_mptcp() {
+        own_mptcp::<A, A>(sk, LISTENER);
+    } else if sk.is_tcp() {
+        forget(sk);
+        own(sk, LISTENER);
+    }
+}
+
+/// The socket at this address ended.
+#[inline(always)]
+pub fn ended(sk: u64) {
+    let _may_be_none = OWNERS_BY_SK.remove(sk);
+}
+
+/// What an iterator over open files is called with (`struct bpf_iter__task_file`).
+#[repr(C)]
+pub struct OpenFile {
+    meta: *const u8,
+    task: *const u8,
+    fd: u64,
+    file: *const u8,
+}
+
+/// A task has this file open: it owns the socket behind it, if nobody better is known.
+#[inline(always)]
+pub fn is_open(open: *const OpenFile) {
+    // SAFETY: the context of an iterator; the verifier knows what is in there.
+    let (task, file) = unsafe { (read_volatile(&raw const (*open).task), read_volatile(&raw const (*open).file)) };
+    if task.is_null() || file.is_null() {
+        return;
+    }
+    if is_asked(IN_TABLE) {
+        if let Some(sk) = syscall::socket_of(file as u64) {
+            is_held(sk, task);
+        }
+        return;
+    }
+    // SAFETY: a file that the verifier knows as one.
+    let socket = unsafe { bpf_sock_from_file(file.cast_mut().cast()) };
+    if let Some(sk) = socket_sk::<Typed>(socket.cast()) {
+        is_held(sk, task);
+    }
+}
+
+/// The task has a descriptor of `sk`.
+#[inline(always)]
+fn is_held<A: Owned>(sk: Sock<A>, task: *const u8) {
+    let now = sk.state();
+    let is_mptcp = sk.is_mptcp();
+    if !is_inet(sk.family()) || !sk.is_stream() || !(is_mptcp || sk.is_tcp()) || now == state::CLOSE {
+        return;
+    }
+    let how = if now == state::LISTEN { LISTENER } else { HELD };
+    // SAFETY: a task that the verifier knows as one.
+    let (started_ns, pid) =
+        unsafe { (field::<Typed, u64>(task, Field::TaskStartTime), field::<Typed, u32>(task, Field::TaskTgid)) };
+    let known = if is_mptcp { storage::entry(&OWNERS_BY_SK, sk.id()) } else { A::note(sk) };
+    // Those who inherited it started later.
+    if known.is_some_and(|owner| owner.how > how || owner.how == how && owner.noted_ns <= started_ns) {
+        return;
+    }
+    let made =
+        if is_mptcp { storage::entry_or_zero(&OWNERS_BY_SK, sk.id()) } else { A::note_or_new(sk) };
+    let Some(owner) = made else {
+        lost(Loss::MapFull);
+        return;
+    };
+    owner.noted_ns = started_ns;
+    owner.pid = pid;
+    owner.how = how;
+    owner.comm = comm_of(task);
+    let word = |at: u64| u64::from_ne_bytes(copy(at));
+    let uid = || {
+        // SAFETY: a task that the verifier knows as one, and the credentials that its BTF says are in there.
+        unsafe { field::<Typed, u32>(field_ptr::<Typed>(task, Field::TaskRealCred), Field::CredUid) }
+    };
+    let cgroup = || match (offset(Field::TaskCgroups), offset(Field::CssSetDflCgrp)) {
+        (Some(cgroups), Some(of_v2)) => word(word(task as u64 + cgroups as u64).wrapping_add(of_v2 as u64)),
+        _ => 0,
+    };
+    owner.kept = u16::from(filter::keeps_other(pid, uid, &owner.comm, cgroup));
+}
+
+/// The name of a task that is not the current one.
+#[inline(always)]
+fn comm_of(task: *const u8) -> Comm {
+    let Some(at) = offset(Field::TaskComm) else { return [0; 16] };
+    let mut comm = [0; 16];
+    let (words, _) = comm.as_chunks_mut::<8>();
+    for (nth, word) in words.iter_mut().enumerate() {
+        // SAFETY: a task that the verifier knows as one; two words are the 16 bytes of its name.
+        *word = unsafe { Typed::load::<u64>(task.wrapping_add(at + 8 * nth)) }.to_ne_bytes();
+    }
+    comm
+}
+
+/// The programs by which owners come to be known. A tool's object has them beside its own; `netbcc/src/probe/owner.rs` has their ladder.
+#[macro_export]
+macro_rules! owner_programs {
+    () => {
+        // match-proto: void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
+        #[::aya_ebpf::macros::btf_tracepoint(function = "inet_sock_set_state")]
+        fn owner_state_tp(ctx: ::aya_ebpf::programs::BtfTracePointContext) -> i32 {
+            if let Some(sk) = $crate::sock::Sock::<$crate::mem::Typed>::new(ctx.arg(0)) {
+                $crate::owner::changed(sk, ctx.arg(1), ctx.arg(2));
+            }
+            0
+        }
+
+        // match-proto: void security_sock_graft(struct sock *sk, struct socket *parent)
+        #[::aya_ebpf::macros::fentry(function = "security_sock_graft")]
+        fn owner_graft_fentry(ctx: ::aya_ebpf::programs::FEntryContext) -> i32 {
+            if let Some(sk) = $crate::sock::Sock::<$crate::mem::Typed>::new(ctx.arg(0)) {
+                $crate::owner::accepted(sk);
+            }
+            0
+        }
+
+        // match-proto: void tcp_rcv_space_adjust(struct sock *sk)
+        #[::aya_ebpf::macros::btf_tracepoint(function = "tcp_rcv_space_adjust")]
+        fn owner_read_tp(ctx: ::aya_ebpf::programs::BtfTracePointContext) -> i32 {
+            if let Some(sk) = $crate::sock::Sock::<$crate::mem::Typed>::new(ctx.arg(0)) {
+                $crate::owner::read(sk);
+            }
+            0
+        }
+
+        // match-proto: void tcp_destroy_sock(struct sock *sk)
+        #[::aya_ebpf::macros::btf_tracepoint(function = "tcp_destroy_sock")]
+        fn owner_destroy_tp(ctx: ::aya_ebpf::programs::BtfTracePointContext) -> i32 {
+            $crate::owner::ended(ctx.arg(0));
+            0
+        }
+
+        // match-proto: void tcp_set_state(struct sock *sk, int state)
+        #[::aya_ebpf::macros::kprobe]
+        fn owner_state_kprobe(ctx: ::aya_ebpf::programs::ProbeContext) -> u32 {
+            if let (Some(sk), Some(new)) =
+                (ctx.arg(0).and_then($crate::sock::Sock::<$crate::mem::Probed>::new), ctx.arg(1))
+            {
+                $crate::owner::changed(sk, sk.state(), new);
+            }
+            0
+        }
+
+        // match-proto: int inet_csk_listen_start(struct sock *sk) (up to 5.16 with int backlog)
+        #[::aya_ebpf::macros::kprobe]
+        fn owner_listen_kprobe(ctx: ::aya_ebpf::programs::ProbeContext) -> u32 {
+            if let Some(sk) = ctx.arg(0).and_then($crate::sock::Sock::<$crate::mem::Probed>::new) {
+                $crate::owner::listens(sk);
+            }
+            0
+        }
+
+        // match-proto: void security_sock_graft(struct sock *sk, struct socket *parent)
+        #[::aya_ebpf::macros::kprobe]
+        fn owner_graft_kprobe(ctx: ::aya_ebpf::programs::ProbeContext) -> u32 {
+            if let Some(sk) = ctx.arg(0).and_then($crate::sock::Sock::<$crate::mem::Probed>::new) {
+                $crate::owner::accepted(sk);
+            }
+            0
+        }
+
+        // match-proto: void mptcp_token_destroy(struct mptcp_sock *msk)
+        #[::aya_ebpf::macros::kprobe]
+        fn owner_mptcp_kprobe(ctx: ::aya_ebpf::programs::ProbeContext) -> u32 {
+            if let Some(sk) = ctx.arg(0) {
+                $crate::owner::ended(sk);
+            }
+            0
+        }
+
+        // match-proto: void bpf_iter_task_file(struct bpf_iter_meta *meta, struct task_struct *task, u32 fd, struct file *file)
+        #[unsafe(no_mangle)]
+        #[unsafe(link_section = "iter/task_file")]
+        extern "C" fn owner_file_iter(open: *const $crate::owner::OpenFile) -> i32 {
+            $crate::owner::is_open(open);
+            0
+        }
+    };
+}

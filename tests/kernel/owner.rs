@@ -1,0 +1,356 @@
+//! `--owner`: a row's process is the socket's owner, whoever had the CPU (ARCHITECTURE.md, D43).
+//!
+//! Rows come in interrupts or in the calls of the other end; sockets are opened before the tool starts and after that; their
+//! owners are in containers.
+
+use std::fmt::Display;
+
+use netbcc::registry::TOOLS;
+use netbcc_tests::checks;
+use netbcc_tests::kernel::{Case, Check, Rung};
+use netbcc_tests::net::Net;
+use netbcc_tests::peer::{Conn, How, Peer};
+use netbcc_tests::rows::{Row, Rows};
+use netbcc_tests::run::Run;
+
+use crate::tcpconnect::Groups;
+
+/// The checks of each tool, and the rungs on which they run.
+pub(crate) const TOOLS_AND_CHECKS: [(&str, &[Rung], &[Check]); 3] = [
+    ("tcpretrans", &Rung::FORCED, RETRANSMITS),
+    ("tcpstates", &Rung::FORCED, STATES),
+    ("tcpdrop", &[Rung::Any], DROPS),
+];
+
+const RETRANSMITS: &[Check] = checks![
+    a_retransmit_in_an_interrupt_is_of_the_owner_and_its_container,
+    a_socket_that_others_got_is_of_who_opened_it,
+    a_syn_ack_is_of_who_listens_and_a_probe_of_who_sends,
+];
+
+const STATES: &[Check] = checks![
+    a_change_that_the_other_end_makes_is_of_the_owner,
+    a_connection_that_nobody_accepted_has_no_owner,
+    owners_beside_the_task_on_the_cpu,
+];
+
+const DROPS: &[Check] = checks![a_packet_that_tcp_drops_is_of_the_owner_of_the_socket_that_receives];
+
+/// What all runs print.
+const USUAL: &str = "--json -o +owner_pid,owner_comm,container_id,netns,cookie";
+
+/// What says that a connection which nobody accepted yet has no owner: a table does not know its listener.
+const IN_TABLE: &str = "kept in a table";
+
+/// An id of a container that nobody else's is.
+fn id_of(case: &Case, nth: usize) -> String {
+    let tool = TOOLS.iter().position(|tool| tool.spec.name == case.tool).expect("it is a tool");
+    format!("{:056x}{:02x}{:02x}{:02x}{:02x}", std::process::id(), tool, case.rung.name().len(), nth, 0x5e)
+}
+
+/// The rows of the socket with this local port.
+fn of_port(rows: &Rows, port: u16) -> Vec<&Row> {
+    rows.iter().filter(|row| row.get("lport") == port.to_string()).collect()
+}
+
+/// A row says that this process owns the socket.
+fn is_of(row: &Row, pid: &str, owner: &Peer, name: &str, container: &dyn Display) {
+    row.is(pid, owner.pid()).is("owner_pid", owner.pid()).is("owner_comm", name);
+    row.is("container_id", container);
+}
+
+/// Waits for some rows of each of these local ports.
+fn await_ports(run: &Run<'_>, ports: &[u16]) -> Rows {
+    for port in ports {
+        run.wait_for_row("a row of each", |row| row.get("lport") == port.to_string());
+    }
+    run.so_far()
+}
+
+fn forget<'c>(conns: impl IntoIterator<Item = Conn<'c>>) {
+    conns.into_iter().for_each(Conn::abort);
+}
+
+fn a_retransmit_in_an_interrupt_is_of_the_owner_and_its_container(case: &Case) {
+    let mut groups = Groups::new(case);
+    {
+        let net = Net::new();
+        let (server, client) = (net.peer("server"), net.peer("client"));
+        let ids = [0, 1].map(|nth| id_of(case, nth));
+        groups.put(&server, &format!("docker-{}.scope", ids[0]));
+        groups.put(&client, &format!("docker-{}.scope", ids[1]));
+        let web = server.listen(net.v4_of(2, 80));
+        let (old, old_far) = client.converse(&web);
+        let run = case.launch(&format!("--owner -v {USUAL}")).start(&net);
+        let filters = [
+            format!("--pid={}", client.pid()),
+            format!("--container={}", ids[1]),
+            "--comm=client".to_owned(),
+            format!("--pid={} --container={}", server.pid(), ids[1]),
+        ];
+        let filtered = filters.map(|filter| case.launch(&format!("--owner {filter} {USUAL}")).start(&net));
+        let (new, new_far) = client.converse(&web);
+        net.near().nft(
+            "add chain inet probe in { type filter hook input priority 0; }\n\
+             add rule inet probe in tcp dport 80 drop\nadd rule inet probe in tcp sport 80 drop\n",
+        );
+        // Both ends send, and a timer sends again.
+        for conn in [&old, &new, &old_far, &new_far] {
+            conn.send(100);
+        }
+        let clients = [old.local().port(), new.local().port()];
+        let is_of_server = |row: &Row, port: u16| {
+            row.get("lport") == "80" && row.get("rport") == port.to_string()
+        };
+        let rows = await_ports(&run, &clients);
+        for port in clients {
+            run.wait_for_row("one of the server's", |row| is_of_server(row, port));
+            for row in of_port(&rows, port) {
+                is_of(row, "pid", &client, "client", &ids[1]);
+                row.must(row.number("cookie") > 0.0 && row.number("netns") > 0.0, "they are known");
+            }
+            for row in run.so_far().iter().filter(|row| is_of_server(row, port)) {
+                is_of(row, "pid", &server, "server", &ids[0]);
+            }
+        }
+        for (nth, run) in filtered.into_iter().enumerate() {
+            if nth == 3 {
+                assert_eq!(run.so_far().len(), 0, "no process is in the other one's container");
+                run.finish();
+                continue;
+            }
+            for row in &await_ports(&run, &clients) {
+                is_of(row, "pid", &client, "client", &ids[1]);
+            }
+            run.finish();
+        }
+        run.finish();
+        forget([old, old_far, new, new_far]);
+    }
+    groups.remove();
+}
+
+fn a_socket_that_others_got_is_of_who_opened_it(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.new_peer("client"));
+    let web = server.listen(net.v4_of(2, 80));
+    // It started later.
+    let heir = net.new_peer("heir");
+    let (old, old_far) = client.converse(&web);
+    let old_heir = old.share(&heir);
+    let run = case.launch(&format!("--owner {USUAL}")).start(&net);
+    let (new, new_far) = client.converse(&web);
+    let new_heir = new.share(&heir);
+    let ports = [old.local().port(), new.local().port()];
+    // It alone uses them.
+    [old, new].map(Conn::close);
+    net.near().nft(
+        "add chain inet probe in { type filter hook input priority 0; }\n\
+         add rule inet probe in tcp dport 80 drop\n",
+    );
+    old_heir.send(100);
+    new_heir.send(100);
+    for row in &await_ports(&run, &ports) {
+        is_of(row, "pid", &client, "client", &"null");
+    }
+    run.finish();
+    forget([old_heir, new_heir, old_far, new_far]);
+}
+
+fn a_syn_ack_is_of_who_listens_and_a_probe_of_who_sends(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let old = server.listen(net.v4_of(2, 82));
+    let run = case.launch(&format!("-l --synack --owner {USUAL}")).start(&net);
+    let new = server.listen(net.v4_of(2, 83));
+    let web = server.listen(net.v4_of(2, 80));
+    let (near, far) = client.converse(&web);
+    net.near().nft(
+        "add chain inet probe in { type filter hook input priority 0; }\n\
+         add rule inet probe in tcp dport 82-83 tcp flags & ack == ack drop\n\
+         add rule inet probe in tcp dport 80 drop\n",
+    );
+    let opened = [&old, &new].map(|to| client.connect(to.address()));
+    near.send(100);
+    for port in [82, 83] {
+        run.wait_for_row("a SYN-ACK", |row| row.get("lport") == port.to_string());
+    }
+    run.wait_for_row("a probe", |row| row.get("type") == "L");
+    for row in &run.so_far() {
+        let owner = match row.get("type") {
+            "S" => (&server, "server"),
+            _ => (&client, "client"),
+        };
+        is_of(row, "pid", owner.0, owner.1, &"null");
+    }
+    run.finish();
+    forget(opened.into_iter().chain([near, far]));
+}
+
+fn a_change_that_the_other_end_makes_is_of_the_owner(case: &Case) {
+    let mut groups = Groups::new(case);
+    {
+        let net = Net::new();
+        let (server, client) = (net.peer("server"), net.peer("client"));
+        let ids = [0, 1].map(|nth| id_of(case, nth));
+        groups.put(&server, &format!("docker-{}.scope", ids[0]));
+        groups.put(&client, &format!("docker-{}.scope", ids[1]));
+        let web = server.listen(net.v4_of(2, 80));
+        let (old, old_far) = client.converse(&web);
+        let run = case.launch(&format!("--owner -v {USUAL}")).start(&net);
+        let filtered = case.launch(&format!("--owner --pid={} {USUAL}", client.pid())).start(&net);
+        let not = case.launch(&format!("--owner --pid={} --comm=client {USUAL}", server.pid())).start(&net);
+        let (new, new_far) = client.converse(&web);
+        let ports = [old.local().port(), new.local().port()];
+        [(old, old_far), (new, new_far)].map(|(near, far)| {
+            near.close();
+            far.await_end();
+            far.close();
+        });
+        for port in ports {
+            // The acknowledgement of the last FIN may come much later, in anybody's context.
+            run.wait_for_row("the end", |row| {
+                row.get("rport") == port.to_string() && row.get("newstate") == "CLOSE"
+            });
+        }
+        let is_in_table = run.said().contains(IN_TABLE);
+        let rows = run.so_far();
+        let mut accepted = 0;
+        for row in &rows {
+            if row.get("lport") == "80" {
+                let is_new = ["LISTEN", "SYN_RECV"].contains(&row.get("oldstate"));
+                if is_new && is_in_table {
+                    row.is("c_pid", 0).is("c_comm", "-").is("owner_pid", "null").is("owner_comm", "null");
+                    continue;
+                }
+                accepted += 1;
+                row.is("c_comm", "server");
+                is_of(row, "c_pid", &server, "server", &ids[0]);
+            } else {
+                row.is("c_comm", "client");
+                is_of(row, "c_pid", &client, "client", &ids[1]);
+            }
+        }
+        // CLOSE_WAIT, LAST_ACK and CLOSE of two; what came before depends on the rung.
+        assert!(accepted >= 6, "{accepted} of the server's rows");
+        let mine = filtered.so_far();
+        let count = rows.iter().filter(|row| row.get("lport") != "80").count();
+        assert_eq!(mine.iter().filter(|row| row.get("lport") != "80").count(), count);
+        assert_eq!((mine.len(), not.so_far().len()), (count, 0));
+        for run in [run, filtered, not] {
+            run.finish();
+        }
+    }
+    groups.remove();
+}
+
+fn a_connection_that_nobody_accepted_has_no_owner(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v4_of(2, 80));
+    let near = client.connect(web.address());
+    let port = near.local().port();
+    let run = case.launch(&format!("--owner {USUAL}")).start(&net);
+    let others = ["client", "server"].map(|name| {
+        case.launch(&format!("--owner --comm={name} {USUAL}")).start(&net)
+    });
+    near.close();
+    let is_far = |row: &Row| row.get("rport") == port.to_string() && row.get("newstate") == "CLOSE_WAIT";
+    run.wait_for_row("a FIN that nobody hears", is_far);
+    let rows = run.so_far();
+    let row = rows.iter().find(|row| is_far(row)).expect("it came");
+    row.is("c_pid", 0).is("c_comm", "-").is("owner_pid", "null").is("owner_comm", "null");
+    // It is nobody's, and no stranger's either.
+    for run in &others {
+        run.settle();
+        assert_eq!(run.so_far().iter().filter(|row| is_far(row)).count(), 0);
+    }
+    web.accept().close();
+    for run in others.into_iter().chain([run]) {
+        run.finish();
+    }
+}
+
+fn owners_beside_the_task_on_the_cpu(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v4_of(2, 80));
+    let (near, far) = client.converse(&web);
+    let run = case.launch("--json -o +owner_pid,owner_comm").start(&net);
+    // A run that names no owner has none of this.
+    let plain = case.launch("--json").start(&net);
+    let port = near.local().port();
+    near.close();
+    let is_far = |row: &Row| row.get("rport") == port.to_string() && row.get("newstate") == "CLOSE_WAIT";
+    run.wait_for_row("the server's", is_far);
+    let rows = run.so_far();
+    let row = rows.iter().find(|row| is_far(row)).expect("it came");
+    row.is("owner_pid", server.pid()).is("owner_comm", "server");
+    plain.wait_for_row("the server's", is_far);
+    let plain_rows = plain.so_far();
+    let other = plain_rows.iter().find(|row| is_far(row)).expect("it came");
+    other.must(other.find("owner_pid").is_none(), "nobody asked");
+    // Both are of one event: who was on the CPU is the same.
+    row.is("c_pid", other.get("c_pid")).is("c_comm", other.get("c_comm"));
+    far.close();
+    run.finish();
+    plain.finish();
+}
+
+fn a_packet_that_tcp_drops_is_of_the_owner_of_the_socket_that_receives(case: &Case) {
+    crate::tcpdrop::needs_reasons();
+    let mut groups = Groups::new(case);
+    {
+        let net = Net::pair();
+        let (server, client) = (net.far_peer("server"), net.peer("client"));
+        let ids = [0, 1].map(|nth| id_of(case, nth));
+        groups.put(&server, &format!("docker-{}.scope", ids[0]));
+        groups.put(&client, &format!("docker-{}.scope", ids[1]));
+        let web = server.listen(net.v4_of(2, 80));
+        let (old, old_far) = client.converse(&web);
+        let start = |words: &str| {
+            crate::tcpdrop::start(case, &format!("{words} --no-stack {USUAL}"), &net, &client)
+        };
+        let run = start("--owner");
+        let filtered = start(&format!("--owner --container={}", ids[0]));
+        let (new, new_far) = client.converse(&web);
+        // The client sends again what the server has, because no answer arrives.
+        net.near().nft(
+            "add chain inet probe pre { type filter hook prerouting priority 0; }\n\
+             add rule inet probe pre tcp sport 80 drop\n",
+        );
+        for (near, far) in [(&old, &old_far), (&new, &new_far)] {
+            near.send(10);
+            far.receive(10);
+        }
+        let ports = [old.local().port(), new.local().port()];
+        let is_old_data = |row: &Row, port: u16| {
+            row.get("sport") == port.to_string() && row.get("reason") == "TCP_OLD_DATA"
+        };
+        for run in [&run, &filtered] {
+            for port in ports {
+                run.wait_for_row("what was sent again", |row| is_old_data(row, port));
+            }
+            for row in run.so_far().iter().filter(|row| ports.iter().any(|port| is_old_data(row, *port))) {
+                is_of(row, "pid", &server, "server", &ids[0]);
+            }
+        }
+        // A SYN that does not leave is of who connects.
+        net.near().nft(
+            "add chain inet probe out { type filter hook output priority 0; }\n\
+             add rule inet probe out tcp dport 81 drop\n",
+        );
+        client.connect_as(net.v4_of(2, 81), &How::plain().nonblocking()).close();
+        run.wait_for_row("a SYN", |row| row.get("dport") == "81");
+        for row in run.so_far().iter().filter(|row| row.get("dport") == "81") {
+            is_of(row, "pid", &client, "client", &ids[1]);
+        }
+        for row in &filtered.so_far() {
+            row.is("pid", server.pid());
+        }
+        run.finish();
+        filtered.stop();
+        forget([old, old_far, new, new_far]);
+    }
+    groups.remove();
+}
