@@ -765,14 +765,14 @@ fn transition_block(args: &str) -> String {
         zero: 0,
         comm: comm(COMMS[nth]),
     };
-    let transitions: Vec<_> = (0..7).map(transition).collect();
+    let transitions: Vec<tcpstates::Row> = (0..7).map(|nth| transition(nth).into()).collect();
     let words: Vec<&str> = args.split(' ').collect();
     let format = match words[..] {
         ["--json", ..] => Format::Json,
         ["-s", ..] => Format::Csv,
         _ => Format::Text,
     };
-    printed(format, &tcpstates::table(&options::<Tcpstates>(args)), &transitions, |event| event.ts_ns)
+    printed(format, &tcpstates::table(&options::<Tcpstates>(args)), &transitions, |row| row.ts_ns)
 }
 
 #[test]

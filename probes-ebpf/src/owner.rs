@@ -112,11 +112,12 @@ pub fn of<A: Owned>(sk: Sock<A>) -> Option<&'static Owner> {
         return known.map(|owner| &*owner);
     }
     let now = sk.state();
-    if now == state::TIME_WAIT || now == state::NEW_SYN_RECV {
-        // It is too small to be a subflow.
+    if now == state::TIME_WAIT || now == state::NEW_SYN_RECV || !sk.is_tcp() {
+        // What is that small is no subflow.
         return None;
     }
-    let mptcp = mptcp::above(sk)?;
+    // By address: newer verifiers hand out some sockets, such as a packet's, in a way that the helper for this does not take.
+    let mptcp = mptcp::above(Sock::<Probed>::new(sk.as_ptr())?)?;
     storage::entry(&OWNERS_BY_SK, mptcp.id()).map(|owner| &*owner)
 }
 

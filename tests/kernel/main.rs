@@ -104,7 +104,7 @@ fn main() -> ExitCode {
     .chain(pairs::tools().map(|tool| trials(tool, &[Rung::Any], pairs::checks())))
     .chain(samplers::tools().map(|tool| trials(tool, &[Rung::Any], samplers::checks())))
     .chain(select::TOOLS.map(|(tool, rungs)| trials_of_group("select", tool, rungs, select::CHECKS)))
-    .chain(owner::TOOLS_AND_CHECKS.map(|(tool, rungs, checks)| trials_of_group("owner", tool, rungs, checks)))
+    .chain(owner::TOOLS_AND_CHECKS.map(|(tool, rungs, checks)| trials(tool, rungs, checks)))
     .chain(flood::flooded().map(|tool| trials_of_netbcc(tool, flood::CHECKS)))
     .flatten()
     .collect();

@@ -71,6 +71,10 @@ fn forget<'c>(conns: impl IntoIterator<Item = Conn<'c>>) {
     conns.into_iter().for_each(Conn::abort);
 }
 
+fn forget_here<'c>(conns: impl IntoIterator<Item = Conn<'c>>) {
+    conns.into_iter().for_each(Conn::close);
+}
+
 fn a_retransmit_in_an_interrupt_is_of_the_owner_and_its_container(case: &Case) {
     let mut groups = Groups::new(case);
     {
@@ -143,7 +147,7 @@ fn a_socket_that_others_got_is_of_who_opened_it(case: &Case) {
     let new_heir = new.share(&heir);
     let ports = [old.local().port(), new.local().port()];
     // It alone uses them.
-    [old, new].map(Conn::close);
+    forget_here([old, new]);
     net.near().nft(
         "add chain inet probe in { type filter hook input priority 0; }\n\
          add rule inet probe in tcp dport 80 drop\n",
@@ -202,11 +206,11 @@ fn a_change_that_the_other_end_makes_is_of_the_owner(case: &Case) {
         let not = case.launch(&format!("--owner --pid={} --comm=client {USUAL}", server.pid())).start(&net);
         let (new, new_far) = client.converse(&web);
         let ports = [old.local().port(), new.local().port()];
-        [(old, old_far), (new, new_far)].map(|(near, far)| {
+        for (near, far) in [(old, old_far), (new, new_far)] {
             near.close();
             far.await_end();
             far.close();
-        });
+        }
         for port in ports {
             // The acknowledgement of the last FIN may come much later, in anybody's context.
             run.wait_for_row("the end", |row| {
@@ -233,8 +237,9 @@ fn a_change_that_the_other_end_makes_is_of_the_owner(case: &Case) {
         }
         // CLOSE_WAIT, LAST_ACK and CLOSE of two; what came before depends on the rung.
         assert!(accepted >= 6, "{accepted} of the server's rows");
-        let mine = filtered.so_far();
         let count = rows.iter().filter(|row| row.get("lport") != "80").count();
+        filtered.arrival(count);
+        let mine = filtered.so_far();
         assert_eq!(mine.iter().filter(|row| row.get("lport") != "80").count(), count);
         assert_eq!((mine.len(), not.so_far().len()), (count, 0));
         for run in [run, filtered, not] {

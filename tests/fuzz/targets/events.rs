@@ -81,12 +81,12 @@ fn event<E: FromBytes>(data: &mut &[u8]) -> Option<E> {
     E::read_from_bytes(&bytes).ok()
 }
 
-/// Events of tools that print what the kernel side sends as it is.
+/// Events of tools that print what the kernel side sends and nothing else.
 macro_rules! plain {
     ($tool:ident, $module:ident, $lines:expr) => {
-        forms::<$tool, netbcc_common::$module::Event>($lines, $module::table, |_, data| {
+        forms::<$tool, _>($lines, $module::table, |_, data| {
             let event = event::<netbcc_common::$module::Event>(data)?;
-            Some((event.ts_ns, event))
+            Some((event.ts_ns, event.into()))
         })
     };
 }
