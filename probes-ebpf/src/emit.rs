@@ -61,7 +61,7 @@ pub fn reserve_with_if_room<T: FromBytes + 'static>(facts: Facts) -> Option<Rese
     // SAFETY: the ring's memory; the facts lie behind the event, and take any bytes. What begins with an event may be submitted
     // as one: the kernel knows how long it is.
     unsafe {
-        facts.write(&mut *(&raw mut (*entry.as_mut_ptr()).facts));
+        facts.write(&mut (*entry.as_mut_ptr()).facts);
         Some(Reserved(ManuallyDrop::new(transmute::<RingBufEntry<With<T>>, RingBufEntry<T>>(entry))))
     }
 }

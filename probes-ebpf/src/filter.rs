@@ -130,12 +130,7 @@ pub fn by_task() -> bool {
 
 /// Whether a process that is not the current task passes `--pid`, `--uid` and `--comm`, `--cgroup` and `--container`.
 #[inline(always)]
-pub fn keeps_other(
-    pid: u32,
-    uid: impl FnOnce() -> u32,
-    name: &Comm,
-    cgroup: impl FnOnce() -> u64,
-) -> bool {
+pub fn keeps_other(pid: u32, uid: impl FnOnce() -> u32, name: &Comm, cgroup: impl FnOnce() -> u64) -> bool {
     let by = setting!(FILTER.by_task);
     by == 0
         || keeps_pid(by, || pid)

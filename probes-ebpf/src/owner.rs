@@ -18,7 +18,9 @@ use netbcc_common::Comm;
 use netbcc_common::kernel::Field;
 use netbcc_common::loss::Loss;
 use netbcc_common::socket::asked::{BY_OWNER, CGROUP, COOKIE, IN_TABLE, MAKES_COOKIES, NETNS, OWNER};
-use netbcc_common::socket::{ACCEPTOR, CLOSER, CONNECTOR, HELD, LISTENER, NOBODY, Owner, READER, SocketFacts};
+use netbcc_common::socket::{
+    ACCEPTOR, CLOSER, CONNECTOR, HELD, LISTENER, NOBODY, Owner, READER, SocketFacts,
+};
 
 use crate::emit::lost;
 use crate::mem::{Access as _, Probed, Typed, copy, field, field_ptr, offset};
@@ -344,9 +346,9 @@ pub struct OpenFile {
 
 /// A task has this file open: it owns the socket behind it, if nobody better is known.
 #[inline(always)]
-pub fn is_open(open: *const OpenFile) {
-    // SAFETY: the context of an iterator; the verifier knows what is in there.
-    let (task, file) = unsafe { (read_volatile(&raw const (*open).task), read_volatile(&raw const (*open).file)) };
+pub fn is_open(open: &OpenFile) {
+    // SAFETY: references. Volatile, because the verifier wants each pointer read from its place.
+    let (task, file) = unsafe { (read_volatile(&raw const open.task), read_volatile(&raw const open.file)) };
     if task.is_null() || file.is_null() {
         return;
     }
@@ -373,15 +375,15 @@ fn is_held<A: Owned>(sk: Sock<A>, task: *const u8) {
     }
     let how = if now == state::LISTEN { LISTENER } else { HELD };
     // SAFETY: a task that the verifier knows as one.
-    let (started_ns, pid) =
-        unsafe { (field::<Typed, u64>(task, Field::TaskStartTime), field::<Typed, u32>(task, Field::TaskTgid)) };
+    let (started_ns, pid) = unsafe {
+        (field::<Typed, u64>(task, Field::TaskStartTime), field::<Typed, u32>(task, Field::TaskTgid))
+    };
     let known = if is_mptcp { storage::entry(&OWNERS_BY_SK, sk.id()) } else { A::note(sk) };
     // Those who inherited it started later.
     if known.is_some_and(|owner| owner.how > how || owner.how == how && owner.noted_ns <= started_ns) {
         return;
     }
-    let made =
-        if is_mptcp { storage::entry_or_zero(&OWNERS_BY_SK, sk.id()) } else { A::note_or_new(sk) };
+    let made = if is_mptcp { storage::entry_or_zero(&OWNERS_BY_SK, sk.id()) } else { A::note_or_new(sk) };
     let Some(owner) = made else {
         lost(Loss::MapFull);
         return;
@@ -494,7 +496,7 @@ macro_rules! owner_programs {
         // match-proto: void bpf_iter_task_file(struct bpf_iter_meta *meta, struct task_struct *task, u32 fd, struct file *file)
         #[unsafe(no_mangle)]
         #[unsafe(link_section = "iter/task_file")]
-        extern "C" fn owner_file_iter(open: *const $crate::owner::OpenFile) -> i32 {
+        extern "C" fn owner_file_iter(open: &$crate::owner::OpenFile) -> i32 {
             $crate::owner::is_open(open);
             0
         }

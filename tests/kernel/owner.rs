@@ -103,9 +103,8 @@ fn a_retransmit_in_an_interrupt_is_of_the_owner_and_its_container(case: &Case) {
             conn.send(100);
         }
         let clients = [old.local().port(), new.local().port()];
-        let is_of_server = |row: &Row, port: u16| {
-            row.get("lport") == "80" && row.get("rport") == port.to_string()
-        };
+        let is_of_server =
+            |row: &Row, port: u16| row.get("lport") == "80" && row.get("rport") == port.to_string();
         let rows = await_ports(&run, &clients);
         for port in clients {
             run.wait_for_row("one of the server's", |row| is_of_server(row, port));
@@ -256,9 +255,8 @@ fn a_connection_that_nobody_accepted_has_no_owner(case: &Case) {
     let near = client.connect(web.address());
     let port = near.local().port();
     let run = case.launch(&format!("--owner {USUAL}")).start(&net);
-    let others = ["client", "server"].map(|name| {
-        case.launch(&format!("--owner --comm={name} {USUAL}")).start(&net)
-    });
+    let others =
+        ["client", "server"].map(|name| case.launch(&format!("--owner --comm={name} {USUAL}")).start(&net));
     near.close();
     let is_far = |row: &Row| row.get("rport") == port.to_string() && row.get("newstate") == "CLOSE_WAIT";
     run.wait_for_row("a FIN that nobody hears", is_far);
@@ -313,9 +311,8 @@ fn a_packet_that_tcp_drops_is_of_the_owner_of_the_socket_that_receives(case: &Ca
         groups.put(&client, &format!("docker-{}.scope", ids[1]));
         let web = server.listen(net.v4_of(2, 80));
         let (old, old_far) = client.converse(&web);
-        let start = |words: &str| {
-            crate::tcpdrop::start(case, &format!("{words} --no-stack {USUAL}"), &net, &client)
-        };
+        let start =
+            |words: &str| crate::tcpdrop::start(case, &format!("{words} --no-stack {USUAL}"), &net, &client);
         let run = start("--owner");
         let filtered = start(&format!("--owner --container={}", ids[0]));
         let (new, new_far) = client.converse(&web);

@@ -146,7 +146,8 @@ pub const GRAMMAR: &[&str] = &[
      has another cgroup. A row whose process is not known is not kept.",
     "A cgroup is that of the process. In tcpretrans, tcpdrop and tcpstates, and in tcplife and tcpwhy where no owner is known, it is the \
      socket's own, also in interrupts: that of who made it, or of the listener from which it was accepted. There --pid, --uid and \
-     --comm are of the task on the CPU, as the PID of a row is, which may be a stranger.",
+     --comm are of the task on the CPU, as the PID of a row is, which may be a stranger. With --owner, all five are of the socket's \
+     owner, as it was when it became that.",
     "What they add to one run of a program, in instructions on Linux 6.1: an address list some 500; a range of processes or users \
      some 1000; a cgroup or container some 90, and some 570 where the socket's own is asked.",
 ];

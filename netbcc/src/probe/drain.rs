@@ -186,10 +186,7 @@ impl Probe {
             rungs: chosen.iter().map(|chosen| (chosen.ladder.name, chosen.rung.name)).collect(),
             object,
             groups,
-            batch: Batch {
-                behind: if has_facts { size_of::<SocketFacts>() } else { 0 },
-                ..Batch::default()
-            },
+            batch: Batch { behind: if has_facts { size_of::<SocketFacts>() } else { 0 }, ..Batch::default() },
             since: Instant::now(),
         })
     }

@@ -249,11 +249,7 @@ impl Plan {
     /// of ladders that are added later.
     pub fn socket_facts(mut self, facts: u32) -> Self {
         self.facts |= facts;
-        if facts & asked::OWNER != 0 {
-            self.ladder(&OWNERS)
-        } else {
-            self
-        }
+        if facts & asked::OWNER != 0 { self.ladder(&OWNERS) } else { self }
     }
 
     /// Says that programs of this run know some sockets by address only.

@@ -192,8 +192,12 @@ impl Tool for Tcpdrop {
         let symbols = (!names && !args.no_stack).then(Symbols::open);
         let mut probe = plan.global("CONFIG", &config).global("REASONS", &*kept).attach(cx)?;
         cx.out.header(&table);
-        let mut drops =
-            Drops { by_owner: args.owner.owner, reasons, lexicon: Lexicon::default(), stacks: Stacks::of(&mut probe, symbols)? };
+        let mut drops = Drops {
+            by_owner: args.owner.owner,
+            reasons,
+            lexicon: Lexicon::default(),
+            stacks: Stacks::of(&mut probe, symbols)?,
+        };
         probe.stream(cx, |cx: &mut Ctx, batch: &Batch| drops.print(cx, &table, batch).map(|()| None))
     }
 }

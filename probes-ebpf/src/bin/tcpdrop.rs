@@ -165,12 +165,7 @@ fn behind_extensions(mut at: Packet, mut next: u8) -> Option<Packet> {
 
 /// `skb` is dropped for a reason that is asked for.
 #[inline(always)]
-fn dropped(
-    ctx: &BtfTracePointContext,
-    skb: Skb<Typed>,
-    (mut holder, facts): (Holder, Facts),
-    reason: u32,
-) {
+fn dropped(ctx: &BtfTracePointContext, skb: Skb<Typed>, (mut holder, facts): (Holder, Facts), reason: u32) {
     if !is_inet(holder.family) {
         // None, or one that sends whole packets.
         if setting!(CONFIG.all) == 0 {

@@ -183,7 +183,9 @@ fn learn_tp(ctx: BtfTracePointContext) -> i32 {
 /// The SYN-ACK of a request to a listener was sent again, or not.
 #[inline(always)]
 fn syn_acks<A: Owned>(listener: *const u8, request: *const u8, error: i32) {
-    let (Some(listener), Some(as_socket)) = (Sock::<A>::new(listener), Sock::<A>::new(request)) else { return };
+    let (Some(listener), Some(as_socket)) = (Sock::<A>::new(listener), Sock::<A>::new(request)) else {
+        return;
+    };
     // The kernel calls this state of a request NEW_SYN_RECV.
     let what = || (as_socket.syn_ack_number(), 1, state::SYN_RECV);
     if error == 0 {
