@@ -224,7 +224,7 @@ fn lives() -> Vec<netbcc_common::tcplife::Event> {
         rx_bytes: bytes[6 - nth],
         tuple: tuples()[nth],
         pid: pids[nth],
-        zero: 0,
+        existing: 0,
         comm: comm(COMMS[nth]),
     };
     (0..7).map(life).collect()
@@ -762,7 +762,7 @@ fn transition_block(args: &str) -> String {
         pid: [1701, 1, 4_194_304, 2_147_483_647, 31_337, 77, 0][nth],
         old: [7, 2, 1, 4, 8, 10, 13][nth],
         new: [2, 1, 4, 5, 9, 3, 0][nth],
-        zero: 0,
+        existing: 0,
         comm: comm(COMMS[nth]),
     };
     let transitions: Vec<tcpstates::Row> = (0..7).map(|nth| transition(nth).into()).collect();

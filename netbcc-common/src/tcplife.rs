@@ -21,8 +21,8 @@ pub struct Event {
     pub tuple: Tuple,
     /// Owner (tgid).
     pub pid: u32,
-    /// Always zero.
-    pub zero: u32,
+    /// 1: it was open before the start, from which `span_ns` is counted then.
+    pub existing: u32,
     /// Owner's name.
     pub comm: Comm,
 }

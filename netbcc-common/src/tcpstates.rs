@@ -23,8 +23,8 @@ pub struct Event {
     pub old: i32,
     /// The state that it enters.
     pub new: i32,
-    /// Always zero.
-    pub zero: u32,
+    /// 1: it was in the old state before the start, from which `span_ns` is counted then.
+    pub existing: u32,
     /// Name of the task on the CPU.
     pub comm: Comm,
 }

@@ -182,6 +182,18 @@ impl Facts {
         }
     }
 
+    /// What is asked for of `sk`, which a packet points to. Newer verifiers hand it out in a way that the cookie's helper does not
+    /// take.
+    #[inline(always)]
+    pub fn of_packets(sk: Sock<Typed>) -> Self {
+        Self {
+            owner: if is_asked(OWNER) { of(sk) } else { None },
+            cookie: if is_asked(COOKIE) { sk.cookie() } else { 0 },
+            cgroup: if is_asked(CGROUP) { sk.cgroup_id() } else { 0 },
+            netns: if is_asked(NETNS) { sk.netns() } else { 0 },
+        }
+    }
+
     /// Writes what follows an event.
     #[inline(always)]
     pub fn write(self, to: &mut SocketFacts) {
@@ -493,6 +505,14 @@ macro_rules! owner_programs {
             0
         }
 
+        $crate::owner_snapshot!();
+    };
+}
+
+/// The program that notes who has a socket open. [`owner_programs`](crate::owner_programs) has it, too.
+#[macro_export]
+macro_rules! owner_snapshot {
+    () => {
         // match-proto: void bpf_iter_task_file(struct bpf_iter_meta *meta, struct task_struct *task, u32 fd, struct file *file)
         #[unsafe(no_mangle)]
         #[unsafe(link_section = "iter/task_file")]

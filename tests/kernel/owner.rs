@@ -4,19 +4,22 @@
 //! owners are in containers.
 
 use std::fmt::Display;
+use std::time::Instant;
 
 use netbcc::registry::TOOLS;
+use netbcc::sys::btf::{self, Wanted};
 use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check, Rung};
 use netbcc_tests::net::Net;
-use netbcc_tests::peer::{Conn, How, Peer};
+use netbcc_tests::peer::{Conn, How, Listener, Peer};
 use netbcc_tests::rows::{Row, Rows};
 use netbcc_tests::run::Run;
 
 use crate::tcpconnect::Groups;
 
 /// The checks of each tool, and the rungs on which they run.
-pub(crate) const TOOLS_AND_CHECKS: [(&str, &[Rung], &[Check]); 3] = [
+pub(crate) const TOOLS_AND_CHECKS: [(&str, &[Rung], &[Check]); 4] = [
+    ("tcplife", &Rung::FORCED, LIVES),
     ("tcpretrans", &Rung::FORCED, RETRANSMITS),
     ("tcpstates", &Rung::FORCED, STATES),
     ("tcpdrop", &[Rung::Any], DROPS),
@@ -32,7 +35,10 @@ const STATES: &[Check] = checks![
     a_change_that_the_other_end_makes_is_of_the_owner,
     a_connection_that_nobody_accepted_has_no_owner,
     owners_beside_the_task_on_the_cpu,
+    a_state_from_before_the_start_has_a_time_where_it_is_asked_for,
 ];
+
+const LIVES: &[Check] = checks![a_connection_from_before_the_start_is_a_row_where_it_is_asked_for];
 
 const DROPS: &[Check] = checks![a_packet_that_tcp_drops_is_of_the_owner_of_the_socket_that_receives];
 
@@ -67,6 +73,24 @@ fn await_ports(run: &Run<'_>, ports: &[u16]) -> Rows {
     run.so_far()
 }
 
+/// A connection in which both ends wrote and read 10 bytes.
+fn converse<'c, 's>(client: &'c Peer, web: &Listener<'s>) -> (Conn<'c>, Conn<'s>) {
+    let near = client.connect(web.address());
+    let far = web.accept();
+    near.send(10);
+    far.receive(10);
+    far.send(10);
+    near.receive(10);
+    (near, far)
+}
+
+/// Whether programs of this kernel can ask for a socket's cookie, on this rung.
+fn makes_cookies(case: &Case) -> bool {
+    let wanted = Wanted { functions: vec!["bpf_get_socket_ptr_cookie".into()], ..Wanted::default() };
+    let kernel = btf::read(&wanted).expect("the kernel has BTF");
+    case.rung != Rung::Kprobe && kernel.function("bpf_get_socket_ptr_cookie").is_some()
+}
+
 fn forget<'c>(conns: impl IntoIterator<Item = Conn<'c>>) {
     conns.into_iter().for_each(Conn::abort);
 }
@@ -77,6 +101,7 @@ fn forget_here<'c>(conns: impl IntoIterator<Item = Conn<'c>>) {
 
 fn a_retransmit_in_an_interrupt_is_of_the_owner_and_its_container(case: &Case) {
     let mut groups = Groups::new(case);
+    let makes_cookies = makes_cookies(case);
     {
         let net = Net::new();
         let (server, client) = (net.peer("server"), net.peer("client"));
@@ -84,7 +109,7 @@ fn a_retransmit_in_an_interrupt_is_of_the_owner_and_its_container(case: &Case) {
         groups.put(&server, &format!("docker-{}.scope", ids[0]));
         groups.put(&client, &format!("docker-{}.scope", ids[1]));
         let web = server.listen(net.v4_of(2, 80));
-        let (old, old_far) = client.converse(&web);
+        let (old, old_far) = converse(&client, &web);
         let run = case.launch(&format!("--owner -v {USUAL}")).start(&net);
         let filters = [
             format!("--pid={}", client.pid()),
@@ -93,7 +118,7 @@ fn a_retransmit_in_an_interrupt_is_of_the_owner_and_its_container(case: &Case) {
             format!("--pid={} --container={}", server.pid(), ids[1]),
         ];
         let filtered = filters.map(|filter| case.launch(&format!("--owner {filter} {USUAL}")).start(&net));
-        let (new, new_far) = client.converse(&web);
+        let (new, new_far) = converse(&client, &web);
         net.near().nft(
             "add chain inet probe in { type filter hook input priority 0; }\n\
              add rule inet probe in tcp dport 80 drop\nadd rule inet probe in tcp sport 80 drop\n",
@@ -110,7 +135,8 @@ fn a_retransmit_in_an_interrupt_is_of_the_owner_and_its_container(case: &Case) {
             run.wait_for_row("one of the server's", |row| is_of_server(row, port));
             for row in of_port(&rows, port) {
                 is_of(row, "pid", &client, "client", &ids[1]);
-                row.must(row.number("cookie") > 0.0 && row.number("netns") > 0.0, "they are known");
+                row.must(row.number("netns") > 0.0, "a namespace");
+                row.must(!makes_cookies || row.number("cookie") > 0.0, "a cookie");
             }
             for row in run.so_far().iter().filter(|row| is_of_server(row, port)) {
                 is_of(row, "pid", &server, "server", &ids[0]);
@@ -139,10 +165,10 @@ fn a_socket_that_others_got_is_of_who_opened_it(case: &Case) {
     let web = server.listen(net.v4_of(2, 80));
     // It started later.
     let heir = net.new_peer("heir");
-    let (old, old_far) = client.converse(&web);
+    let (old, old_far) = converse(&client, &web);
     let old_heir = old.share(&heir);
     let run = case.launch(&format!("--owner {USUAL}")).start(&net);
-    let (new, new_far) = client.converse(&web);
+    let (new, new_far) = converse(&client, &web);
     let new_heir = new.share(&heir);
     let ports = [old.local().port(), new.local().port()];
     // It alone uses them.
@@ -167,7 +193,7 @@ fn a_syn_ack_is_of_who_listens_and_a_probe_of_who_sends(case: &Case) {
     let run = case.launch(&format!("-l --synack --owner {USUAL}")).start(&net);
     let new = server.listen(net.v4_of(2, 83));
     let web = server.listen(net.v4_of(2, 80));
-    let (near, far) = client.converse(&web);
+    let (near, far) = converse(&client, &web);
     net.near().nft(
         "add chain inet probe in { type filter hook input priority 0; }\n\
          add rule inet probe in tcp dport 82-83 tcp flags & ack == ack drop\n\
@@ -199,11 +225,11 @@ fn a_change_that_the_other_end_makes_is_of_the_owner(case: &Case) {
         groups.put(&server, &format!("docker-{}.scope", ids[0]));
         groups.put(&client, &format!("docker-{}.scope", ids[1]));
         let web = server.listen(net.v4_of(2, 80));
-        let (old, old_far) = client.converse(&web);
+        let (old, old_far) = converse(&client, &web);
         let run = case.launch(&format!("--owner -v {USUAL}")).start(&net);
         let filtered = case.launch(&format!("--owner --pid={} {USUAL}", client.pid())).start(&net);
         let not = case.launch(&format!("--owner --pid={} --comm=client {USUAL}", server.pid())).start(&net);
-        let (new, new_far) = client.converse(&web);
+        let (new, new_far) = converse(&client, &web);
         let ports = [old.local().port(), new.local().port()];
         for (near, far) in [(old, old_far), (new, new_far)] {
             near.close();
@@ -278,7 +304,7 @@ fn owners_beside_the_task_on_the_cpu(case: &Case) {
     let net = Net::new();
     let (server, client) = (net.peer("server"), net.peer("client"));
     let web = server.listen(net.v4_of(2, 80));
-    let (near, far) = client.converse(&web);
+    let (near, far) = converse(&client, &web);
     let run = case.launch("--json -o +owner_pid,owner_comm").start(&net);
     // A run that names no owner has none of this.
     let plain = case.launch("--json").start(&net);
@@ -310,12 +336,12 @@ fn a_packet_that_tcp_drops_is_of_the_owner_of_the_socket_that_receives(case: &Ca
         groups.put(&server, &format!("docker-{}.scope", ids[0]));
         groups.put(&client, &format!("docker-{}.scope", ids[1]));
         let web = server.listen(net.v4_of(2, 80));
-        let (old, old_far) = client.converse(&web);
+        let (old, old_far) = converse(&client, &web);
         let start =
             |words: &str| crate::tcpdrop::start(case, &format!("{words} --no-stack {USUAL}"), &net, &client);
         let run = start("--owner");
         let filtered = start(&format!("--owner --container={}", ids[0]));
-        let (new, new_far) = client.converse(&web);
+        let (new, new_far) = converse(&client, &web);
         // The client sends again what the server has, because no answer arrives.
         net.near().nft(
             "add chain inet probe pre { type filter hook prerouting priority 0; }\n\
@@ -355,4 +381,89 @@ fn a_packet_that_tcp_drops_is_of_the_owner_of_the_socket_that_receives(case: &Ca
         forget([old, old_far, new, new_far]);
     }
     groups.remove();
+}
+
+fn a_connection_from_before_the_start_is_a_row_where_it_is_asked_for(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v4_of(2, 80));
+    let [ours, theirs, reset] = [(); 3].map(|()| converse(&client, &web));
+    for (near, far) in [&ours, &theirs, &reset] {
+        near.send(3000);
+        far.receive(3000);
+    }
+    let before = Instant::now();
+    let [text, plain, json, mine] = [
+        "--existing".to_owned(),
+        String::new(),
+        "--existing --json -o +segs_in,retrans".to_owned(),
+        format!("--existing --json --pid={}", client.pid()),
+    ]
+    .map(|words| case.launch(&words).start(&net));
+    let new = converse(&client, &web);
+    let ports = [&ours, &theirs, &reset, &new].map(|(near, _)| near.local().port());
+    // The client closes first, the server does, and one end resets.
+    for ((near, far), client_first) in [(ours, true), (new, true), (theirs, false)] {
+        let (first, last) = if client_first { (near, far) } else { (far, near) };
+        first.close();
+        last.await_end();
+        last.close();
+    }
+    reset.0.abort();
+    reset.1.await_end();
+    reset.1.close();
+    let rows = json.rows_at_last(8);
+    let most_ms = before.elapsed().as_secs_f64() * 1000.0;
+    for row in &rows {
+        let is_client = row.get("lport") != "80";
+        let port = if is_client { row.get("lport") } else { row.get("rport") };
+        let nth = ports.iter().position(|one| one.to_string() == port).expect("one of ours");
+        if nth == 3 {
+            row.is("since", "null");
+            continue;
+        }
+        // 3010, a SYN or not, and a FIN that was acknowledged or not.
+        let bytes = row.number(if is_client { "tx_bytes" } else { "rx_bytes" });
+        row.is("since", "start").must((3010.0..=3012.0).contains(&bytes), "all bytes of the connection");
+        row.must(row.number("span_us") / 1000.0 <= most_ms, "since the start");
+        let (owner, name) = if is_client { (&client, "client") } else { (&server, "server") };
+        row.is("pid", owner.pid()).is("comm", name);
+    }
+    text.arrival(8);
+    let marked = text.so_far().iter().filter(|row| row.get("MS").starts_with('>')).count();
+    assert_eq!((text.so_far().len(), marked), (8, 6));
+    plain.arrival(2);
+    plain.settle();
+    assert_eq!(plain.so_far().len(), 2, "without the option there are those that were seen to begin");
+    mine.arrival(4);
+    mine.settle();
+    assert_eq!(mine.so_far().len(), 4);
+    for run in [text, plain, json, mine] {
+        run.finish();
+    }
+}
+
+fn a_state_from_before_the_start_has_a_time_where_it_is_asked_for(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v4_of(2, 80));
+    let (near, far) = converse(&client, &web);
+    let [run, plain] = ["--existing", ""].map(|words| case.launch(words).start(&net));
+    let new = converse(&client, &web);
+    let port = near.local().port();
+    for (near, far) in [(near, far), new] {
+        near.close();
+        far.await_end();
+        far.close();
+    }
+    for run in [&run, &plain] {
+        let is_last = |row: &Row| row.get("RPORT") == port.to_string() && row.get("NEWSTATE") == "CLOSE";
+        run.wait_for_row("the end", is_last);
+    }
+    let marked = |run: &Run<'_>| run.so_far().iter().filter(|row| row.get("MS").starts_with('>')).count();
+    // ESTABLISHED of both ends of one connection; what follows was seen to begin.
+    run.settle();
+    assert_eq!((marked(&run), marked(&plain)), (2, 0));
+    run.finish();
+    plain.finish();
 }

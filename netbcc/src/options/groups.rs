@@ -82,6 +82,14 @@ impl Owner {
     }
 }
 
+// Connections that are older than the tool.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct Existing {
+    /// Also what was there before the start, marked > before MS
+    #[arg(long, help_heading = OUTPUT)]
+    pub existing: bool,
+}
+
 // Containers, by pinned maps.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Containers {

@@ -11,7 +11,7 @@ mod values;
 
 pub use self::common::{columns, manners};
 pub use self::groups::{
-    Containers, Every, FILTERS, Family, FlowPorts, Json, JsonForm, OUTPUT, Owner, Pid, PidOrAll, Timestamp,
-    Uid, Verbose, WallClock, WideCsv,
+    Containers, Every, Existing, FILTERS, Family, FlowPorts, Json, JsonForm, OUTPUT, Owner, Pid, PidOrAll,
+    Timestamp, Uid, Verbose, WallClock, WideCsv,
 };
 pub use self::values::{Ports, Words, given, path, pid_or_all, ports, positive, word_list};

@@ -60,7 +60,8 @@ impl SocketFact {
             Self::Netns => About::count("The network namespace of the socket (inode number)."),
             Self::Cookie => About::count(
                 "The number that the kernel gave the socket (SO_COOKIE), which no other socket has until the next boot: the \
-                 same in all tools, and for the request that becomes a connection.",
+                 same in all tools, and for the request that becomes a connection. Kprobes and kernels before 5.12 only see one that \
+                 somebody asked for before.",
             ),
         };
         about.or_null()

@@ -28,7 +28,7 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_op
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes as _};
 
 use super::attach::Chosen;
 use super::ledger::Ledger;
@@ -335,6 +335,14 @@ impl Probe {
     /// There is none of this name.
     pub fn table(&mut self, name: &str) -> Result<Table> {
         self.object.table(name)
+    }
+
+    /// Tells programs that all is attached: what they did not see begin from now on is older than the tool.
+    ///
+    /// # Errors
+    /// The object has no map `STARTED`, or the kernel refuses.
+    pub fn mark_start(&mut self, now_ns: u64) -> Result<()> {
+        self.table("STARTED")?.set(0_u32.as_bytes(), now_ns.as_bytes())
     }
 
     /// An array of counts that are never set to zero.

@@ -3,10 +3,26 @@
 
 use netbcc_common::kernel::Func;
 
-use crate::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, iter, kprobe, tp_btf};
+use crate::hook::{Ladder, LessExact, Need, Prog, Rung, RungName, fentry, iter, kprobe, tp_btf};
 
 /// What is asked for with the programs that a table of owners needs.
 pub(super) const TABLE: &str = "owners in a table";
+
+/// Sockets that are open when the tool starts, and who has them: on whichever rung the rest is.
+pub const SNAPSHOT: Ladder = {
+    const PROGRAMS: &[Prog] = &[iter("owner_file_iter", OPEN_FILES)];
+    const fn rung(name: RungName) -> Rung {
+        Rung { name, programs: PROGRAMS, less_exact: None }
+    }
+    Ladder {
+        name: "sockets from before the start",
+        rungs: &[rung(RungName::Fexit), rung(RungName::Tracepoint), rung(RungName::Kprobe)],
+    }
+};
+
+/// The maps in which owners are noted: by the sockets' addresses, and with the sockets.
+pub(super) const BY_ADDRESS: &str = "OWNERS_BY_SK";
+pub(super) const WITH_SOCKET: &str = "SOCKET_OWNERS";
 
 /// The function whose type an iterator over open files has.
 const OPEN_FILES: &str = "bpf_iter_task_file";

@@ -27,7 +27,7 @@ use super::drain::Probe;
 use super::fault::root_cause;
 use super::load::{Functions, Hold};
 use super::object::{Means, Object, Preempted};
-use super::owner::{self, OWNERS};
+use super::owner::{self, OWNERS, SNAPSHOT};
 use super::pid;
 use crate::error::{hinted, usage};
 use crate::hook::{Kind, Ladder, LessExact, Need, Prog, RungName};
@@ -115,6 +115,8 @@ pub struct Plan {
     facts: u32,
     /// Programs of this run know some sockets by address only.
     by_address: bool,
+    /// What began before the start is told from what began unseen.
+    existing: bool,
     globals: Vec<(&'static str, Vec<u8>)>,
     pinned: Vec<(&'static str, OwnedFd)>,
     sizes: Vec<(&'static str, u32)>,
@@ -145,6 +147,7 @@ impl Plan {
             by_socket: false,
             facts: 0,
             by_address: false,
+            existing: false,
             globals: Vec::new(),
             pinned: Vec::new(),
             sizes: Vec::new(),
@@ -250,6 +253,26 @@ impl Plan {
     pub fn socket_facts(mut self, facts: u32) -> Self {
         self.facts |= facts;
         if facts & asked::OWNER != 0 { self.ladder(&OWNERS) } else { self }
+    }
+
+    /// `--existing`: tells what began before the start from what began unseen, once [`Probe::mark_start`] was called.
+    pub fn existing(mut self, existing: bool) -> Self {
+        self.existing = existing;
+        if existing { self.global("EXISTING", &1_u32) } else { self }
+    }
+
+    /// The maps of [`owner`] and of [`Plan::existing`] that this run has no use for.
+    fn unused(&self) -> impl Iterator<Item = &'static str> {
+        let knows = |name| self.ladders.iter().any(|ladder| ladder.name == name);
+        let knows_owners = knows(OWNERS.name) || knows(SNAPSHOT.name);
+        let in_table = self.facts & asked::IN_TABLE != 0;
+        [
+            ("STARTED", self.existing),
+            (owner::BY_ADDRESS, knows_owners),
+            (owner::WITH_SOCKET, knows_owners && !in_table),
+        ]
+        .into_iter()
+        .filter_map(|(name, is_used)| (!is_used).then_some(name))
     }
 
     /// Says that programs of this run know some sockets by address only.
@@ -640,7 +663,7 @@ impl Plan {
                 || self.contents.iter().any(|(given, ..)| *given == name)
         };
         let absent = OPTIONAL.iter().filter(|&name| !given(name));
-        pinned.extend(absent.map(|name| (*name, None)));
+        pinned.extend(absent.copied().chain(self.unused()).map(|name| (name, None)));
         let means = Means {
             functions: Functions { cast: function(kernel, CAST_FUNCTION), hold: hold(kernel) },
             allocates: kernel.has_struct(ALLOCATOR),

@@ -109,3 +109,20 @@ pub(super) fn state_name(number: i32) -> Option<&'static str> {
 pub(super) fn state(number: i32) -> Cell<'static> {
     state_name(number).map_or(Cell::Signed(number.into()), Cell::Label)
 }
+
+/// Where a time is counted from.
+pub(super) const SINCE: About = About::new(
+    Kind::Word(&["start"]),
+    "start: the time is counted from the start of the tool, because its beginning lies before that (--existing).",
+)
+.or_null();
+
+/// Milliseconds of which the beginning is not known, from whole microseconds, with so many decimals.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct AtLeast<const DECIMALS: usize>(pub(super) u64);
+
+impl<const DECIMALS: usize> fmt::Display for AtLeast<DECIMALS> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, ">{:.DECIMALS$}", self.0 as f64 / 1000.0)
+    }
+}

@@ -31,8 +31,9 @@ use nix::errno::Errno;
 
 use super::{conn, object};
 use crate::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
-use crate::options::{Family, FlowPorts, Json, Pid, Timestamp, Verbose, WallClock, WideCsv};
+use crate::options::{Existing, Family, FlowPorts, Json, Pid, Timestamp, Verbose, WallClock, WideCsv};
 use crate::out::{About, Cell, Column, Format, Kind, Process, Rows, Table, data, left, right, seconds, wall};
+use crate::probe::owner::SNAPSHOT;
 use crate::probe::{Batch, Plan};
 use crate::sys::machine::jiffy_us;
 use crate::tool::{Ctx, Spec, Tool};
@@ -56,6 +57,8 @@ pub struct Options {
     #[command(flatten)]
     ports: FlowPorts,
     #[command(flatten)]
+    existing: Existing,
+    #[command(flatten)]
     family: Family,
     #[command(flatten)]
     verbose: Verbose,
@@ -69,7 +72,10 @@ impl Tool for Tcplife {
             "Prints a row for each TCP socket that reaches the state CLOSE: whose it was, both ends, how much it sent \
              and received, and how long the connection lasted. A connection over loopback has two sockets, and so two \
              rows. Sockets that are open have no row yet, and those that were never connected have none.",
-            "Connections that were established before the start have no row.",
+            "Connections that were established before the start have no row without --existing. With it they have: MS is then the \
+             time since the start, with > before it, in JSON with \"since\": \"start\"; bytes are those of the whole \
+             connection. Their owner is who had the socket open at the start, or who closed it last; where nobody is known, it \
+             is PID 0 and COMM '-'.",
         ],
         examples: &[
             ("tcplife", "all TCP sockets that close"),
@@ -79,6 +85,7 @@ impl Tool for Tcplife {
             ("tcplife -p 181", "sockets of process 181 only"),
             ("tcplife -L 80,81", "local ports 80 and 81 only"),
             ("tcplife -D 443", "remote port 443 only"),
+            ("tcplife --existing", "also connections that are older than the tool"),
             (
                 "tcplife -o +rtt_min,retrans,closed_by",
                 "also how far away it was, what was sent again, who ended it",
@@ -99,7 +106,7 @@ impl Tool for Tcplife {
         ],
         refuses: &[],
         object: object!("tcplife"),
-        ladders: &[SOCKETS],
+        ladders: &[SOCKETS, SNAPSHOT],
     };
     type Args = Options;
 
@@ -113,6 +120,10 @@ impl Tool for Tcplife {
         let details = table.needs(&cx.out);
         let jiffy_us = if details & details::LIMITS != 0 { jiffy_us()? } else { 0 };
         let mut plan = Plan::new(cx).groups_of_sockets().ladder(&SOCKETS).global("DETAILS", &details);
+        plan = plan.existing(args.existing.existing);
+        if args.existing.existing {
+            plan = plan.ladder(&SNAPSHOT);
+        }
         if details & details::FIRST != 0 {
             plan = plan.ask(FIRST);
         }
@@ -121,6 +132,9 @@ impl Tool for Tcplife {
             .lports(&args.ports.localport)
             .rports(&args.ports.remoteport)
             .attach(cx)?;
+        if args.existing.existing {
+            probe.mark_start(cx.out.clock().monotonic_ns())?;
+        }
         cx.out.header(&table);
         probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
             if details == 0 {
@@ -145,11 +159,14 @@ pub struct Row {
     error: conn::ErrorName,
     /// Microseconds of a jiffy.
     jiffy_us: u64,
+    /// Where it is older than the tool.
+    at_least: conn::AtLeast<2>,
 }
 
 impl Row {
     fn new(event: Event, end: End, jiffy_us: u64) -> Self {
-        Self { event, end, error: conn::ErrorName(end.error), jiffy_us }
+        let at_least = conn::AtLeast(event.span_ns / 1000);
+        Self { event, end, error: conn::ErrorName(end.error), jiffy_us, at_least }
     }
 }
 
@@ -260,13 +277,25 @@ pub fn table(args: &Options) -> Table<Row> {
         )))
         // Whole microseconds first, as BCC: the digits must agree.
         .col(
-            left("MS", 0, |e: &Row| Cell::Float((e.span_ns / 1000) as f64 / 1000.0))
+            left("MS", 0, |e: &Row| {
+                if e.existing != 0 {
+                    return Cell::Shown(&e.at_least);
+                }
+                Cell::Float((e.span_ns / 1000) as f64 / 1000.0)
+            })
                 .precision(2)
                 .except(Format::Json)
                 .about(About::new(
                     Kind::Number,
-                    "From when the connection was established, or else tried, to CLOSE, in milliseconds.",
+                    "From when the connection was established, or else tried, to CLOSE, in milliseconds. With > before it, of \
+                     a connection that is older than the tool (--existing): since the start.",
                 )),
+        )
+        .col_if(
+            args.existing.existing,
+            data("since", |e: &Row| if e.existing != 0 { Cell::Label("start") } else { Cell::Empty })
+                .about(conn::SINCE)
+                .known_if(args.existing.existing, "add --existing"),
         )
         .process(|e| Process::now(e.pid).named(&e.comm).noted_before(e.span_ns));
     END.into_iter().fold(table, |table, column| table.col_if(false, column()))

@@ -34,7 +34,7 @@ use nix::unistd::Uid;
 
 use super::{conn, object};
 use crate::hook::{Ladder, LessExact, Rung, RungName, fentry, kprobe, tp_btf};
-use crate::options::{Family, FlowPorts, Json, Owner, Timestamp, Verbose, WallClock, WideCsv};
+use crate::options::{Existing, Family, FlowPorts, Json, Owner, Timestamp, Verbose, WallClock, WideCsv};
 use crate::out::journal::Journal;
 use crate::out::{
     About, Cell, Format, Kind, Process, Rows, SocketFact, Table, Whose, data, left, name_in, seconds, wall,
@@ -60,6 +60,8 @@ pub struct Options {
     json: Json,
     #[command(flatten)]
     owner: Owner,
+    #[command(flatten)]
+    existing: Existing,
     #[command(flatten)]
     ports: FlowPorts,
     /// Also send each transition to the systemd journal
@@ -88,6 +90,7 @@ impl Tool for Tcpstates {
             ("tcpstates -w", "wide columns, with room for IPv6 addresses"),
             ("tcpstates -stT", "comma-separated, with both times"),
             ("tcpstates -Y", "to the systemd journal as well"),
+            ("tcpstates --existing", "also how long older sockets were in their state, at least"),
             ("tcpstates --owner", "whose sockets, not who was on the CPU"),
             ("tcpstates -L 80,81", "local ports 80 and 81 only"),
             ("tcpstates -D 443", "remote port 443 only"),
@@ -118,6 +121,7 @@ impl Tool for Tcpstates {
         cx.out.set_format(args.layout.format(args.json));
         let mut journal = if args.journal { Some(Journal::open()?) } else { None };
         let mut probe = Plan::new(cx)
+            .existing(args.existing.existing)
             .socket_facts(args.owner.asks(table.asks_of_sockets(&cx.out)))
             .groups_of_sockets()
             .ladder(&TRANSITIONS)
@@ -125,6 +129,9 @@ impl Tool for Tcpstates {
             .lports(&args.ports.localport)
             .rports(&args.ports.remoteport)
             .attach(cx)?;
+        if args.existing.existing {
+            probe.mark_start(cx.out.clock().monotonic_ns())?;
+        }
         let addresses = Addresses::decide();
         cx.out.header(&table);
         let ended = probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
@@ -187,11 +194,15 @@ const NEW: About = conn::state_about("The state after.");
 pub struct Row {
     event: Event,
     whose: Whose,
+    /// Where the old state is older than the tool.
+    at_least: conn::AtLeast<3>,
 }
 
 impl Row {
     fn new(event: Event, whose: Whose) -> Self {
-        Self { event: Event { pid: whose.pid(event.pid), comm: whose.comm(event.comm), ..event }, whose }
+        let at_least = conn::AtLeast(span_us(&event));
+        let event = Event { pid: whose.pid(event.pid), comm: whose.comm(event.comm), ..event };
+        Self { event, whose, at_least }
     }
 }
 
@@ -244,13 +255,24 @@ pub fn table(args: &Options) -> Table<Row> {
 "The time in the old state, in microseconds; 0 where its beginning was not seen.",
 )))
         .col(
-            left("MS", 0, |e: &Row| Cell::Float(span_us(e) as f64 / 1000.0))
+            left("MS", 0, |e: &Row| {
+                if e.existing != 0 {
+                    return Cell::Shown(&e.at_least);
+                }
+                Cell::Float(span_us(e) as f64 / 1000.0)
+            })
                 .precision(3)
                 .except(Format::Json)
                 .about(About::new(
                     Kind::Number,
                     "The time in the old state, in milliseconds; 0 where its beginning was not seen.",
                 )),
+        )
+        .col_if(
+            args.existing.existing,
+            data("since", |e: &Row| if e.existing != 0 { Cell::Label("start") } else { Cell::Empty })
+                .about(conn::SINCE)
+                .known_if(args.existing.existing, "add --existing"),
         )
         .process(|e| e.whose.process(Process::now(e.pid).named(&e.comm), e.ts_ns))
         .socket(args.owner.owner, &SocketFact::OF_OWNERS, |e| &e.whose.facts)

@@ -20,7 +20,7 @@ use netbcc_common::addr::{AF_INET, AF_INET6, MAPPED_WORD, Tuple};
 use netbcc_common::tcpdrop::{Config, Entries, Event, FRAMES, Holder, NAMES, NAMES_BYTES, WithStack};
 use probes_ebpf::emit::{reserve_with, reserve_with_if_room};
 use probes_ebpf::filter::{self, PortSet, Received};
-use probes_ebpf::mem::{Probed, Typed};
+use probes_ebpf::mem::{Access, Probed, Typed};
 use probes_ebpf::owner::{self, Facts, Owned};
 use probes_ebpf::skb::{ETH_P_IP, ETH_P_IPV6, Packet, Skb};
 use probes_ebpf::sock::{Sock, is_inet, state};
@@ -90,9 +90,19 @@ fn keeps_reason(reason: u32) -> bool {
 /// What there is to say of `sk`, which may be a small one: without a filter of cgroups only the common part is read.
 #[inline(always)]
 fn holder<A: Owned>(sk: Sock<A>) -> (Holder, Facts) {
+    (holder_only(sk), Facts::of(sk))
+}
+
+/// What there is to say of the socket that a packet points to.
+#[inline(always)]
+fn sender(sk: Sock<Typed>) -> (Holder, Facts) {
+    (holder_only(sk), Facts::of_packets(sk))
+}
+
+#[inline(always)]
+fn holder_only<A: Access>(sk: Sock<A>) -> Holder {
     let cgroup = if filter::by_group() { sk.cgroup() } else { 0 };
-    let holder = Holder { cgroup, netns: sk.netns(), family: sk.family(), state: sk.state() as u16 };
-    (holder, Facts::of(sk))
+    Holder { cgroup, netns: sk.netns(), family: sk.family(), state: sk.state() as u16 }
 }
 
 /// Protocol numbers (IANA).
@@ -253,7 +263,7 @@ fn drop4_tp(ctx: BtfTracePointContext) -> i32 {
     {
         let holder = match Sock::<Typed>::new(ctx.arg(3)) {
             Some(sk) => holder(sk),
-            None => skb.sk().map_or(NOBODY, holder),
+            None => skb.sk().map_or(NOBODY, sender),
         };
         dropped(&ctx, skb, holder, reason);
     }
@@ -264,7 +274,7 @@ fn drop4_tp(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn holder_of(skb: Skb<Typed>) -> (Holder, Facts) {
     match skb.sk() {
-        Some(sk) => holder(sk),
+        Some(sk) => sender(sk),
         None => receiver(skb).map_or(NOBODY, holder),
     }
 }

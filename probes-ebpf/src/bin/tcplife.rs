@@ -26,6 +26,7 @@ use probes_ebpf::emit::{lost, reserve};
 use probes_ebpf::filter::{self, SockEnds};
 use probes_ebpf::mem::{Probed, Typed};
 use probes_ebpf::mptcp::{self, Owners};
+use probes_ebpf::owner::{self, Owned};
 use probes_ebpf::sock::{Sock, TcpSock, ToTcp, state};
 use probes_ebpf::twice::{self, Notes};
 use probes_ebpf::{setting, storage, task};
@@ -39,6 +40,17 @@ static DETAILS: u32 = 0;
 fn is_asked(which: u32) -> bool {
     setting!(DETAILS) & which != 0
 }
+
+/// 1: connections from before the start are rows, too. Set by user space before loading.
+#[unsafe(no_mangle)]
+static EXISTING: u32 = 0;
+
+/// When user space saw that all is attached, ns; 0: not yet.
+#[map]
+static STARTED: Array<u64> = Array::with_max_entries(1, 0);
+
+/// In place of the time when a life began: before the start.
+const BEFORE: u64 = 1;
 
 /// State of live sockets, for typed programs.
 #[btf_map]
@@ -61,7 +73,7 @@ static ENDED: Queue<[u64; 2]> = Queue::with_max_entries(1024, 0);
 static NOTES: Notes = twice::notes();
 
 /// Where the state of a live socket is kept.
-trait Lives: ToTcp {
+trait Lives: Owned {
     /// Whether a second copy of the program may see a change again.
     const TWICE: bool;
     /// The state of `sk`, if there is one.
@@ -233,8 +245,8 @@ fn state_changed<A: Lives>(sk: Sock<A>, old: i32, new: i32) -> bool {
         }
         return true;
     }
-    // A socket that was not seen opening makes no row.
-    let Some(life) = A::get(sk) else { return true };
+    // A socket that was not seen opening makes no row, unless those are asked for.
+    let Some(life) = A::get(sk).or_else(|| adopt(sk, old)) else { return true };
     if let Some(mptcp) = mptcp::above(sk) {
         inherit(life, mptcp);
     } else if new == state::LAST_ACK {
@@ -243,6 +255,27 @@ fn state_changed<A: Lives>(sk: Sock<A>, old: i32, new: i32) -> bool {
         own::<A>(life, CLOSER);
     }
     is_first(life, new)
+}
+
+/// The state of `sk`, of which nothing was known when it left the state `old`: it is older than the tool. `None`: nobody asks
+/// for such, or it is no connection.
+#[inline(always)]
+fn adopt<A: Lives>(sk: Sock<A>, old: i32) -> Option<&'static mut Life> {
+    if setting!(EXISTING) == 0 || old == state::LISTEN || old == state::CLOSE || !sk.is_tcp() {
+        return None;
+    }
+    let Some(life) = A::make(sk) else {
+        lost(Loss::MapFull);
+        return None;
+    };
+    *life = Life { birth_ns: BEFORE, state: old, ..Life::default() };
+    if let Some(owner) = owner::of(sk) {
+        life.owner = CONNECTOR;
+        life.pid = owner.pid;
+        life.kept = u32::from(owner.kept);
+        life.comm = owner.comm;
+    }
+    Some(life)
 }
 
 /// Whether the state `new` was not seen before.
@@ -256,7 +289,7 @@ fn is_first(life: &mut Life, new: i32) -> bool {
 /// `sk` reached CLOSE from the state `old`. Answers whether that was news.
 #[inline(always)]
 fn closed<A: Lives>(sk: Sock<A>, old: i32) -> bool {
-    let Some(life) = A::get(sk) else {
+    let Some(life) = A::get(sk).or_else(|| adopt(sk, old)) else {
         if sk.is_mptcp() {
             mptcp_changed(sk, old, state::CLOSE);
         }
@@ -279,6 +312,12 @@ fn is_surplus<A: Lives>(sk: Sock<A>, life: &Life) -> bool {
     life.owner == NOBODY && sk.num() != 0 && !sk.is_dead()
 }
 
+/// Whether the life began before the start.
+#[inline(always)]
+fn is_older(life: &Life) -> bool {
+    setting!(EXISTING) != 0 && life.birth_ns == BEFORE
+}
+
 /// Sends the row of `sk`, which came from the state `old`.
 #[inline(always)]
 fn report<A: Lives>(sk: Sock<A>, life: &mut Life, old: i32) {
@@ -292,10 +331,13 @@ fn report<A: Lives>(sk: Sock<A>, life: &mut Life, old: i32) {
         inherit(life, mptcp);
         owner = if life.owner > KERNEL { life.owner } else { UNKNOWN };
     }
+    if owner == NOBODY && is_older(life) {
+        owner = UNKNOWN;
+    }
     let (pid, kept) = match owner {
         // Who happens to be on the CPU has nothing to do with the socket's cgroup.
         NOBODY => (task::pid(), filter::keeps_who() && filter::keeps_group(|| sk.cgroup())),
-        UNKNOWN => (0, !filter::by_task()),
+        UNKNOWN => (0, filter::keeps_nobody(|| sk.cgroup())),
         _ => (life.pid, life.kept != 0),
     };
     if !kept {
@@ -327,14 +369,18 @@ fn fill<A: Lives>(
 ) {
     let now_ns = task::now_ns();
     event.ts_ns = now_ns;
-    event.span_ns = now_ns.saturating_sub(life.birth_ns);
+    event.existing = u32::from(is_older(life));
+    event.span_ns = now_ns.saturating_sub(if is_older(life) {
+        STARTED.get(0).copied().filter(|started_ns| *started_ns != 0).unwrap_or(now_ns)
+    } else {
+        life.birth_ns
+    });
     event.tx_bytes = tcp.bytes_acked();
     event.rx_bytes = tcp.bytes_received();
     sk.addrs(family, &mut event.tuple);
     event.tuple.lport = lport;
     event.tuple.rport = sk.rport();
     event.pid = pid;
-    event.zero = 0;
     match owner {
         NOBODY => task::comm_by::<A>(&mut event.comm),
         UNKNOWN => event.comm = netbcc_common::mptcp::UNKNOWN,
@@ -395,6 +441,8 @@ fn accepted<A: Lives>(sk: Sock<A>) {
         mptcp::own(&OWNERS_BY_MPTCP, sk, ACCEPTOR);
     }
 }
+
+probes_ebpf::owner_snapshot!();
 
 // match-proto: void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
 #[btf_tracepoint(function = "inet_sock_set_state")]

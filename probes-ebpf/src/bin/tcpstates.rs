@@ -11,7 +11,7 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, btf_tracepoint, fentry, kprobe, map};
-use aya_ebpf::maps::HashMap;
+use aya_ebpf::maps::{Array, HashMap};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::addr::AF_INET;
 use netbcc_common::loss::Loss;
@@ -21,7 +21,15 @@ use probes_ebpf::filter::{self, SockEnds};
 use probes_ebpf::mem::{Probed, Typed};
 use probes_ebpf::owner::{self, Facts, Owned};
 use probes_ebpf::sock::{Sock, state};
-use probes_ebpf::{storage, task};
+use probes_ebpf::{setting, storage, task};
+
+/// 1: the time in a state from before the start is counted from the start. Set by user space before loading.
+#[unsafe(no_mangle)]
+static EXISTING: u32 = 0;
+
+/// When user space saw that all is attached, ns; 0: not yet.
+#[map]
+static STARTED: Array<u64> = Array::with_max_entries(1, 0);
 
 /// When the last transition was, for typed programs.
 #[btf_map]
@@ -66,9 +74,9 @@ impl Since for Probed {
     }
 }
 
-/// `sk` goes from state `old` to `new`.
+/// `sk` goes from state `old` to `new`. `sees_all`: the program sees how listeners and their new connections begin, too.
 #[inline(always)]
-fn state_changed<A: Since>(sk: Sock<A>, old: i32, new: i32) {
+fn state_changed<A: Since>(sk: Sock<A>, old: i32, new: i32, sees_all: bool) {
     let family = sk.family();
     if !filter::keeps_family(family) || !sk.is_tcp() {
         return;
@@ -78,8 +86,14 @@ fn state_changed<A: Since>(sk: Sock<A>, old: i32, new: i32) {
     if !owner::is_by_owner() && !filter::keeps_group(|| sk.cgroup())
         || !filter::keeps_ends(SockEnds { sk, lport })
     {
-        // As BCC: the next row of this socket knows of no time before.
-        A::take(sk);
+        // As BCC: the next row of this socket knows of no time before. Else that would be taken for one from before the start.
+        if setting!(EXISTING) == 0 || new == state::CLOSE {
+            A::take(sk);
+        } else if let Some(since) = A::make(sk) {
+            *since = task::now_ns();
+        } else {
+            lost(Loss::MapFull);
+        }
         return;
     }
     let now_ns = task::now_ns();
@@ -100,6 +114,15 @@ fn state_changed<A: Since>(sk: Sock<A>, old: i32, new: i32) {
     event.ts_ns = now_ns;
     let begins = old == state::CLOSE || old == state::LISTEN && new == state::SYN_RECV;
     event.span_ns = if since == 0 || begins { 0 } else { now_ns.saturating_sub(since) };
+    event.existing = 0;
+    let is_unseen = !sees_all && (old == state::LISTEN || old == state::SYN_RECV);
+    if setting!(EXISTING) != 0 && since == 0 && !begins && !is_unseen {
+        let started_ns = STARTED.get(0).copied().unwrap_or(0);
+        if started_ns != 0 {
+            event.existing = 1;
+            event.span_ns = now_ns.saturating_sub(started_ns);
+        }
+    }
     event.sk = sk.id();
     sk.addrs(family, &mut event.tuple);
     if family == AF_INET {
@@ -112,7 +135,6 @@ fn state_changed<A: Since>(sk: Sock<A>, old: i32, new: i32) {
     event.pid = task::pid();
     event.old = old;
     event.new = new;
-    event.zero = 0;
     task::comm_by::<A>(&mut event.comm);
 }
 
@@ -122,7 +144,7 @@ probes_ebpf::owner_programs!();
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn state_tp(ctx: BtfTracePointContext) -> i32 {
     if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
-        state_changed(sk, ctx.arg(1), ctx.arg(2));
+        state_changed(sk, ctx.arg(1), ctx.arg(2), true);
     }
     0
 }
@@ -133,7 +155,7 @@ fn owned<A: Since>(sk: Sock<A>, old: i32, new: i32) {
     if owner::is_wanted() {
         owner::changed(sk, old, new);
     }
-    state_changed(sk, old, new);
+    state_changed(sk, old, new, false);
 }
 
 // match-proto: void tcp_set_state(struct sock *sk, int state)
