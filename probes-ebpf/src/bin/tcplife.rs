@@ -16,7 +16,7 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, btf_tracepoint, fentry, kprobe, map};
-use aya_ebpf::maps::{HashMap, Queue};
+use aya_ebpf::maps::{Array, HashMap, Queue};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::loss::Loss;
 use netbcc_common::tcplife::{
