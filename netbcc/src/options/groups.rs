@@ -85,7 +85,7 @@ impl Owner {
 // Connections that are older than the tool.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Existing {
-    /// Also what was there before the start, marked > before MS
+    /// Also older connections, with > before MS
     #[arg(long, help_heading = OUTPUT)]
     pub existing: bool,
 }

@@ -137,7 +137,9 @@ impl Tool for Tcpdrop {
         ],
         overhead: "Runs a short program per packet that the kernel drops, none per packet that gets through, except \
                    on kernels before 6.11: there a few instructions per TCP packet that arrives. A stack costs some \
-                   microseconds per drop; --no-stack saves them.",
+                   microseconds per drop; --no-stack saves them. --owner adds a program at each change of a TCP socket's state and at each accept, or \
+                   read where accept() cannot be traced: some two microseconds per connection, both ends together. At the start \
+                   it looks at all open files: 10 to 30 ms for 10,000 of them.",
         differences: &[
             "Packets that TCP itself drops are seen, and UDP packets are not.",
             "Source and destination are the packet's, in IPv6 as well.",

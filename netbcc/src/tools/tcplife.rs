@@ -94,7 +94,8 @@ impl Tool for Tcplife {
         ],
         overhead: "Runs a short program at each change of a TCP socket's state and at each accept: about ten per \
                    connection, none per packet. The cost grows with new connections per second. What -o adds of the \
-                   socket is read once, at its end; first_ms runs a short program at each read besides.",
+                   socket is read once, at its end; first_ms runs a short program at each read besides. --existing looks at \
+                   all open files at the start, 10 to 30 ms for 10,000 of them, and adds nothing per connection.",
         differences: &[
             "The owner of a server's socket is the process that accepted or closed it, not the task on the CPU.",
             "-p and -L test the finished row.",

@@ -98,7 +98,9 @@ impl Tool for Tcpstates {
             ("tcpstates --json", "JSON Lines"),
         ],
         overhead: "Runs a short program at each change of a TCP socket's state: about ten per connection, none per \
-                   packet. The cost grows with new connections per second.",
+                   packet. The cost grows with new connections per second. --owner adds a program at each change of a TCP socket's state and at each accept, or \
+                   read where accept() cannot be traced: some two microseconds per connection, both ends together. At the start \
+                   it looks at all open files: 10 to 30 ms for 10,000 of them.",
         differences: &[
             "Rows are in the order of the kernel's clock.",
             "SKADDR is the socket's address for those who may see addresses of the kernel (CAP_SYSLOG, and \
