@@ -133,6 +133,8 @@ impl Scene<'_> {
         let options = match flood.tool {
             // It cannot tell whose they are, but no other test has these ports.
             "tcpstates" => format!("-D {},{},{END_PORT}", self.net.port(0), self.net.port(1)),
+            // What is served takes a busy machine so long that it may have a row, too.
+            "tcpwhy" => format!("-p {client} -D {},{END_PORT}", self.net.port(1)),
             "tcpaccept" | "solisten" => format!("-p {server}"),
             "tcpdrop" => format!("--all --netns-id {}", self.namespace()),
             // What earlier tests left sends segments again, too.
