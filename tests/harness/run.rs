@@ -560,11 +560,11 @@ impl<'n> Run<'n> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             // Counted once: a line that comes between two counts would be waited for in vain.
-            let lines = self.lines();
-            if lines.len() >= count {
-                return lines;
+            let known = self.started.out.lock().lines.len();
+            if known >= count {
+                return self.lines();
             }
-            if !self.started.out.grow(lines.len(), deadline) {
+            if !self.started.out.grow(known, deadline) {
                 self.fail(&format!("fewer than {count} lines"));
             }
         }
