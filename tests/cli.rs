@@ -788,6 +788,25 @@ fn solisten_has_the_options_of_bcc() {
 }
 
 #[test]
+fn hardirqs_has_the_options_of_bcc() {
+    accepted("hardirqs", &["-TNd", "-c", "0", "1", "3", "-v", "--json"]);
+    accepted("hardirqs", &["1", "-C", "--timestamp", "--per-cpu"]);
+    accepted("hardirqs", &["--distributed", "--nano", "--cpu=0", "-s", "0"]);
+    accepted("hardirqs", &["--count", "5", "--vectors"]);
+    for args in
+        [&["0"][..], &["x"], &["1", "0"], &["1", "2", "3"], &["-1"], &["-c", "x"], &["-c", "-1"], &["-c"]]
+    {
+        wrong_use("hardirqs", args);
+    }
+    assert!(wrong_use("hardirqs", &["-c", "999999"]).contains("no such CPU"));
+    for args in [["-C", "-d"], ["-C", "-N"], ["-NC", "5"], ["-Cd", "1"]] {
+        let output = netbcc(&[&["hardirqs"], &args[..]].concat());
+        let line = refused(&output, 2, "hardirqs", &format!("{args:?}"));
+        assert!(line.contains("The --count option can't be used with time-based options"), "{line}");
+    }
+}
+
+#[test]
 fn softirqs_has_the_options_of_bcc() {
     accepted("softirqs", &["-TNd", "-c", "0", "1", "3", "-v", "--json"]);
     accepted("softirqs", &["1", "-C", "--timestamp"]);

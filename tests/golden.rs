@@ -15,6 +15,7 @@ use clap::FromArgMatches as _;
 
 use netbcc::out::{Clock, Format, Out, Table};
 use netbcc::tool::{self, Tool};
+use netbcc::tools::hardirqs::{self, Hardirqs};
 use netbcc::tools::netqtop::{self, Netqtop};
 use netbcc::tools::softirqs::{self, Softirqs};
 use netbcc::tools::solisten::{self, Solisten};
@@ -404,6 +405,31 @@ fn netqtop_json() {
     matches_fixture("netqtop", "rows.json", &[("-n lo --json", queue_block("-n lo --json"))]);
 }
 
+fn hardirq_block(args: &str) -> String {
+    let calls = [
+        ("", 0, 0, 0, 0),
+        ("virtio1-req.0", 1, 999, 2, 3),
+        ("a name of more than twenty-six", 2, 1000, 3, 0),
+        ("eth0\x1b[2J\"", 3, u64::MAX, u64::MAX, u64::MAX),
+        ("ACPI:Ged", 4, 1 << 40, 7, 1),
+        ("ahci", 5, 77, 1, 0),
+        ("local_timer", 6, 1_000_000, 250, 0),
+    ];
+    let totals = calls.map(|(name, irq, total_ns, count, unhandled)| hardirqs::Total {
+        name: name.to_owned(),
+        cpu: args.contains("--per-cpu").then_some(irq),
+        irqs: (0..irq).map(|nth| (10 + nth).to_string()).collect(),
+        sums: netbcc_common::hardirqs::Sums { total_ns, count, max_ns: total_ns, unhandled, name: [0; 32] },
+    });
+    printed(Format::Json, &hardirqs::table(&options::<Hardirqs>(args)), &totals, |_| 1000 * SECOND)
+}
+
+#[test]
+fn hardirqs_json() {
+    let blocks = ["--json", "--json -C", "--json -N --per-cpu"].map(|args| (args, hardirq_block(args)));
+    matches_fixture("hardirqs", "rows.json", &blocks);
+}
+
 fn softirq_block(args: &str) -> String {
     let runs = [
         (0, 0, 0),
@@ -569,7 +595,8 @@ fn tcpwhy_json() {
 #[test]
 fn otlp_records() {
     type Block = (&'static str, &'static str, fn(&str) -> String);
-    let blocks: [Block; 14] = [
+    let blocks: [Block; 15] = [
+        ("hardirqs", "--json", hardirq_block),
         ("netqtop", "-n lo --json", queue_block),
         ("softirqs", "--json --count", softirq_block),
         ("solisten", "--json", listen_block),

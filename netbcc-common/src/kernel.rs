@@ -227,6 +227,8 @@ fields! {
     DevIfindex = "net_device"."ifindex": 4,
     /// Network namespace of an interface.
     DevNet = "net_device"."nd_net": 8,
+    /// The name of a handler of interrupts.
+    ActionName = "irqaction"."name": 8,
     /// An error that may pass, such as an ICMP message on a connection.
     SkErrSoft = "sock"."sk_err_soft": 4,
     /// How long close() waits for the peer (`SO_LINGER`), in jiffies.

@@ -9,6 +9,7 @@
 
 pub mod addr;
 pub mod filter;
+pub mod hardirqs;
 pub mod kernel;
 pub mod loss;
 pub mod mptcp;

@@ -1,6 +1,7 @@
 //! The one list of tools. Help, `--list`, links and tests are views of it.
 
 use crate::tool::{Entry, entry};
+use crate::tools::hardirqs::Hardirqs;
 use crate::tools::netqtop::Netqtop;
 use crate::tools::softirqs::Softirqs;
 use crate::tools::solisten::Solisten;
@@ -18,6 +19,7 @@ use crate::tools::tcpwhy::Tcpwhy;
 
 /// All tools, sorted by name.
 pub const TOOLS: &[Entry] = &[
+    entry::<Hardirqs>(),
     entry::<Netqtop>(),
     entry::<Softirqs>(),
     entry::<Solisten>(),

@@ -13,6 +13,7 @@ pub mod calls;
 pub mod dev;
 pub mod emit;
 pub mod filter;
+pub mod irq;
 pub mod mem;
 pub mod mptcp;
 pub mod owner;

@@ -162,9 +162,13 @@ fn a_reader_that_goes_away_is_not_the_end_of_the_ledger(_: &Case) {
 const PROMPT: Duration = Duration::from_secs(2);
 
 fn a_sampler_whose_reader_takes_nothing_ends_when_told(_: &Case) {
-    for (tool, options) in
-        [("netqtop", "-n lo -i 1"), ("softirqs", "1"), ("tcpsubnet", "-i 1"), ("tcptop", "-C 1")]
-    {
+    for (tool, options) in [
+        ("hardirqs", "1"),
+        ("netqtop", "-n lo -i 1"),
+        ("softirqs", "1"),
+        ("tcpsubnet", "-i 1"),
+        ("tcptop", "-C 1"),
+    ] {
         let net = Net::new();
         let (_reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
         fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).expect("it holds a page");
@@ -446,6 +450,7 @@ fn a_stall_is_one_long_interval_and_nothing_catches_up(_: &Case) {
     let far = listener.accept();
     let samplers = [
         ("netqtop", "-n lo --json"),
+        ("hardirqs", "--json --vectors 1"),
         ("softirqs", "--json 1"),
         ("tcpsubnet", "-i 1 --json"),
         ("tcptop", "--json 1"),

@@ -17,6 +17,7 @@ use netbcc_tests::run::binary;
 mod doctor;
 mod engine;
 mod flood;
+mod hardirqs;
 mod netqtop;
 mod owner;
 mod pairs;
@@ -65,6 +66,8 @@ fn main() -> ExitCode {
         trials("doctor", &[Rung::Any], doctor::ANY),
         trials_of_netbcc("engine", engine::CHECKS),
         trials_of_netbcc("flood", flood::ANY),
+        trials("hardirqs", &[Rung::Any], hardirqs::ANY),
+        trials("hardirqs", &[Rung::Tracepoint, Rung::RawTp], hardirqs::CHECKS),
         trials("netqtop", &[Rung::Any], netqtop::ANY),
         trials("netqtop", &[Rung::Tracepoint, Rung::RawTp], netqtop::CHECKS),
         trials_of_netbcc("terminal", terminal::CHECKS),

@@ -23,7 +23,7 @@ const TABLE: &str = include_str!("../fixtures/verifier.txt");
 fn most(tool: &str) -> &'static str {
     match tool {
         "netqtop" => "-n lo",
-        "softirqs" => "-d",
+        "hardirqs" | "softirqs" => "-d",
         "tcpconnect" => "-d -L",
         "tcpretrans" => "-l --synack",
         _ => "",

@@ -14,4 +14,4 @@ pub use self::groups::{
     Containers, Every, Existing, FILTERS, Family, FlowPorts, Json, JsonForm, OUTPUT, Owner, Pid, PidOrAll,
     Timestamp, Uid, Verbose, WallClock, WideCsv,
 };
-pub use self::values::{Ports, Words, given, path, pid_or_all, ports, positive, word_list};
+pub use self::values::{Ports, Words, cpu, given, path, pid_or_all, ports, positive, word_list};

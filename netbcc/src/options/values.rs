@@ -96,6 +96,13 @@ pub fn pid_or_all(text: &str) -> Result<u32, String> {
     if text == "0" { Ok(0) } else { pid(text).map(NonZeroU32::get) }
 }
 
+/// Parses the number of a CPU that this machine has.
+pub fn cpu(text: &str) -> Result<u32, String> {
+    let cpu: u32 = text.parse().map_err(|_| "not the number of a CPU".to_owned())?;
+    let exists = std::fs::exists(format!("/sys/devices/system/cpu/cpu{cpu}")).is_ok_and(|exists| exists);
+    if exists { Ok(cpu) } else { Err("this machine has no such CPU".to_owned()) }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

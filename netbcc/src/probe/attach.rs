@@ -205,6 +205,14 @@ fn attach_rung(
             Ok(true) => attached.push(prog),
             // Another ladder's rung has it attached already.
             Ok(false) => {}
+            // BTF need not name tracepoints: whether the kernel has this one, the attach itself says.
+            Err(Fault::Attach(error))
+                if prog.need == Need::IfThere
+                    && prog.kind == Kind::RawTp
+                    && error.raw_os_error() == Some(Errno::ENOENT as i32) =>
+            {
+                object.detach(prog);
+            }
             Err(fault) => {
                 for prog in attached {
                     object.detach(prog);

@@ -2,6 +2,7 @@
 //! them all.
 
 mod conn;
+pub mod hardirqs;
 pub mod netqtop;
 mod sends;
 pub mod softirqs;

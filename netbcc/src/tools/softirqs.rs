@@ -35,7 +35,7 @@ use netbcc_common::softirqs::{Config, RUNS_WORDS, SLOTS};
 use super::object;
 use crate::error::usage;
 use crate::hook::{Ladder, Need, Rung, RungName, tp_btf};
-use crate::options::{Every, Json, Verbose, select};
+use crate::options::{Every, Json, Verbose, cpu, select};
 use crate::out::{About, Cell, Format, Kind, Rows, Table, data, hist, interval, left, right};
 use crate::probe::{Counters, Pace, Plan};
 use crate::tool::{Ctx, Spec, Tool};
@@ -70,13 +70,6 @@ pub struct Options {
     verbose: Verbose,
     #[command(flatten)]
     every: Every,
-}
-
-/// Parses the number of a CPU that this machine has.
-fn cpu(text: &str) -> Result<u32, String> {
-    let cpu: u32 = text.parse().map_err(|_| "not the number of a CPU".to_owned())?;
-    let exists = std::fs::exists(format!("/sys/devices/system/cpu/cpu{cpu}")).is_ok_and(|exists| exists);
-    if exists { Ok(cpu) } else { Err("this machine has no such CPU".to_owned()) }
 }
 
 impl Tool for Softirqs {

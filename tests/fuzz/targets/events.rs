@@ -9,6 +9,7 @@ use clap::FromArgMatches as _;
 use libfuzzer_sys::fuzz_target;
 use netbcc::out::{Format, Table};
 use netbcc::tool::{self, Tool};
+use netbcc::tools::hardirqs::{self, Hardirqs};
 use netbcc::tools::netqtop::{self, Netqtop};
 use netbcc::tools::softirqs::{self, Softirqs};
 use netbcc::tools::solisten::{self, Solisten};
@@ -168,6 +169,17 @@ fn all() -> Vec<Form> {
             interval_s: f64::from(u32::from_ne_bytes(take(data)).max(1)) / 1000.0,
         };
         Some((row.bytes, row))
+    }));
+    all.extend(forms::<Hardirqs, _>(&["", "-N", "-C", "--per-cpu", "--json"], hardirqs::table, |_, data| {
+        let bytes: [u8; size_of::<netbcc_common::hardirqs::Sums>()] = take(data);
+        let mut sums = netbcc_common::hardirqs::Sums::read_from_bytes(&bytes).ok()?;
+        // Of several CPUs they are added up.
+        sums.count >>= 8;
+        sums.unhandled >>= 8;
+        let [cpu] = take(data);
+        let name = String::from_utf8_lossy(&sums.name).into_owned();
+        let irqs = vec![cpu.to_string()];
+        Some((sums.max_ns, hardirqs::Total { name, cpu: Some(cpu.into()), irqs, sums }))
     }));
     all.extend(forms::<Softirqs, _>(&["", "-N", "-C", "--json"], softirqs::table, |_, data| {
         let [vector] = take(data);

@@ -158,6 +158,8 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         rung: Some("raw_tp"),
         ..plain("netqtop", Load::Datagrams)
     },
+    // Nothing here interrupts but timers, which have no handler.
+    idle("hardirqs", || "1".to_owned(), "1"),
     idle("tcpretrans", String::new, ""),
     idle("tcpretrans", || "-l".to_owned(), "-l"),
     idle("tcpdrop", String::new, ""),
