@@ -266,7 +266,7 @@ fn accept_block(args: &str) -> String {
         zero: 0,
         comm: comm(COMMS[nth]),
     };
-    let accepts: Vec<_> = (0..7).map(accept).collect();
+    let accepts: Vec<tcpaccept::Row> = (0..7).map(accept).map(Into::into).collect();
     let format = if args.contains("--json") { Format::Json } else { Format::Text };
     printed(format, &tcpaccept::table(&options::<Tcpaccept>(args)), &accepts, |event| event.ts_ns)
 }
@@ -293,7 +293,7 @@ fn latency_block(args: &str) -> String {
         zero: 0,
         comm: comm(COMMS[nth]),
     };
-    let answers: Vec<_> = (0..7).map(answer).collect();
+    let answers: Vec<tcpconnlat::Row> = (0..7).map(answer).map(Into::into).collect();
     let format = if args.contains("--json") { Format::Json } else { Format::Text };
     printed(format, &tcpconnlat::table(&options::<Tcpconnlat>(args)), &answers, |event| event.ts_ns)
 }
@@ -662,7 +662,7 @@ fn tracer_block(args: &str) -> String {
         kind: [CONNECT, ACCEPT, CLOSE, CONNECT, ACCEPT, CLOSE, 9][nth],
         netns: [4_026_531_840, 1, 0, 4_294_967_295, 4_026_531_969, 7, 8][nth],
     };
-    let events: Vec<_> = (0..7).map(event).collect();
+    let events: Vec<tcptracer::Row> = (0..7).map(event).map(Into::into).collect();
     let format = if args.contains("--json") { Format::Json } else { Format::Text };
     printed(format, &tcptracer::table(&options::<Tcptracer>(args)), &events, |event| event.ts_ns)
 }
@@ -763,7 +763,7 @@ fn listen_block(args: &str) -> String {
         family: if nth == 6 { 0 } else { tuples()[nth].family },
         comm: comm(COMMS[nth]),
     };
-    let listens: Vec<_> = (0..7).map(listen).collect();
+    let listens: Vec<solisten::Row> = (0..7).map(listen).map(Into::into).collect();
     let format = if args.contains("--json") { Format::Json } else { Format::Text };
     printed(format, &solisten::table(&options::<Solisten>(args)), &listens, |event| event.ts_ns)
 }

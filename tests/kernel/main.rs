@@ -81,6 +81,7 @@ fn main() -> ExitCode {
         trials("tcpaccept", &Rung::FORCED, tcpaccept::CHECKS),
         trials("tcpconnect", &[Rung::Any], tcpconnect::ANY),
         trials("tcplife", &[Rung::Any], tcplife::ANY),
+        trials("tcplife", &[Rung::Any], owner::ANY),
         trials("tcpconnect", &Rung::FORCED, tcpconnect::CHECKS),
         trials("tcpconnlat", &[Rung::Any], tcpconnlat::ANY),
         trials("tcpconnlat", &Rung::FORCED, tcpconnlat::CHECKS),

@@ -3,17 +3,20 @@
 //! Rows come in interrupts or in the calls of the other end; sockets are opened before the tool starts and after that; their
 //! owners are in containers.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Instant;
 
 use netbcc::registry::TOOLS;
 use netbcc::sys::btf::{self, Wanted};
 use netbcc_tests::checks;
-use netbcc_tests::kernel::{Case, Check, Rung};
+use netbcc_tests::kernel::{Case, Check, Rung, skip};
 use netbcc_tests::net::Net;
 use netbcc_tests::peer::{Conn, How, Listener, Peer};
 use netbcc_tests::rows::{Row, Rows};
-use netbcc_tests::run::Run;
+use netbcc_tests::run::{Launch, Run};
 
 use crate::tcpconnect::Groups;
 
@@ -24,6 +27,9 @@ pub(crate) const TOOLS_AND_CHECKS: [(&str, &[Rung], &[Check]); 4] = [
     ("tcpstates", &Rung::FORCED, STATES),
     ("tcpdrop", &[Rung::Any], DROPS),
 ];
+
+/// What is checked once, with all tools together.
+pub(crate) const ANY: &[Check] = checks![a_socket_has_one_cookie_in_all_tools];
 
 const RETRANSMITS: &[Check] = checks![
     a_retransmit_in_an_interrupt_is_of_the_owner_and_its_container,
@@ -466,4 +472,51 @@ fn a_state_from_before_the_start_has_a_time_where_it_is_asked_for(case: &Case) {
     assert_eq!((marked(&run), marked(&plain)), (2, 0));
     run.finish();
     plain.finish();
+}
+
+fn a_socket_has_one_cookie_in_all_tools(case: &Case) {
+    if !makes_cookies(case) {
+        skip("programs that ask for cookies (5.12)");
+    }
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let inode = fs::metadata(net.near().path()).expect("it is ours").ino().to_string();
+    // Of the client's socket, of the server's, or of the listener; each with how many rows.
+    let tools = [
+        ("tcpconnlat", "", 1),
+        ("tcpstates", "", 11),
+        ("tcplife", "", 2),
+        ("tcptracer", "", 4),
+        ("tcpaccept", "", 1),
+        ("solisten", "", 1),
+    ];
+    let runs = tools.map(|(tool, words, rows)| {
+        let launch = Launch::new(tool, &format!("{words} --json -o +cookie,netns"));
+        (tool, launch.start(&net), rows)
+    });
+    let web = server.listen(net.v4_of(2, 80));
+    let (near, far) = converse(&client, &web);
+    let local = near.local().port().to_string();
+    near.close();
+    far.await_end();
+    far.close();
+    let mut cookies: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+    for (tool, run, rows) in runs {
+        run.arrival(rows);
+        for row in &run.so_far() {
+            row.is("netns", &inode);
+            let cell =
+                |names: [&str; 2]| names.iter().find_map(|name| row.find(name)).unwrap_or("0").to_owned();
+            let ends = (cell(["lport", "sport"]), cell(["rport", "dport"]));
+            // accept() without fentry is seen by a program that can only read a cookie.
+            let cookie = row.get("cookie");
+            row.must(cookie != "null" || ["tcpaccept", "tcptracer", "solisten"].contains(&tool), "a cookie");
+            if cookie != "null" && (ends.0 == local || ends.1 == local) && ends.0 != "0" {
+                cookies.entry(ends).or_default().insert(cookie.to_owned());
+            }
+        }
+        run.finish();
+    }
+    let each: Vec<usize> = cookies.values().map(BTreeSet::len).collect();
+    assert_eq!(each, [1, 1], "{cookies:?}");
 }

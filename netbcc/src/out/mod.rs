@@ -51,7 +51,7 @@ pub use self::field::{About, Field, Kind, Listed, Rows};
 pub use self::json::{push_python_float, push_string as push_json_string, quoted};
 use self::line::Line;
 use self::sink::Sink;
-pub use self::socket::{SocketFact, Whose};
+pub use self::socket::{Of, SocketFact, Whose};
 use self::table::Source;
 pub use self::table::{Column, Table, data, interval, left, nanos, right, seconds, wall};
 use crate::sys::terminal;

@@ -3,6 +3,8 @@
 //! Lives here: what these columns are called and mean. Must never live here: a tool's name, or how it comes to be known
 //! (`probes-ebpf/src/owner.rs`).
 
+use std::ops::Deref;
+
 use netbcc_common::mptcp::UNKNOWN;
 use netbcc_common::socket::{SocketFacts, asked};
 
@@ -87,6 +89,35 @@ fn owner_comm(facts: &SocketFacts) -> [u8; 16] {
 /// The owner of the socket of a row that happened at `ts_ns`.
 fn owner(facts: &SocketFacts, ts_ns: u64) -> Process<'_> {
     Process::now(facts.owner_pid).named(&facts.owner_comm).noted_before(ts_ns.saturating_sub(facts.noted_ns))
+}
+
+/// An event, and what was asked for of its socket beside that.
+#[derive(Clone, Copy, Debug)]
+pub struct Of<E> {
+    event: E,
+    /// What was asked for.
+    pub facts: SocketFacts,
+}
+
+impl<E> Of<E> {
+    /// Both together.
+    pub fn new((event, facts): (E, SocketFacts)) -> Self {
+        Self { event, facts }
+    }
+}
+
+/// An event beside which nothing is asked for.
+impl<E> From<E> for Of<E> {
+    fn from(event: E) -> Self {
+        Self::new((event, SocketFacts::default()))
+    }
+}
+
+impl<E> Deref for Of<E> {
+    type Target = E;
+    fn deref(&self) -> &E {
+        &self.event
+    }
 }
 
 /// What a row says of its socket, and whether its process is the socket's owner.

@@ -24,7 +24,7 @@ use super::{conn, object};
 use crate::hook::{Ladder, LessExact, Rung, RungName, fentry, fexit, kprobe, kretprobe, tp_btf};
 use crate::options::select::{Namespace, namespace};
 use crate::options::{Json, PidOrAll, Verbose, select};
-use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, left, wall};
+use crate::out::{About, Cell, Format, Kind, Of, Process, Rows, SocketFact, Table, left, wall};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -89,13 +89,14 @@ impl Tool for Solisten {
         let table = table(&args);
         cx.out.set_format(args.json.format());
         let mut probe = Plan::new(cx)
+            .socket_facts(table.asks_of_sockets(&cx.out))
             .ladder(&LISTENS)
             .global("CONFIG", &Config { listen: SYS_listen.cast_unsigned() })
             .attach(cx)?;
         cx.out.header(&table);
         probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
-            for event in batch.events::<Event>() {
-                cx.out.row(&table, event.ts_ns, &event);
+            for row in batch.events_with_facts::<Event>().map(Row::new) {
+                cx.out.row(&table, row.ts_ns, &row);
             }
             Ok(None)
         })
@@ -159,29 +160,33 @@ const PORT: About = About::new(
 
 const ADDR: About = About::new(Kind::Address, "The local address.").or_null().otel("network.local.address");
 
+/// What is printed of an event.
+pub type Row = Of<Event>;
+
 /// BCC's columns.
-pub fn table(args: &Options) -> Table<Event> {
+pub fn table(args: &Options) -> Table<Row> {
     Table::new(args.json.format())
         .col_if(args.timestamp, wall(8).title("TIME(s)").about(About::text("With -t: the local time of day.")))
-        .col(left("PID", 7, |e: &Event| e.pid.into()).about(conn::pid("The process that called listen().")))
-        .col(left("COMM", 12, |e: &Event| (&e.comm).into()).cut().about(conn::COMM))
+        .col(left("PID", 7, |e: &Row| e.pid.into()).about(conn::pid("The process that called listen().")))
+        .col(left("COMM", 12, |e: &Row| (&e.comm).into()).cut().about(conn::COMM))
         .col_if(
             args.show_netns,
-            left("NETNS", 12, |e: &Event| e.netns.into()).always(Format::Json).about(conn::NETNS),
+            left("NETNS", 12, |e: &Row| e.netns.into()).always(Format::Json).about(conn::NETNS),
         )
         .col(
-            left("PROTO", 6, |e: &Event| proto(e.family).into()).about(About::new(
+            left("PROTO", 6, |e: &Row| proto(e.family).into()).about(About::new(
                 Kind::Word(&["TCPv4", "TCPv6", "TCP"]),
                 "The protocol, with the IP version; TCP alone is a socket of neither.",
             )),
         )
-        .col(left("BACKLOG", 8, |e: &Event| e.backlog.into()).about(About::new(
+        .col(left("BACKLOG", 8, |e: &Row| e.backlog.into()).about(About::new(
             Kind::Integer,
             "How many connections may wait to be accepted, as the kernel took it: at most net.core.somaxconn.",
         )))
-        .col(left("PORT", 5, |e: &Event| e.lport.into()).about(PORT))
-        .col(left("ADDR", 39, addr).about(ADDR))
+        .col(left("PORT", 5, |e: &Row| e.lport.into()).about(PORT))
+        .col(left("ADDR", 39, |e: &Row| addr(e)).about(ADDR))
         .process(|e| Process::now(e.pid).named(&e.comm))
+        .socket(false, &[SocketFact::Cookie], |e| &e.facts)
 }
 
 /// The protocol, with its family.

@@ -25,7 +25,7 @@ use nix::libc;
 use super::{conn, object};
 use crate::hook::{Ladder, LessExact, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::options::{Containers, Family, Json, Pid, Ports, Timestamp, Verbose, WallClock, ports};
-use crate::out::{Cell, Process, Rows, Table, left, seconds, wall};
+use crate::out::{Cell, Of, Process, Rows, SocketFact, Table, left, seconds, wall};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -97,6 +97,7 @@ impl Tool for Tcpaccept {
         cx.out.set_format(args.json.format());
         let accepts = [libc::SYS_accept, libc::SYS_accept4].map(libc::c_long::cast_unsigned);
         let mut probe = Plan::new(cx)
+            .socket_facts(table.asks_of_sockets(&cx.out))
             .ladder(&ACCEPTS)
             .family(args.family)
             .lports(&args.port)
@@ -105,8 +106,8 @@ impl Tool for Tcpaccept {
             .attach(cx)?;
         cx.out.header(&table);
         probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
-            for event in batch.events::<Event>() {
-                cx.out.row(&table, event.ts_ns, &event);
+            for row in batch.events_with_facts::<Event>().map(Row::new) {
+                cx.out.row(&table, row.ts_ns, &row);
             }
             Ok(None)
         })
@@ -137,20 +138,24 @@ const ACCEPTS: Ladder = Ladder {
     ],
 };
 
+/// What is printed of an event.
+pub type Row = Of<Event>;
+
 /// BCC's columns.
-pub fn table(args: &Options) -> Table<Event> {
+pub fn table(args: &Options) -> Table<Row> {
     Table::new(args.json.format())
         .col_if(args.clock.time, wall(9).gap(""))
         .col_if(args.seconds.timestamp, seconds(9, 3).gap(""))
         .col(
-            left("PID", 7, |e: &Event| e.pid.into())
+            left("PID", 7, |e: &Row| e.pid.into())
                 .about(conn::pid("The process that accepted the connection.")),
         )
-        .col(left("COMM", 12, |e: &Event| (&e.comm).into()).cut().about(conn::COMM))
-        .col(left("IP", 2, |e: &Event| Cell::Unsigned(conn::version(e.tuple.family))).about(conn::IP))
-        .col(left("RADDR", 16, |e: &Event| conn::raddr(&e.tuple).into()).about(conn::RADDR))
-        .col(left("RPORT", 5, |e: &Event| e.tuple.rport.into()).about(conn::RPORT))
-        .col(left("LADDR", 16, |e: &Event| conn::laddr(&e.tuple).into()).about(conn::LADDR))
-        .col(left("LPORT", 5, |e: &Event| e.tuple.lport.into()).about(conn::LPORT))
+        .col(left("COMM", 12, |e: &Row| (&e.comm).into()).cut().about(conn::COMM))
+        .col(left("IP", 2, |e: &Row| Cell::Unsigned(conn::version(e.tuple.family))).about(conn::IP))
+        .col(left("RADDR", 16, |e: &Row| conn::raddr(&e.tuple).into()).about(conn::RADDR))
+        .col(left("RPORT", 5, |e: &Row| e.tuple.rport.into()).about(conn::RPORT))
+        .col(left("LADDR", 16, |e: &Row| conn::laddr(&e.tuple).into()).about(conn::LADDR))
+        .col(left("LPORT", 5, |e: &Row| e.tuple.lport.into()).about(conn::LPORT))
         .process(|e| Process::now(e.pid).named(&e.comm))
+        .socket(false, &SocketFact::PLAIN, |e| &e.facts)
 }

@@ -27,7 +27,7 @@ use super::{conn, object};
 use crate::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::options::select::{PortList, port_list};
 use crate::options::{Family, Json, Pid, Timestamp, Verbose};
-use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, seconds};
+use crate::out::{About, Cell, Format, Kind, Of, Process, Rows, SocketFact, Table, data, left, seconds};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -113,14 +113,15 @@ impl Tool for Tcpconnlat {
         let table = table(&args);
         cx.out.set_format(args.json.format());
         let mut probe = Plan::new(cx)
+            .socket_facts(table.asks_of_sockets(&cx.out))
             .ladder(&ANSWERS)
             .family(args.family)
             .global("CONFIG", &Config { min_ns: args.min_us.saturating_mul(1000) })
             .attach(cx)?;
         cx.out.header(&table);
         probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
-            for event in batch.events::<Event>() {
-                cx.out.row(&table, event.ts_ns, &event);
+            for row in batch.events_with_facts::<Event>().map(Row::new) {
+                cx.out.row(&table, row.ts_ns, &row);
             }
             Ok(None)
         })
@@ -179,31 +180,35 @@ fn span_us(event: &Event) -> u64 {
     event.span_ns / 1000
 }
 
+/// What is printed of an event.
+pub type Row = Of<Event>;
+
 /// BCC's columns.
-pub fn table(args: &Options) -> Table<Event> {
+pub fn table(args: &Options) -> Table<Row> {
     Table::new(args.json.format())
         .col_if(args.seconds.timestamp, seconds(9, 3).gap(""))
-        .col(left("PID", 7, |e: &Event| e.pid.into()).about(conn::pid("The process that called connect().")))
-        .col(left("COMM", 12, |e: &Event| (&e.comm).into()).cut().about(conn::COMM))
-        .col(left("IP", 2, |e: &Event| Cell::Unsigned(conn::version(e.tuple.family))).about(conn::IP))
-        .col(left("SADDR", 16, |e: &Event| conn::laddr(&e.tuple).into()).about(conn::LADDR))
+        .col(left("PID", 7, |e: &Row| e.pid.into()).about(conn::pid("The process that called connect().")))
+        .col(left("COMM", 12, |e: &Row| (&e.comm).into()).cut().about(conn::COMM))
+        .col(left("IP", 2, |e: &Row| Cell::Unsigned(conn::version(e.tuple.family))).about(conn::IP))
+        .col(left("SADDR", 16, |e: &Row| conn::laddr(&e.tuple).into()).about(conn::LADDR))
         .col_if(
             !args.lport.is_empty(),
-            left("LPORT", 6, |e: &Event| e.tuple.lport.into()).always(Format::Json).about(conn::LPORT),
+            left("LPORT", 6, |e: &Row| e.tuple.lport.into()).always(Format::Json).about(conn::LPORT),
         )
-        .col(left("DADDR", 16, |e: &Event| conn::raddr(&e.tuple).into()).about(conn::RADDR))
-        .col(left("DPORT", 5, |e: &Event| e.tuple.rport.into()).about(conn::RPORT))
+        .col(left("DADDR", 16, |e: &Row| conn::raddr(&e.tuple).into()).about(conn::RADDR))
+        .col(left("DPORT", 5, |e: &Row| e.tuple.rport.into()).about(conn::RPORT))
         .col(
-            data("span_us", |e: &Event| span_us(e).into())
+            data("span_us", |e: &Row| span_us(e).into())
                 .about(About::count("From connect() to the answer, in microseconds.")),
         )
         .col(
-            left("LAT(ms)", 0, |e: &Event| Cell::Float(span_us(e) as f64 / 1000.0))
+            left("LAT(ms)", 0, |e: &Row| Cell::Float(span_us(e) as f64 / 1000.0))
                 .precision(2)
                 .except(Format::Json)
                 .about(About::new(Kind::Number, "From connect() to the answer, in milliseconds.")),
         )
         .process(|e| Process::now(e.pid).named(&e.comm).noted_before(e.span_ns))
+        .socket(false, &SocketFact::PLAIN, |e| &e.facts)
 }
 
 #[cfg(test)]

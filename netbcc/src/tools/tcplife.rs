@@ -26,13 +26,16 @@ use std::ops::Deref;
 use anyhow::Result;
 use clap::Args;
 use netbcc_common::kernel::Func;
+use netbcc_common::socket::SocketFacts;
 use netbcc_common::tcplife::{Detailed, End, Event, details};
 use nix::errno::Errno;
 
 use super::{conn, object};
 use crate::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::options::{Existing, Family, FlowPorts, Json, Pid, Timestamp, Verbose, WallClock, WideCsv};
-use crate::out::{About, Cell, Column, Format, Kind, Process, Rows, Table, data, left, right, seconds, wall};
+use crate::out::{
+    About, Cell, Column, Format, Kind, Process, Rows, SocketFact, Table, data, left, right, seconds, wall,
+};
 use crate::probe::owner::SNAPSHOT;
 use crate::probe::{Batch, Plan};
 use crate::sys::machine::jiffy_us;
@@ -120,7 +123,11 @@ impl Tool for Tcplife {
         let table = table(&args);
         let details = table.needs(&cx.out);
         let jiffy_us = if details & details::LIMITS != 0 { jiffy_us()? } else { 0 };
-        let mut plan = Plan::new(cx).groups_of_sockets().ladder(&SOCKETS).global("DETAILS", &details);
+        let mut plan = Plan::new(cx)
+            .socket_facts(table.asks_of_sockets(&cx.out))
+            .groups_of_sockets()
+            .ladder(&SOCKETS)
+            .global("DETAILS", &details);
         plan = plan.existing(args.existing.existing);
         if args.existing.existing {
             plan = plan.ladder(&SNAPSHOT);
@@ -139,12 +146,13 @@ impl Tool for Tcplife {
         cx.out.header(&table);
         probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
             if details == 0 {
-                for event in batch.events::<Event>() {
-                    cx.out.row(&table, event.ts_ns, &Row::from(event));
+                for (event, facts) in batch.events_with_facts::<Event>() {
+                    cx.out.row(&table, event.ts_ns, &Row { facts, ..Row::from(event) });
                 }
             } else {
-                for Detailed { event, end } in batch.events::<Detailed>() {
-                    cx.out.row(&table, event.ts_ns, &Row::new(event, end, jiffy_us));
+                for (Detailed { event, end }, facts) in batch.events_with_facts::<Detailed>() {
+                    let row = Row { facts, ..Row::new(event, end, jiffy_us) };
+                    cx.out.row(&table, event.ts_ns, &row);
                 }
             }
             Ok(None)
@@ -162,12 +170,20 @@ pub struct Row {
     jiffy_us: u64,
     /// Where it is older than the tool.
     at_least: conn::AtLeast<2>,
+    facts: SocketFacts,
 }
 
 impl Row {
     fn new(event: Event, end: End, jiffy_us: u64) -> Self {
         let at_least = conn::AtLeast(event.span_ns / 1000);
-        Self { event, end, error: conn::ErrorName(end.error), jiffy_us, at_least }
+        Self {
+            event,
+            end,
+            error: conn::ErrorName(end.error),
+            jiffy_us,
+            at_least,
+            facts: SocketFacts::default(),
+        }
     }
 }
 
@@ -298,7 +314,8 @@ pub fn table(args: &Options) -> Table<Row> {
                 .about(conn::SINCE)
                 .known_if(args.existing.existing, "add --existing"),
         )
-        .process(|e| Process::now(e.pid).named(&e.comm).noted_before(e.span_ns));
+        .process(|e| Process::now(e.pid).named(&e.comm).noted_before(e.span_ns))
+        .socket(false, &SocketFact::PLAIN, |e| &e.facts);
     END.into_iter().fold(table, |table, column| table.col_if(false, column()))
 }
 

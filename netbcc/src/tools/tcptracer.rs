@@ -31,7 +31,9 @@ use super::{conn, object};
 use crate::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::options::select::{Namespace, namespace};
 use crate::options::{Containers, Family, Json, PidOrAll, Timestamp, Uid};
-use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, nanos, seconds};
+use crate::out::{
+    About, Cell, Format, Kind, Of, Process, Rows, SocketFact, Table, data, left, nanos, seconds,
+};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -119,6 +121,7 @@ impl Tool for Tcptracer {
             shutdown: number(libc::SYS_shutdown),
         };
         let mut probe = Plan::new(cx)
+            .socket_facts(table.asks_of_sockets(&cx.out))
             .ladder(&CONNECTIONS)
             .family(args.family)
             .containers(&args.containers)?
@@ -127,8 +130,8 @@ impl Tool for Tcptracer {
         cx.out.line("Tracing TCP established connections. Ctrl-C to end.");
         cx.out.header(&table);
         probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
-            for event in batch.events::<Event>() {
-                cx.out.row(&table, event.ts_ns, &event);
+            for row in batch.events_with_facts::<Event>().map(Row::new) {
+                cx.out.row(&table, row.ts_ns, &row);
             }
             Ok(None)
         })
@@ -201,42 +204,46 @@ fn word(kind: u32) -> &'static str {
 
 const UID: About = conn::uid("The user who did it. In text with -U.");
 
+/// What is printed of an event.
+pub type Row = Of<Event>;
+
 /// BCC's columns.
-pub fn table(args: &Options) -> Table<Event> {
+pub fn table(args: &Options) -> Table<Row> {
     let long = args.verbose;
-    let dport = left("DPORT", 6, |e: &Event| e.tuple.rport.into()).about(conn::RPORT);
+    let dport = left("DPORT", 6, |e: &Row| e.tuple.rport.into()).about(conn::RPORT);
     Table::new(args.json.format())
         .col_if(args.seconds.timestamp && !args.verbose, seconds(9, 3).gap(""))
         .col_if(args.seconds.timestamp && args.verbose, nanos(14).gap(""))
         .col_if(
             args.print_uid,
-            left("UID", 6, |e: &Event| e.who.uid.into()).gap("").except(Format::Json).about(UID),
+            left("UID", 6, |e: &Row| e.who.uid.into()).gap("").except(Format::Json).about(UID),
         )
         .col_if(
             !long,
-            left("T", 2, |e: &Event| letter(e.kind).into()).except(Format::Json).about(About::text(
+            left("T", 2, |e: &Row| letter(e.kind).into()).except(Format::Json).about(About::text(
                 "C: the connection was opened by this host. A: it was accepted. X: it was closed.",
             )),
         )
         .col_if(
             long,
-            left("TYPE", 12, |e: &Event| word(e.kind).into()).always(Format::Json).about(About::new(
+            left("TYPE", 12, |e: &Row| word(e.kind).into()).always(Format::Json).about(About::new(
                 Kind::Word(&["connect", "accept", "close", "unknown"]),
                 "With -v, in the place of T: the same as a word.",
             )),
         )
-        .col(left("PID", 6, |e: &Event| e.who.pid.into()).about(conn::pid("The process that did it.")))
-        .col(data("uid", |e: &Event| e.who.uid.into()).about(UID))
-        .col(left("COMM", 16, |e: &Event| (&e.who.comm).into()).about(conn::COMM))
-        .col(left("IP", 2, |e: &Event| Cell::Unsigned(conn::version(e.tuple.family))).about(conn::IP))
-        .col(left("SADDR", 16, |e: &Event| Cell::Bracketed(conn::laddr(&e.tuple))).about(conn::LADDR))
-        .col(left("DADDR", 16, |e: &Event| Cell::Bracketed(conn::raddr(&e.tuple))).about(conn::RADDR))
-        .col(left("SPORT", 6, |e: &Event| e.tuple.lport.into()).about(conn::LPORT))
+        .col(left("PID", 6, |e: &Row| e.who.pid.into()).about(conn::pid("The process that did it.")))
+        .col(data("uid", |e: &Row| e.who.uid.into()).about(UID))
+        .col(left("COMM", 16, |e: &Row| (&e.who.comm).into()).about(conn::COMM))
+        .col(left("IP", 2, |e: &Row| Cell::Unsigned(conn::version(e.tuple.family))).about(conn::IP))
+        .col(left("SADDR", 16, |e: &Row| Cell::Bracketed(conn::laddr(&e.tuple))).about(conn::LADDR))
+        .col(left("DADDR", 16, |e: &Row| Cell::Bracketed(conn::raddr(&e.tuple))).about(conn::RADDR))
+        .col(left("SPORT", 6, |e: &Row| e.tuple.lport.into()).about(conn::LPORT))
         // BCC's long header is a blank wider than its rows.
         .col(if args.verbose { dport.header_width(7).header_gap("") } else { dport })
         .col_if(
             args.verbose && args.netns.as_ref().is_none_or(|netns| *netns == Namespace::All),
-            left("NETNS", 8, |e: &Event| e.netns.into()).always(Format::Json).about(conn::NETNS),
+            left("NETNS", 8, |e: &Row| e.netns.into()).always(Format::Json).about(conn::NETNS),
         )
         .process(|e| Process::now(e.who.pid).named(&e.who.comm))
+        .socket(false, &[SocketFact::Cookie], |e| &e.facts)
 }

@@ -15,8 +15,9 @@ use aya_ebpf::macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, map};
 use aya_ebpf::maps::HashMap;
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext};
 use netbcc_common::solisten::{Config, Event};
-use probes_ebpf::emit::reserve;
+use probes_ebpf::emit::reserve_with;
 use probes_ebpf::mem::{Access, Probed, Typed};
+use probes_ebpf::owner::{Facts, Owned};
 use probes_ebpf::sock::{Sock, is_inet, socket_sk, state};
 use probes_ebpf::syscall::{self, Regs};
 use probes_ebpf::{filter, setting, storage, task};
@@ -36,8 +37,8 @@ fn keeps<A: Access>(sk: Sock<A>) -> bool {
 
 /// The current task makes `sk` listen. It passed the filters.
 #[inline(always)]
-fn listens<A: Access>(sk: Sock<A>, backlog: i32) {
-    let Some(mut event) = reserve::<Event>() else { return };
+fn listens<A: Owned>(sk: Sock<A>, backlog: i32) {
+    let Some(mut event) = reserve_with::<Event>(Facts::of(sk)) else { return };
     let family = sk.family();
     event.ts_ns = task::now_ns();
     sk.laddr(family, &mut event.laddr);
@@ -51,7 +52,7 @@ fn listens<A: Access>(sk: Sock<A>, backlog: i32) {
 
 /// `inet_listen` begins, on a kernel where `__inet_listen_sk` is watched, too.
 #[inline(always)]
-fn entered<A: Access>(sk: Sock<A>, backlog: i32) {
+fn entered<A: Owned>(sk: Sock<A>, backlog: i32) {
     // No room to remember the call: then the row comes from the inner function.
     if keeps(sk) && CALLS.insert(task::pid_tid() as u32, sk.id(), 0).is_ok() {
         listens(sk, backlog);
@@ -66,7 +67,7 @@ fn left() {
 
 /// `__inet_listen_sk` begins.
 #[inline(always)]
-fn entered_inner<A: Access>(sk: Sock<A>, backlog: i32) {
+fn entered_inner<A: Owned>(sk: Sock<A>, backlog: i32) {
     if keeps(sk) && storage::entry(&CALLS, task::pid_tid() as u32).is_none_or(|outer| *outer != sk.id()) {
         listens(sk, backlog);
     }

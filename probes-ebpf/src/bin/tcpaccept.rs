@@ -11,10 +11,11 @@
 use aya_ebpf::macros::{btf_tracepoint, fentry, kprobe};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::tcpaccept::{Config, Event};
-use probes_ebpf::emit::reserve;
+use probes_ebpf::emit::reserve_with;
 use probes_ebpf::filter::{self, SockEnds};
 use probes_ebpf::mem::{Probed, Typed};
-use probes_ebpf::sock::{Sock, ToTcp, is_inet};
+use probes_ebpf::owner::{Facts, Owned};
+use probes_ebpf::sock::{Sock, is_inet};
 use probes_ebpf::syscall::{self, Regs};
 use probes_ebpf::{setting, task};
 
@@ -23,7 +24,7 @@ static CONFIG: Config = Config { accepts: [u64::MAX; 2] };
 
 /// The current task accepted `sk`.
 #[inline(always)]
-fn accepted<A: ToTcp>(sk: Sock<A>) {
+fn accepted<A: Owned>(sk: Sock<A>) {
     let family = sk.family();
     if !is_inet(family) || !(sk.is_tcp() || sk.is_mptcp()) {
         return;
@@ -41,7 +42,7 @@ fn accepted<A: ToTcp>(sk: Sock<A>) {
     if !filter::keeps_ends(SockEnds { sk, lport }) {
         return;
     }
-    let Some(mut event) = reserve::<Event>() else { return };
+    let Some(mut event) = reserve_with::<Event>(Facts::of(sk)) else { return };
     event.ts_ns = task::now_ns();
     sk.addrs(family, &mut event.tuple);
     event.tuple.lport = lport;

@@ -24,10 +24,11 @@ use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::addr::{AF_INET, AF_INET6};
 use netbcc_common::loss::Loss;
 use netbcc_common::tcpconnlat::{Config, Event, Open};
-use probes_ebpf::emit::{lost, reserve};
+use probes_ebpf::emit::{lost, reserve_with};
 use probes_ebpf::mem::{Probed, Typed};
 use probes_ebpf::mptcp::{self, Opener, Owners};
-use probes_ebpf::sock::{Sock, ToTcp, state};
+use probes_ebpf::owner::{Facts, Owned};
+use probes_ebpf::sock::{Sock, ToTcp as _, state};
 use probes_ebpf::{filter, setting, storage, task};
 
 #[unsafe(no_mangle)]
@@ -46,7 +47,7 @@ static OPENS_BY_SK: HashMap<u64, Open> = HashMap::with_max_entries(65_536, BPF_F
 static OWNERS_BY_MPTCP: Owners = mptcp::owners();
 
 /// Where the open of a socket is kept.
-trait Opens: ToTcp {
+trait Opens: Owned {
     /// The open of `sk`, if there is one.
     fn get(sk: Sock<Self>) -> Option<&'static mut Open>;
     /// The open of `sk`, made if there was none. `None`: there is no room.
@@ -118,7 +119,7 @@ fn report<A: Opens>(sk: Sock<A>, open: &Open, now_ns: u64) {
     if !filter::keeps_ends(sk) {
         return;
     }
-    let Some(mut event) = reserve::<Event>() else { return };
+    let Some(mut event) = reserve_with::<Event>(Facts::of(sk)) else { return };
     event.ts_ns = now_ns;
     event.span_ns = now_ns - open.ts_ns;
     sk.addrs(sk.family(), &mut event.tuple);

@@ -22,11 +22,11 @@ use netbcc_common::loss::Loss;
 use netbcc_common::tcplife::{
     ACCEPTOR, CLOSER, CONNECTOR, Detailed, End, Event, KERNEL, LAST, Life, NOBODY, details,
 };
-use probes_ebpf::emit::{lost, reserve};
+use probes_ebpf::emit::{lost, reserve_with};
 use probes_ebpf::filter::{self, SockEnds};
 use probes_ebpf::mem::{Probed, Typed};
 use probes_ebpf::mptcp::{self, Owners};
-use probes_ebpf::owner::{self, Owned};
+use probes_ebpf::owner::{self, Facts, Owned};
 use probes_ebpf::sock::{Sock, TcpSock, ToTcp, state};
 use probes_ebpf::twice::{self, Notes};
 use probes_ebpf::{setting, storage, task};
@@ -348,11 +348,11 @@ fn report<A: Lives>(sk: Sock<A>, life: &mut Life, old: i32) {
         return;
     }
     if is_asked(u32::MAX) {
-        let Some(mut row) = reserve::<Detailed>() else { return };
+        let Some(mut row) = reserve_with::<Detailed>(Facts::of(sk)) else { return };
         detail(tcp, life, old, &mut row.end);
         fill(sk, tcp, life, (owner, pid), (family, lport), &mut row.event);
     } else {
-        let Some(mut event) = reserve::<Event>() else { return };
+        let Some(mut event) = reserve_with::<Event>(Facts::of(sk)) else { return };
         fill(sk, tcp, life, (owner, pid), (family, lport), &mut event);
     }
 }

@@ -22,9 +22,10 @@ use netbcc_common::tcplife::ACCEPTOR;
 use netbcc_common::tcptracer::{
     ACCEPT, CLOSE, CONNECT, Config, Event, FAILED, GONE, Life, OPENING, SHUT, UNKNOWN, Who,
 };
-use probes_ebpf::emit::{lost, reserve};
+use probes_ebpf::emit::{lost, reserve_with};
 use probes_ebpf::mem::{Access, Probed, Typed};
 use probes_ebpf::mptcp::{self, Opener, Owners};
+use probes_ebpf::owner::{Facts, Owned};
 use probes_ebpf::sock::{Sock, ToTcp, is_inet, state};
 use probes_ebpf::syscall::{self, Regs};
 use probes_ebpf::{filter, setting, storage, task};
@@ -45,7 +46,7 @@ static LIVES_BY_SK: HashMap<u64, Life> = HashMap::with_max_entries(65_536, BPF_F
 static OWNERS_BY_MPTCP: Owners = mptcp::owners();
 
 /// Where what is known of a socket is kept.
-trait Lives: ToTcp {
+trait Lives: Owned {
     /// What is known of `sk`, if anything.
     fn get(sk: Sock<Self>) -> Option<&'static mut Life>;
     /// What is known of `sk`, made if there was nothing. `None`: there is no room.
@@ -112,11 +113,11 @@ fn does<'a, A: Access>(sk: Sock<A>, kind: u32) -> Option<News<'a>> {
 
 /// Tells what happened to the socket between these ends.
 #[inline(always)]
-fn report<A: Access>(sk: Sock<A>, news: News<'_>, tuple: &Tuple) {
+fn report<A: Owned>(sk: Sock<A>, news: News<'_>, tuple: &Tuple) {
     if !filter::keeps_ends(tuple) {
         return;
     }
-    let Some(mut event) = reserve::<Event>() else { return };
+    let Some(mut event) = reserve_with::<Event>(Facts::of(sk)) else { return };
     event.ts_ns = task::now_ns();
     event.tuple = *tuple;
     event.kind = news.kind;
@@ -129,7 +130,7 @@ fn report<A: Access>(sk: Sock<A>, news: News<'_>, tuple: &Tuple) {
 
 /// Tells what happened to the socket, if there is news, and both of its ends are there.
 #[inline(always)]
-fn tell<A: ToTcp>(sk: Sock<A>, news: Option<News<'_>>) {
+fn tell<A: Owned>(sk: Sock<A>, news: Option<News<'_>>) {
     if let Some(news) = news
         && let Some(tuple) = ends(sk)
     {
@@ -199,7 +200,7 @@ fn active_open<'a, A: Lives>(sk: Sock<A>, new: i32) -> Option<News<'a>> {
 
 /// The current task took `sk` off an accept queue.
 #[inline(always)]
-fn accepted<A: ToTcp>(sk: Sock<A>) {
+fn accepted<A: Owned>(sk: Sock<A>) {
     let is_mptcp = sk.is_mptcp();
     if is_inet(sk.family()) && (is_mptcp || sk.is_tcp()) {
         if is_mptcp {
