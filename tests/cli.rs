@@ -168,6 +168,9 @@ fn every_tool_lists_its_columns_and_refuses_others_before_anything_is_loaded() {
     refused(&["tcpconnect", "-c", "-o", "comm"], "no column is called 'comm'");
     refused(&["tcpsubnet", "-J", "-o", "bytes"], "has no columns");
     refused(&["softirqs", "-d", "-o", "count"], "has no columns");
+    refused(&["tcpcong", "-d", "-o", "count"], "a histogram has no columns: -o is for --json");
+    refused(&["tcprtt", "-o", "count"], "a histogram has no columns: -o is for --json");
+    refused(&["tcprtt", "--min", "-o", "min_rtt_us"], "a histogram has no columns: -o is for --json");
 }
 
 #[test]
@@ -803,6 +806,78 @@ fn hardirqs_has_the_options_of_bcc() {
         let output = netbcc(&[&["hardirqs"], &args[..]].concat());
         let line = refused(&output, 2, "hardirqs", &format!("{args:?}"));
         assert!(line.contains("The --count option can't be used with time-based options"), "{line}");
+    }
+}
+
+#[test]
+fn tcpcong_has_the_options_of_bcc() {
+    accepted("tcpcong", &["-TuL", "80", "-R", "3000-3006", "1", "10", "-v", "--json", "--open"]);
+    accepted(
+        "tcpcong",
+        &["-d", "-u", "--localport=3006-3000", "--remoteport", "443", "5", "--time", "--micro"],
+    );
+    accepted("tcpcong", &["--dist", "--cgroup=/", "--lport=80", "--raddr=10.0.0.0/8"]);
+    for args in [
+        &["0"][..],
+        &["x"],
+        &["1", "0"],
+        &["1", "x"],
+        &["1", "2", "3"],
+        &["-m"],
+        &["-L", "0"],
+        &["-R", "65536"],
+        &["-4"],
+        &["--pid=1"],
+    ] {
+        wrong_use("tcpcong", args);
+    }
+    for (args, words) in [
+        (["-L", "1-2-3"], "unrecognized local port range"),
+        (["-L", "a"], "unrecognized local port range"),
+        (["-R", "80-"], "unrecognized remote port range"),
+    ] {
+        let line = wrong_use("tcpcong", &args);
+        assert!(line.contains(words), "{line}");
+    }
+}
+
+#[test]
+fn tcprtt_has_the_options_of_bcc() {
+    accepted(
+        "tcprtt",
+        &["-TmBe", "-i", "1", "-d", "10", "-p", "80", "-P", "443", "-a", "10.0.0.1", "-A", "10.0.0.2", "-4"],
+    );
+    accepted(
+        "tcprtt",
+        &["-bD", "-6", "-a", "::1", "--milli", "--interval=3", "--duration=5", "--ext", "--json", "-v"],
+    );
+    accepted("tcprtt", &["--millisecond", "--lport", "80", "--raddr", "::ffff:10.0.0.1", "--min", "--byr"]);
+    accepted(
+        "tcprtt",
+        &["--min", "--json", "-d", "5", "--cgroup=/", "-a", "10.0.0.0/8", "-A", "::ffff:10.0.0.1"],
+    );
+    accepted("tcprtt", &["-6", "-a", "10.0.0.1", "-A", "!10.0.0.1"]);
+    for args in [
+        &["-i", "0"][..],
+        &["-i", "abc"],
+        &["-d", "0"],
+        &["-d", "1.5"],
+        &["-p", "x"],
+        &["-P", "70000"],
+        &["-a", "10.0.0"],
+        &["-A", "host"],
+        &["-b", "-B"],
+        &["-4", "-6"],
+        &["-4", "-a", "::1"],
+        &["-a", "10.0.0.1", "-A", "::1"],
+        &["-a", "::1", "-A", "10.0.0.0/8"],
+        &["--min", "--json", "-i", "1"],
+        &["--min", "--json", "-B"],
+        &["--pid=1"],
+        &["--comm=x"],
+        &["1"],
+    ] {
+        wrong_use("tcprtt", args);
     }
 }
 

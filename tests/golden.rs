@@ -20,11 +20,13 @@ use netbcc::tools::netqtop::{self, Netqtop};
 use netbcc::tools::softirqs::{self, Softirqs};
 use netbcc::tools::solisten::{self, Solisten};
 use netbcc::tools::tcpaccept::{self, Tcpaccept};
+use netbcc::tools::tcpcong::{self, Tcpcong};
 use netbcc::tools::tcpconnect::{self, Tcpconnect};
 use netbcc::tools::tcpconnlat::{self, Tcpconnlat};
 use netbcc::tools::tcpdrop::{self, Tcpdrop};
 use netbcc::tools::tcplife::{self, Tcplife};
 use netbcc::tools::tcpretrans::{self, Tcpretrans};
+use netbcc::tools::tcprtt::{self, Tcprtt};
 use netbcc::tools::tcpstates::{self, Tcpstates};
 use netbcc::tools::tcpsubnet::{self, Tcpsubnet};
 use netbcc::tools::tcptop::{self, Tcptop};
@@ -595,17 +597,19 @@ fn tcpwhy_json() {
 #[test]
 fn otlp_records() {
     type Block = (&'static str, &'static str, fn(&str) -> String);
-    let blocks: [Block; 15] = [
+    let blocks: [Block; 17] = [
         ("hardirqs", "--json", hardirq_block),
         ("netqtop", "-n lo --json", queue_block),
         ("softirqs", "--json --count", softirq_block),
         ("solisten", "--json", listen_block),
         ("tcpaccept", "--json", accept_block),
+        ("tcpcong", "--json", stay_block),
         ("tcpconnect", "--json -L -d", connect_block),
         ("tcpconnlat", "--json", latency_block),
         ("tcpdrop", "--json", drop_block),
         ("tcplife", "--json", life_block),
         ("tcpretrans", "--json --failed", retransmit_block),
+        ("tcprtt", "--json --min", shortest_block),
         ("tcpstates", "--json", transition_block),
         ("tcpsubnet", "--json -fM", subnet_block),
         ("tcptop", "--json", transfer_block),
@@ -749,6 +753,105 @@ fn tcpdrop_text() {
 fn tcpdrop_json() {
     let blocks = ["--json", "--json --no-stack"].map(|args| (args, drop_block(args)));
     matches_fixture("tcpdrop", "rows.json", &blocks);
+}
+
+fn stay_block(args: &str) -> String {
+    let row = |nth: usize| {
+        let flow = netbcc_common::tcpcong::Flow {
+            closed: u64::from(nth.is_multiple_of(3)),
+            tuple: tuples()[nth],
+            sums_ns: [1; 8],
+            begin_ns: 1,
+            since_ns: 2,
+            changes: 9,
+            first: 0,
+            state: [0, 1, 2, 3, 4, 5, u32::MAX][nth],
+            netns: [4_026_531_840, 1, 0, u32::MAX, 4_026_531_969, 7, 8][nth],
+            from_start: u32::from(nth.is_multiple_of(2)),
+        };
+        let ms = 1_000_000;
+        let spans = [884 * ms + 999_999, 12 * ms, 507 * ms, 102 * ms, 999, u64::MAX, 0, 0];
+        let mut spans: [u64; 8] = std::array::from_fn(|state| spans[(state + nth) % 8]);
+        if nth == 0 {
+            spans = [884 * ms, 12 * ms, 507 * ms, 102 * ms, 0, 0, 0, 0];
+        }
+        tcpcong::Row::new(flow, spans, [2721, 1, 0, 99_999, u64::MAX, 7, 12][nth])
+    };
+    let rows: Vec<_> = (0..7).map(row).collect();
+    if args.contains("--json") {
+        return printed(Format::Json, &tcpcong::table(&options::<Tcpcong>(args), false), &rows, |_| {
+            1000 * SECOND
+        });
+    }
+    // A table is of one family; so are its rows.
+    let (v4, v6) = rows.split_at(3);
+    [(v4, false), (v6, true)]
+        .map(|(rows, v6)| {
+            printed(Format::Text, &tcpcong::table(&options::<Tcpcong>(args), v6), rows, |_| 1000 * SECOND)
+        })
+        .concat()
+}
+
+#[test]
+fn tcpcong_text() {
+    let blocks = ["", "-u"].map(|args| (args, stay_block(args)));
+    matches_fixture("tcpcong", "rows.txt", &blocks);
+}
+
+#[test]
+fn tcpcong_json() {
+    matches_fixture("tcpcong", "rows.json", &[("--json", stay_block("--json"))]);
+    let slot =
+        |nth: usize| tcpcong::Slot { state: nth, bits: [1, 2, 6, 10, 20, 31, 64][nth], count: 7 << nth };
+    let slots: Vec<_> = (0..7).map(slot).collect();
+    let block = |args: &str| {
+        printed(Format::Json, &tcpcong::slot_table(&options::<Tcpcong>(args)), &slots, |_| 1000 * SECOND)
+    };
+    let blocks = ["--json -d", "--json -du"].map(|args| (args, block(args)));
+    matches_fixture("tcpcong", "slots.json", &blocks);
+}
+
+fn slot_block(args: &str) -> String {
+    let slot = |nth: usize| tcprtt::Slot {
+        addr: Some(IpAddr::from(
+            [
+                tuples()[nth].laddr[0].to_ne_bytes(),
+                tuples()[nth].laddr[1].to_ne_bytes(),
+                tuples()[nth].laddr[2].to_ne_bytes(),
+                tuples()[nth].laddr[3].to_ne_bytes(),
+            ]
+            .concat()
+            .first_chunk::<16>()
+            .copied()
+            .expect("four words"),
+        )),
+        bits: [1, 2, 6, 10, 20, 31, 32][nth],
+        count: [1, 7, 13, 1 << 40, u64::MAX, 2, 3][nth],
+        avg_us: [0.5, 2.0, 38.25, 1000.0, 1e6, 4_294_967_294.0, 1.0 / 3.0][nth],
+        samples: [1, 7, 13, 1 << 40, u64::MAX, 2, 3][nth],
+    };
+    let slots: Vec<_> = (0..7).map(slot).collect();
+    printed(Format::Json, &tcprtt::slot_table(&options::<Tcprtt>(args)), &slots, |_| 1000 * SECOND)
+}
+
+fn shortest_block(args: &str) -> String {
+    let event = |nth: usize| netbcc_common::tcprtt::Event {
+        ts_ns: 1000 * SECOND + TIMES[nth],
+        tuple: tuples()[nth],
+        min_rtt_us: [0, 1, 38, 1_023_000, u32::MAX, 2_029_000, 62_000][nth],
+        srtt_us_8: [8, 0, 7, 8 * 38 + 7, u32::MAX, 1_023_000 * 8, 64][nth],
+        netns: [4_026_531_840, 1, 0, u32::MAX, 4_026_531_969, 7, 8][nth],
+        zero: 0,
+    };
+    let events: Vec<_> = (0..7).map(event).collect();
+    printed(Format::Json, &tcprtt::table(&options::<Tcprtt>(args)), &events, |event| event.ts_ns)
+}
+
+#[test]
+fn tcprtt_json() {
+    let slots = ["--json", "--json -m", "--json -b", "--json -Be"].map(|args| (args, slot_block(args)));
+    matches_fixture("tcprtt", "slots.json", &slots);
+    matches_fixture("tcprtt", "rows.json", &[("--json --min", shortest_block("--json --min"))]);
 }
 
 fn listen_block(args: &str) -> String {

@@ -235,6 +235,8 @@ fields! {
     SkLingertime = "sock"."sk_lingertime": 8,
     /// How often the timer sent again without an answer.
     IcskRetransmits = "inet_connection_sock"."icsk_retransmits": 1,
+    /// The state of congestion control, in the lowest five bits.
+    IcskCaState = "inet_connection_sock"."icsk_ca_state": LOW_BITS,
     /// Probes of a zero window, or of a silent peer (keepalive), without an answer.
     IcskProbesOut = "inet_connection_sock"."icsk_probes_out": 1,
     /// `TCP_USER_TIMEOUT`, in milliseconds.

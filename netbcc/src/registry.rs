@@ -6,11 +6,13 @@ use crate::tools::netqtop::Netqtop;
 use crate::tools::softirqs::Softirqs;
 use crate::tools::solisten::Solisten;
 use crate::tools::tcpaccept::Tcpaccept;
+use crate::tools::tcpcong::Tcpcong;
 use crate::tools::tcpconnect::Tcpconnect;
 use crate::tools::tcpconnlat::Tcpconnlat;
 use crate::tools::tcpdrop::Tcpdrop;
 use crate::tools::tcplife::Tcplife;
 use crate::tools::tcpretrans::Tcpretrans;
+use crate::tools::tcprtt::Tcprtt;
 use crate::tools::tcpstates::Tcpstates;
 use crate::tools::tcpsubnet::Tcpsubnet;
 use crate::tools::tcptop::Tcptop;
@@ -24,11 +26,13 @@ pub const TOOLS: &[Entry] = &[
     entry::<Softirqs>(),
     entry::<Solisten>(),
     entry::<Tcpaccept>(),
+    entry::<Tcpcong>(),
     entry::<Tcpconnect>(),
     entry::<Tcpconnlat>(),
     entry::<Tcpdrop>(),
     entry::<Tcplife>(),
     entry::<Tcpretrans>(),
+    entry::<Tcprtt>(),
     entry::<Tcpstates>(),
     entry::<Tcpsubnet>(),
     entry::<Tcptop>(),

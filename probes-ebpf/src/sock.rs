@@ -561,6 +561,15 @@ impl<A: Access> TcpSock<A> {
         rcv_nxt: TcpRcvNxt as u32,
     }
 
+    /// The state of congestion control (`enum tcp_ca_state`).
+    #[inline(always)]
+    pub fn cong_state(self) -> u32 {
+        /// The kernel has other flags above them.
+        const BITS: u8 = 0x1f;
+        // SAFETY: `at` is a tcp_sock, which begins with its inet_connection_sock.
+        u32::from(unsafe { field::<A, u8>(self.at, Field::IcskCaState) } & BITS)
+    }
+
     /// Whether close() is to send a RST: `SO_LINGER` with no time.
     #[inline(always)]
     pub fn lingers_not(self) -> bool {

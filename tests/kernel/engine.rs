@@ -166,6 +166,7 @@ fn a_sampler_whose_reader_takes_nothing_ends_when_told(_: &Case) {
         ("hardirqs", "1"),
         ("netqtop", "-n lo -i 1"),
         ("softirqs", "1"),
+        ("tcprtt", "-i 1"),
         ("tcpsubnet", "-i 1"),
         ("tcptop", "-C 1"),
     ] {
@@ -182,7 +183,8 @@ fn a_sampler_whose_reader_takes_nothing_ends_when_told(_: &Case) {
             let ended = run.signal(Signal::SIGTERM);
             ended.code(0);
             // Rows are said to be missing; where nothing is sent, the others have a headline only.
-            let held_back = ended.stderr.contains("not written") || matches!(tool, "tcpsubnet" | "tcptop");
+            let held_back =
+                ended.stderr.contains("not written") || matches!(tool, "tcprtt" | "tcpsubnet" | "tcptop");
             held_back && told.elapsed() < PROMPT
         });
         assert!(held_back, "{tool}: no run whose block was held back has ended within {PROMPT:?}");
@@ -452,6 +454,8 @@ fn a_stall_is_one_long_interval_and_nothing_catches_up(_: &Case) {
         ("netqtop", "-n lo --json"),
         ("hardirqs", "--json --vectors 1"),
         ("softirqs", "--json 1"),
+        ("tcpcong", "--json --open 1"),
+        ("tcprtt", "--json -i 1"),
         ("tcpsubnet", "-i 1 --json"),
         ("tcptop", "--json 1"),
     ];

@@ -27,11 +27,13 @@ mod select;
 mod softirqs;
 mod solisten;
 mod tcpaccept;
+mod tcpcong;
 mod tcpconnect;
 mod tcpconnlat;
 mod tcpdrop;
 mod tcplife;
 mod tcpretrans;
+mod tcprtt;
 mod tcpstates;
 mod tcpsubnet;
 mod tcptop;
@@ -79,6 +81,8 @@ fn main() -> ExitCode {
         trials("solisten", &Rung::FORCED, solisten::CHECKS),
         trials("tcpaccept", &[Rung::Any], tcpaccept::ANY),
         trials("tcpaccept", &Rung::FORCED, tcpaccept::CHECKS),
+        trials("tcpcong", &[Rung::Any], tcpcong::ANY),
+        trials("tcpcong", &[Rung::Tracepoint], tcpcong::CHECKS),
         trials("tcpconnect", &[Rung::Any], tcpconnect::ANY),
         trials("tcplife", &[Rung::Any], tcplife::ANY),
         trials("tcplife", &[Rung::Any], owner::ANY),
@@ -92,6 +96,8 @@ fn main() -> ExitCode {
         trials("tcplife", &[Rung::Fexit, Rung::Tracepoint], tcplife::TYPED),
         trials("tcpretrans", &[Rung::Any], tcpretrans::ANY),
         trials("tcpretrans", &Rung::FORCED, tcpretrans::CHECKS),
+        trials("tcprtt", &[Rung::Any], tcprtt::ANY),
+        trials("tcprtt", &Rung::FORCED, tcprtt::CHECKS),
         trials("tcpstates", &[Rung::Any], tcpstates::ANY),
         trials("tcpstates", &Rung::FORCED, tcpstates::CHECKS),
         trials("tcpsubnet", &[Rung::Any], tcpsubnet::ANY),
@@ -109,6 +115,10 @@ fn main() -> ExitCode {
     .chain(samplers::tools().map(|tool| trials(tool, &[Rung::Any], samplers::checks())))
     .chain(select::TOOLS.map(|(tool, rungs)| trials_of_group("select", tool, rungs, select::CHECKS)))
     .chain(owner::TOOLS_AND_CHECKS.map(|(tool, rungs, checks)| trials(tool, rungs, checks)))
+    .chain(
+        select::TOOLS_OF_ENDS
+            .map(|(tool, rungs)| trials_of_group("select", tool, rungs, select::CHECKS_OF_ENDS)),
+    )
     .chain(flood::flooded().map(|tool| trials_of_netbcc(tool, flood::CHECKS)))
     .flatten()
     .collect();

@@ -2,7 +2,7 @@
 //! that is known. What a set must print follows from what each of its options says.
 
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use netbcc_tests::checks;
 use netbcc_tests::ended::Ended;
@@ -12,12 +12,14 @@ use netbcc_tests::run::{PATIENCE, Run};
 use serde_json::Value;
 
 use crate::pairs::{AT_ONCE, Choice, choices, command, is_slow};
+use crate::tcpcong;
+use crate::tcprtt::{self, End, Talk, listen};
 
 /// Alone, as all checks of samplers that count what a function does.
 const CHECKS: &[Check] = checks![any_two_options_say_what_each_says: alone];
 
 /// The samplers that are walked.
-const TOOLS: [&str; 4] = ["netqtop", "softirqs", "tcpsubnet", "tcptop"];
+const TOOLS: [&str; 6] = ["netqtop", "softirqs", "tcpcong", "tcprtt", "tcpsubnet", "tcptop"];
 
 pub(crate) fn tools() -> impl Iterator<Item = &'static str> {
     TOOLS.into_iter()
@@ -95,6 +97,8 @@ fn any_two_options_say_what_each_says(case: &Case) {
     match case.tool {
         "netqtop" => packets(case),
         "softirqs" => handlers(case),
+        "tcpcong" => stays(case),
+        "tcprtt" => round_trips(case),
         "tcpsubnet" => subnets(case),
         _ => processes(case),
     }
@@ -271,6 +275,135 @@ fn subnets(case: &Case) {
                 let exact = if is_text { exact.floor() } else { exact };
                 must(&ended, set, numbers == [exact], &format!("{numbers:?} for {name}, not {exact}"));
             }
+        }
+    }
+}
+
+/// One connection with a timeout and one without.
+fn stays(case: &Case) {
+    let sets = sets("tcpcong", |id| match id {
+        "localport" | "remoteport" => Some("80".into()),
+        other => panic!("say here which value of --{other} changes the rows"),
+    });
+    for sets in sets.chunks(AT_ONCE) {
+        let net = Net::new();
+        let (server, client) = (net.peer("server"), net.peer("client"));
+        let listener = server.listen(net.v4_of(2, 80));
+        let runs = start(case, &net, sets, &format!("--netns={}", net.near().path()));
+        let conns = [0, 1].map(|_| {
+            let near = client.connect(listener.address());
+            (near, listener.accept())
+        });
+        for (near, far) in &conns {
+            tcpcong::speak(near, far);
+        }
+        tcpcong::time_out(&net, &conns[0].0, &conns[0].1, Duration::from_millis(20));
+        for (near, far) in conns {
+            near.abort();
+            far.close();
+        }
+        for (set, run) in sets.iter().zip(runs) {
+            let Some(run) = run else { continue };
+            let ended = run.finish();
+            // Whether it is a near end, whether it changed, and how many stays it had.
+            let ends = [(true, true, 3), (true, false, 1), (false, false, 1), (false, false, 1)];
+            let kept = ends.into_iter().filter(|(is_near, changed, _)| {
+                (*changed || set.has("open"))
+                    && (!set.has("localport") || !is_near)
+                    && (!set.has("remoteport") || *is_near)
+            });
+            let wanted: u64 = kept.map(|(_, _, stays)| if set.has("dist") { stays } else { 1 }).sum();
+            let found: u64 = if set.has("json") {
+                let rows = json(&ended);
+                let unit = if set.has("microseconds") { "high_usecs" } else { "high_msecs" };
+                let has_unit = rows.iter().all(|row| row.get(unit).is_some());
+                must(&ended, set, !set.has("dist") || has_unit, "the unit");
+                let sum = rows.iter().filter_map(|row| row["count"].as_u64()).sum();
+                if set.has("dist") { sum } else { rows.len() as u64 }
+            } else {
+                let is_time = |line: &String| line.len() == 8 && line.matches(':').count() == 2;
+                let stamped = ended.stdout.iter().any(is_time);
+                must(&ended, set, stamped == set.has("timestamp"), "the time of day");
+                let unit = match (set.has("dist"), set.has("microseconds")) {
+                    (true, true) => "usecs",
+                    (true, false) => "msecs",
+                    (false, true) => "Open_us",
+                    (false, false) => "Open_ms",
+                };
+                let has_unit =
+                    ended.stdout.iter().any(|line| line.split_whitespace().any(|word| word == unit));
+                must(&ended, set, has_unit || wanted == 0, "the unit");
+                if set.has("dist") {
+                    tcprtt::text(&ended, "-", false).1
+                } else {
+                    ended.stdout.iter().filter(|line| line.matches('/').count() == 2).count() as u64
+                }
+            };
+            tcprtt::is(&ended, &set.words(), found, wanted);
+        }
+    }
+}
+
+fn round_trips(case: &Case) {
+    let sets = sets("tcprtt", |id| match id {
+        "interval" | "duration" => Some("3600".into()),
+        other => panic!("say here which value of --{other} changes the rows"),
+    });
+    for sets in sets.chunks(AT_ONCE) {
+        let net = Net::new();
+        let (server, client) = (net.peer("server"), net.peer("client"));
+        let listeners = listen(&net, &server);
+        let runs = start(case, &net, sets, &format!("--netns={}", net.near().path()));
+        let talk = Talk::new(&listeners, &client, None);
+        talk.speak();
+        let mut ends = talk.ends();
+        // A reset is the last segment that comes to the far ends; the near ones come first.
+        ends.iter_mut().skip(1).step_by(2).for_each(|far| far.samples += 1);
+        for (near, far, _) in talk.pairs {
+            near.abort();
+            far.close();
+        }
+        for (set, run) in sets.iter().zip(runs) {
+            let Some(run) = run else { continue };
+            let ended = run.finish();
+            let of_family = |end: &&End| {
+                (!set.has("ipv4") || end.local.is_ipv4()) && (!set.has("ipv6") || end.local.is_ipv6())
+            };
+            let kept = ends.iter().filter(of_family);
+            let wanted: u64 = kept.map(|end| if set.has("min") { 1 } else { end.samples }).sum();
+            if set.has("json") {
+                let rows = json(&ended);
+                if set.has("min") {
+                    must(&ended, set, rows.len() as u64 == wanted, &format!("{wanted} connections"));
+                    continue;
+                }
+                tcprtt::is(&ended, &set.words(), tcprtt::counted(&ended, |_| true), wanted);
+                for row in rows {
+                    let has = |key: &str| row.get(key).is_some();
+                    must(&ended, set, has("low_msecs") == set.has("milliseconds"), "the unit");
+                    must(&ended, set, has("laddr") == set.has("byladdr"), "the local address");
+                    must(&ended, set, has("raddr") == set.has("byraddr"), "the remote address");
+                    must(&ended, set, has("avg_us") == set.has("extension"), "the mean");
+                }
+                continue;
+            }
+            let word = match (set.has("byladdr"), set.has("byraddr")) {
+                (true, _) => "Local Address = ",
+                (_, true) => "Remote Address = ",
+                _ => "All Addresses = ",
+            };
+            let titles: Vec<&String> = ended.stdout.iter().filter(|line| line.starts_with(word)).collect();
+            must(&ended, set, titles.is_empty() == (wanted == 0), "titles");
+            let means = titles.iter().all(|title| title.contains(" [AVG ") == set.has("extension"));
+            must(&ended, set, means, "the mean");
+            let is_time = |line: &String| line.len() == 8 && line.matches(':').count() == 2;
+            must(&ended, set, ended.stdout.iter().any(is_time) == set.has("timestamp"), "the time of day");
+            let minimum = ended.stdout[0].starts_with("Tracing minimum TCP RTT of closed connections...");
+            must(&ended, set, minimum == set.has("min"), "the headline");
+            let unit = if set.has("milliseconds") { "     msecs " } else { "     usecs " };
+            let heads = ended.stdout.iter().filter(|line| line.starts_with(unit)).count();
+            must(&ended, set, heads == titles.len(), "the unit");
+            tcprtt::is(&ended, &set.words(), tcprtt::text(&ended, "-", false).1, wanted);
         }
     }
 }

@@ -44,6 +44,12 @@ pub(crate) const TOOLS: [(&str, &[Rung]); 12] = [
     ("tcpwhy", &[Rung::Tracepoint]),
 ];
 
+/// Those whose rows have ends and no process: a test of their own has the cgroup of the socket.
+pub(crate) const TOOLS_OF_ENDS: [(&str, &[Rung]); 1] = [("tcprtt", &[Rung::Tracepoint])];
+
+/// What is checked of them.
+pub(crate) const CHECKS_OF_ENDS: &[Check] = checks![each_filter_keeps_exactly_its_rows];
+
 /// Both ends of what a row is about, IPv4 addresses as such.
 #[derive(Clone, Copy, Debug)]
 struct Ends {
@@ -382,6 +388,7 @@ fn walk(case: &Case, stage: &Stage<'_>, filters: &[Filter<'_>]) -> Vec<(usize, u
         "tcptracer" => ("--json".to_owned(), 16),
         "tcplife" => ("--json".to_owned(), 8),
         "tcpwhy" => ("--json -a".to_owned(), 8),
+        "tcprtt" => ("--json --min".to_owned(), 8),
         _ => ("--json".to_owned(), 4),
     };
     let launch = |words: &str| case.launch(&format!("{words} {usual}")).start(net);

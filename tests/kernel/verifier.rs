@@ -25,6 +25,7 @@ fn most(tool: &str) -> &'static str {
         "netqtop" => "-n lo",
         "hardirqs" | "softirqs" => "-d",
         "tcpconnect" => "-d -L",
+        "tcprtt" => "-B",
         "tcpretrans" => "-l --synack",
         _ => "",
     }

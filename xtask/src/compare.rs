@@ -102,12 +102,17 @@ fn verdict(subject: &Subject, printed: &str) -> bool {
         return false;
     }
     let (bcc, ours) = (lines(guest::BCC), lines(guest::OURS));
+    // What netbcc prints around its rows is looked at all the same.
+    let theirs = if subject.without_bcc.is_some() { &ours } else { &bcc };
     let compared = match &subject.form {
-        Form::Rows => compare_rows(subject, &bcc, &ours, &lines(guest::KERNEL)),
-        Form::Sums(sums) => compare_sums(subject, sums, &bcc, &ours),
+        Form::Rows => compare_rows(subject, theirs, &ours, &lines(guest::KERNEL)),
+        Form::Sums(sums) => compare_sums(subject, sums, theirs, &ours),
     };
-    print(subject, Peer::Bcc, &compared);
     let mut good = compared.problems.is_empty();
+    match subject.without_bcc {
+        Some(why) if good => println!("{}: without BCC: {why}", subject.tool),
+        _ => print(subject, Peer::Bcc, &compared),
+    }
     if let Some(libbpf) = &subject.libbpf {
         let theirs = lines(guest::LIBBPF);
         if theirs.is_empty() {

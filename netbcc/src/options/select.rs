@@ -29,7 +29,7 @@ pub use self::places::{Group, Groups, PlaceList, place_list};
 pub use self::tasks::{
     IdList, NameList, Names, name_list, pid_list, pid_list_or_all, prefixes as id_prefixes, uid_list,
 };
-use super::FILTERS;
+use super::{FILTERS, Family};
 use crate::error::usage;
 use crate::words::{nearest_of, words};
 
@@ -196,6 +196,16 @@ impl Select {
         let ends = lport.is_none() && rport.is_none() && laddr.is_none() && raddr.is_none();
         let tasks = pids.is_none() && uids.is_none() && comms.is_none() && groups.is_none();
         ends && tasks && netns.is_none()
+    }
+
+    /// Whether a connection can pass both lists of addresses, and the family: its ends are of one kind.
+    pub fn addresses_agree(&self, family: Family) -> bool {
+        let kinds = |list: &Option<Vec<Prefix>>| list.as_deref().map_or([true; 2], kinds);
+        let [local, remote] = [kinds(&self.laddr), kinds(&self.raddr)];
+        // IPv6 sockets have IPv4's addresses, too.
+        let v4 = local[0] && remote[0];
+        let v6 = local[1] && remote[1] && !family.ipv4;
+        v4 || v6
     }
 
     /// What the command line asks for; `meant` is what [`apart`] found.
@@ -469,7 +479,7 @@ impl PortSet {
 
 /// Networks as they were typed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct NetList(Vec<Word<Net>>);
+pub struct NetList(Vec<Word<Net>>);
 
 /// Addresses whose first bits are the same. IPv4 is in its IPv6 form, `::ffff:a.b.c.d`, in which sockets of IPv6 have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -504,7 +514,7 @@ impl Net {
 }
 
 /// Parses a list of addresses and networks.
-fn net_list(text: &str) -> Result<NetList, String> {
+pub fn net_list(text: &str) -> Result<NetList, String> {
     list(text, net).map(NetList)
 }
 
@@ -567,6 +577,14 @@ impl Prefix {
         }
         (self.net.len, addr)
     }
+}
+
+/// Whether some address of IPv4 is kept, and whether one of IPv6 that is not IPv4's.
+fn kinds(prefixes: &[Prefix]) -> [bool; 2] {
+    let has_v4 = prefixes.iter().any(|prefix| prefix.net == V4);
+    let kept = || prefixes.iter().filter(|prefix| prefix.is_kept).map(|prefix| prefix.net);
+    let v4 = kept().any(|net| V4.covers(net) || !has_v4 && net.covers(V4));
+    [v4, kept().any(|net| !V4.covers(net))]
 }
 
 /// A network for each word of the list. The kernel finds the longest one that an address is in; all others of the list that

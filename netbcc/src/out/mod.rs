@@ -50,6 +50,7 @@ pub use self::escape::{escaped, name_in};
 pub use self::field::{About, Field, Kind, Listed, Rows};
 pub use self::json::{push_python_float, push_string as push_json_string, quoted};
 use self::line::Line;
+pub use self::number::address;
 use self::sink::Sink;
 pub use self::socket::{Of, SocketFact, Whose};
 use self::table::Source;

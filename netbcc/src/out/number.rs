@@ -222,6 +222,15 @@ pub(super) fn ip(line: &mut Line<'_>, ip: IpAddr) {
     }
 }
 
+/// An address as glibc's `inet_ntop` writes it, for lines that are no rows.
+pub fn address(of: IpAddr) -> String {
+    let mut text = Vec::new();
+    let mut line = Line::new(&mut text);
+    ip(&mut line, of);
+    drop(line);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
 /// Each octet with a dot behind it, blanks behind that; and how many bytes that is without them.
 const OCTETS: ([[u8; 4]; 256], [u8; 256]) = {
     let (mut texts, mut lens) = ([[b' '; 4]; 256], [0; 256]);

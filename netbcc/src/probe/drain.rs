@@ -201,11 +201,24 @@ impl Probe {
     ///
     /// # Errors
     /// Output cannot be written, or its reader is gone (a broken pipe), or the tool failed.
-    pub fn stream(&mut self, cx: &mut Ctx, mut on_batch: impl OnBatch) -> Result<()> {
-        event_loop()?.block_on(self.run(cx, &mut on_batch))
+    pub fn stream(&mut self, cx: &mut Ctx, on_batch: impl OnBatch) -> Result<()> {
+        self.stream_for(cx, None, on_batch)
     }
 
-    async fn run(&mut self, cx: &mut Ctx, on_batch: &mut impl OnBatch) -> Result<()> {
+    /// As [`Probe::stream`], and not longer than this.
+    ///
+    /// # Errors
+    /// As [`Probe::stream`].
+    pub fn stream_for(
+        &mut self,
+        cx: &mut Ctx,
+        time: Option<Duration>,
+        mut on_batch: impl OnBatch,
+    ) -> Result<()> {
+        event_loop()?.block_on(self.run(cx, time, &mut on_batch))
+    }
+
+    async fn run(&mut self, cx: &mut Ctx, time: Option<Duration>, on_batch: &mut impl OnBatch) -> Result<()> {
         let outside = Outside::watch(&cx.out)?;
         let mut wards = Wards::watch(self.groups.as_ref())?;
         let mut watched = Vec::new();
@@ -216,6 +229,7 @@ impl Probe {
         }
         self.begin(cx)?;
 
+        let end = time.map(|time| Instant::now() + time);
         let mut busy = false;
         let mut again: Option<Instant> = None;
         let ended = loop {
@@ -224,6 +238,7 @@ impl Probe {
                 biased;
                 () = outside.told() => break Ok(()),
                 () = outside.gone() => break Err(gone()),
+                () = until(end) => break Ok(()),
                 said = wards.ended() => {
                     cx.warn(said);
                     continue;

@@ -319,6 +319,18 @@ impl Plan {
         self
     }
 
+    /// Keeps the local ports from the first to the last of these, and of them those only that were asked for in other ways.
+    pub fn lport_range(mut self, ports: Option<(u16, u16)>) -> Self {
+        narrow(&mut self.lports, ports.map(range_set));
+        self
+    }
+
+    /// Keeps the remote ports from the first to the last of these, and of them those only that were asked for in other ways.
+    pub fn rport_range(mut self, ports: Option<(u16, u16)>) -> Self {
+        narrow(&mut self.rports, ports.map(range_set));
+        self
+    }
+
     /// Keeps these remote ports, and of them those only that were asked for in other ways.
     pub fn rports(mut self, ports: &[Ports]) -> Self {
         narrow(&mut self.rports, port_set(ports));
@@ -685,6 +697,12 @@ fn port_set(ports: &[Ports]) -> Option<PortSet> {
     let mut set = PortSet::default();
     ports.as_slice().iter().for_each(|port| set.insert(*port));
     (!ports.is_empty()).then_some(set)
+}
+
+fn range_set((first, last): (u16, u16)) -> PortSet {
+    let mut set = PortSet::default();
+    (first..=last).for_each(|port| set.insert(port));
+    set
 }
 
 /// Leaves only what is in `other` as well, if that is given.

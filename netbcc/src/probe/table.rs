@@ -107,6 +107,15 @@ impl Table {
         self.map.update(key, value).with_context(|| format!("write to the map {}", self.name))
     }
 
+    /// Takes an entry out, if it is there.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn remove(&self, key: &[u8]) -> Result<()> {
+        let deleted = self.map.delete(key);
+        deleted.map(|_| ()).with_context(|| format!("delete from the map {}", self.name))
+    }
+
     /// At most `most` entries, which are all, or the first of an array. `deletes` is asked before each batch.
     fn read(
         &mut self,

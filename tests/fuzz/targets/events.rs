@@ -14,11 +14,13 @@ use netbcc::tools::netqtop::{self, Netqtop};
 use netbcc::tools::softirqs::{self, Softirqs};
 use netbcc::tools::solisten::{self, Solisten};
 use netbcc::tools::tcpaccept::{self, Tcpaccept};
+use netbcc::tools::tcpcong::{self, Tcpcong};
 use netbcc::tools::tcpconnect::{self, Tcpconnect};
 use netbcc::tools::tcpconnlat::{self, Tcpconnlat};
 use netbcc::tools::tcpdrop::{self, Tcpdrop};
 use netbcc::tools::tcplife::{self, Tcplife};
 use netbcc::tools::tcpretrans::{self, Tcpretrans};
+use netbcc::tools::tcprtt::{self, Tcprtt};
 use netbcc::tools::tcpstates::{self, Tcpstates};
 use netbcc::tools::tcpsubnet::{self, Tcpsubnet};
 use netbcc::tools::tcptop::{self, Tcptop};
@@ -98,6 +100,7 @@ fn all() -> Vec<Form> {
         plain!(Tcpaccept, tcpaccept, &["-tT", "--json"]),
         plain!(Tcpconnlat, tcpconnlat, &["-tL", "--json"]),
         plain!(Tcptracer, tcptracer, &["-t", "-tvU", "--json"]),
+        plain!(Tcprtt, tcprtt, &["--json --min"]),
         plain!(Solisten, solisten, &["-t --show-netns", "--json"]),
     ]
     .into_iter()
@@ -181,6 +184,31 @@ fn all() -> Vec<Form> {
         let irqs = vec![cpu.to_string()];
         Some((sums.max_ns, hardirqs::Total { name, cpu: Some(cpu.into()), irqs, sums }))
     }));
+    all.extend(forms::<Tcpcong, _>(
+        &["", "-u", "--json"],
+        |args| tcpcong::table(args, true),
+        |_, data| {
+            let spans = std::array::from_fn(|_| u64::from_ne_bytes(take(data)));
+            let flow = event::<netbcc_common::tcpcong::Flow>(data)?;
+            Some((flow.since_ns, tcpcong::Row::new(flow, spans, u64::from_ne_bytes(take(data)))))
+        },
+    ));
+    all.extend(forms::<Tcpcong, _>(&["--json -d", "--json -du"], tcpcong::slot_table, |_, data| {
+        let ([state], [bits]) = (take(data), take(data));
+        let count = u64::from_ne_bytes(take(data));
+        Some((count, tcpcong::Slot { state: state.into(), bits: bits.into(), count }))
+    }));
+    all.extend(forms::<Tcprtt, _>(
+        &["--json", "--json -m -b", "--json -Be"],
+        tcprtt::slot_table,
+        |_, data| {
+            let [bits] = take(data);
+            let (count, samples) = (u64::from_ne_bytes(take(data)), u64::from_ne_bytes(take(data)));
+            let addr = Some(std::net::Ipv6Addr::from(take::<16>(data)).into());
+            let avg_us = f64::from(u32::from_ne_bytes(take(data))) / 7.0;
+            Some((count, tcprtt::Slot { addr, bits: bits.into(), count, avg_us, samples }))
+        },
+    ));
     all.extend(forms::<Softirqs, _>(&["", "-N", "-C", "--json"], softirqs::table, |_, data| {
         let [vector] = take(data);
         let (time_ns, count) = (u64::from_ne_bytes(take(data)), u64::from_ne_bytes(take(data)));

@@ -144,6 +144,30 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         bcc: Some(1800),
         ..plain("softirqs", Load::Datagrams)
     },
+    // Two segments that an established connection receives: data, and its acknowledgement. Most of what is left is the way into
+    // a program.
+    Subject {
+        args: || "-i 3600".to_owned(),
+        variant: "-i 3600",
+        budget: Some(Budget::Operation(400)),
+        libbpf: Some("-i 3600"),
+        ..plain("tcprtt", Load::Sends)
+    },
+    // A look into a table for each of them.
+    Subject {
+        args: || "-B -i 3600".to_owned(),
+        variant: "-B -i 3600",
+        budget: Some(Budget::Operation(1000)),
+        libbpf: Some("-B -i 3600"),
+        ..plain("tcprtt", Load::Sends)
+    },
+    // What is kept with both sockets, and a program at each of their ten changes of state.
+    Subject {
+        args: || "3600".to_owned(),
+        variant: "3600",
+        budget: Some(Budget::Operation(6500)),
+        ..plain("tcpcong", Load::Connects)
+    },
     // One packet out and one in.
     Subject {
         args: queues_of_lo,

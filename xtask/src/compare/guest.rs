@@ -63,8 +63,11 @@ pub(crate) fn beside(args: &[&str]) -> Result<()> {
 fn run_beside(subject: &Subject) -> Result<()> {
     let tool = subject.tool;
     // BCC first: it takes a minute, in which the others would count what it does.
-    let mut tools = vec![Running::start(BCC, bcc(subject))?];
-    begin(subject, &mut tools)?;
+    let mut tools = Vec::new();
+    if subject.without_bcc.is_none() {
+        tools.push(Running::start(BCC, bcc(subject))?);
+        begin(subject, &mut tools)?;
+    }
     if let Some((libbpf, program)) = subject.libbpf.as_ref().zip(libbpf_program(tool)) {
         let mut peer = Command::new("stdbuf");
         peer.arg("-oL").arg(program).args(libbpf.args.split_whitespace());

@@ -77,6 +77,35 @@ const KNOWN: &[Known] = &[
         reason: "BCC swaps the addresses of what an IPv6 socket sends, for it takes them as those of the receiver",
     },
     Known {
+        tool: "tcprtt",
+        peer: Peer::Libbpf,
+        is: |theirs, ours| {
+            let is_v6 = |row: &str| cell(row, 0).contains(':');
+            ours.is_none() && theirs.is_some_and(|row| ["0.0.0.0", "127.0.0.6"].contains(&cell(row, 0)))
+                || theirs.is_none() && ours.is_some_and(is_v6)
+                || both(theirs, ours, |theirs, ours| {
+                    cell(ours, 0) == "127.0.0.1" && number(theirs, 1) > number(ours, 1)
+                })
+        },
+        reason: "Debian's libbpf-tools shows an IPv6 socket by the IPv4 address that the kernel has in it, the newest as it is",
+    },
+    Known {
+        tool: "tcpcong",
+        peer: Peer::Bcc,
+        is: |theirs, ours| {
+            both(theirs, ours, |theirs, ours| {
+                time_in_states(ours) + 1.0 >= time_in_states(theirs) && number(ours, 7) >= number(theirs, 7)
+            })
+        },
+        reason: "BCC starts its clock at the first change of a connection, and loses the stay under way",
+    },
+    Known {
+        tool: "tcpcong",
+        peer: Peer::Bcc,
+        is: |theirs, ours| only(ours, theirs, |row| number(row, 7) <= 1.0),
+        reason: "BCC has no row for a connection with one change",
+    },
+    Known {
         tool: "tcpsubnet",
         peer: Peer::Bcc,
         is: |theirs, ours| {
@@ -126,6 +155,11 @@ pub(super) fn reason(
 /// tcptracer's row for the connect of an IPv6 socket to an IPv4 address.
 fn lost_connect(theirs: Option<&str>, ours: Option<&str>) -> bool {
     only(ours, theirs, |row| cell(row, 1) == "C" && cell(row, 5).starts_with("[::ffff:"))
+}
+
+/// All columns of time of tcpcong's row together.
+fn time_in_states(row: &str) -> f64 {
+    (2..7).map(|nth| number(row, nth)).sum()
 }
 
 /// The one is there and such, the other is not there.

@@ -19,11 +19,14 @@ pub(super) struct Libbpf {
     pub(super) connection: Option<&'static [&'static str]>,
     /// What its lines say as a table.
     pub(super) read: fn(&[&str]) -> Vec<String>,
+    /// What netbcc's lines say as a table.
+    pub(super) read_ours: fn(&[&str]) -> Vec<String>,
 }
 
 impl Libbpf {
     /// Without arguments, with netbcc's names.
-    pub(super) const PLAIN: Self = Self { args: "", names: &[], connection: None, read: as_it_is };
+    pub(super) const PLAIN: Self =
+        Self { args: "", names: &[], connection: None, read: as_it_is, read_ours: as_it_is };
 }
 
 /// A row: its text, and what it says in each column, by netbcc's names.
@@ -39,7 +42,7 @@ fn as_it_is(lines: &[&str]) -> Vec<String> {
 /// Holds what libbpf-tools' tool printed against netbcc's.
 pub(super) fn compare_libbpf(subject: &Subject, libbpf: &Libbpf, theirs: &[&str], ours: &[&str]) -> Compared {
     let theirs = rows(&(libbpf.read)(theirs), libbpf.names);
-    let ours = rows(&as_it_is(ours), libbpf.names);
+    let ours = rows(&(libbpf.read_ours)(ours), libbpf.names);
     let mut compared = Compared { theirs: theirs.len(), ours: ours.len(), ..Compared::default() };
     let (Some(first), Some(our_first)) = (earliest(subject, &theirs), earliest(subject, &ours)) else {
         compared.problems.push("one of them shows no row: there is nothing to compare".to_owned());
@@ -122,7 +125,7 @@ fn rows(lines: &[String], names: &[(&str, &str)]) -> Vec<Row> {
 }
 
 /// How headers begin.
-const HEADERS: [&str; 5] = ["TIME(s)", "PID", "T", "SKADDR", "SOFTIRQ"];
+const HEADERS: [&str; 6] = ["TIME(s)", "PID", "T", "SKADDR", "SOFTIRQ", "ADDRESS"];
 
 /// Some put an address into brackets, some cut a name.
 fn key_of(cell: &str) -> &str {

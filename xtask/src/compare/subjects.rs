@@ -21,6 +21,8 @@ pub(super) struct Subject {
     pub(super) older: Option<Older>,
     /// The same tool of libbpf-tools, if there is one.
     pub(super) libbpf: Option<Libbpf>,
+    /// Why Debian's BCC has no such tool that runs: it is then held against libbpf-tools only.
+    pub(super) without_bcc: Option<&'static str>,
 }
 
 /// How a tool tells.
@@ -69,6 +71,7 @@ const ROWS: Subject = Subject {
     measured: &[],
     older: None,
     libbpf: None,
+    without_bcc: None,
 };
 
 /// Every tool.
@@ -212,6 +215,41 @@ pub(super) const SUBJECTS: &[Subject] = &[
         ..ROWS
     },
     Subject {
+        tool: "tcpcong",
+        args: &["3600"],
+        traffic: Traffic::Stalls,
+        form: Form::Sums(Sums { in_blocks: false, read: sums::tcpcong }),
+        head: &[
+            "Tracing tcp congestion control status duration... Hit Ctrl-C to end.",
+            "",
+            "LAddrPort            RAddrPort             Open_ms Dod_ms Rcov_ms Cwr_ms  Los_ms Chgs ",
+            "LAddrPort6                       RAddrPort6                       Open_ms Dod_ms Rcov_ms Cwr_ms  Los_ms Chgs ",
+        ],
+        ..ROWS
+    },
+    Subject {
+        tool: "tcprtt",
+        args: &["-B", "-i", "3600"],
+        traffic: Traffic::Transfers,
+        form: Form::Sums(Sums { in_blocks: false, read: sums::tcprtt }),
+        head: &[
+            "Tracing TCP RTT... Hit Ctrl-C to end.",
+            "",
+            "     usecs               : count     distribution",
+        ],
+        without_bcc: Some(
+            "BCC 0.26's does not compile with the headers of Debian's 6.1, where tcp_sk() is another macro",
+        ),
+        libbpf: Some(Libbpf {
+            args: "-B -i 3600",
+            connection: Some(&["ADDRESS"]),
+            read: sums::samples_of_addresses,
+            read_ours: sums::samples_of_addresses,
+            ..Libbpf::PLAIN
+        }),
+        ..ROWS
+    },
+    Subject {
         tool: "softirqs",
         args: &["-C"],
         traffic: Traffic::Interrupts,
@@ -226,6 +264,7 @@ pub(super) const SUBJECTS: &[Subject] = &[
         }),
         // It counts only as a histogram.
         libbpf: Some(Libbpf { args: "-d", read: sums::counts_of_histograms, ..Libbpf::PLAIN }),
+        ..ROWS
     },
     Subject {
         tool: "netqtop",
@@ -278,7 +317,7 @@ mod tests {
 
     #[test]
     fn there_is_every_tool() {
-        assert_eq!(SUBJECTS.len(), 13);
+        assert_eq!(SUBJECTS.len(), 15);
     }
 
     #[test]

@@ -153,6 +153,52 @@ pub(super) fn softirqs(lines: &[&str]) -> Block {
     block
 }
 
+/// tcprtt: one block for all of the traffic. A row is a slot of the histogram of an address.
+pub(super) fn tcprtt(lines: &[&str]) -> Block {
+    let mut block = Block::default();
+    let mut title = "";
+    for line in lines {
+        if line.contains(" Addres") && line.contains(" = ") {
+            title = line.split(" = ").nth(1).unwrap_or_default();
+        } else if let Some((range, _)) = line.split_once(" : ").filter(|(range, _)| range.contains("->")) {
+            block.row(format!("{title} {}", range.trim()), line, None, 0.0, &mut f64::MAX.clone());
+        } else if !block.frame.iter().any(|known| known == line) {
+            block.frame.push((*line).to_owned());
+        }
+    }
+    block
+}
+
+/// tcpcong: one block for all of the traffic.
+pub(super) fn tcpcong(lines: &[&str]) -> Block {
+    let mut block = Block::default();
+    for line in lines {
+        match line.split_whitespace().collect::<Vec<_>>()[..] {
+            [near, far, _, _, _, _, _, changes] if number(changes).is_some() => {
+                block.row(format!("{near} {far}"), line, None, 0.0, &mut f64::MAX.clone());
+            }
+            _ => block.frame.push((*line).to_owned()),
+        }
+    }
+    block
+}
+
+/// How many samples each address has in tcprtt's histograms.
+pub(super) fn samples_of_addresses(lines: &[&str]) -> Vec<String> {
+    let mut counts: Vec<(&str, u64)> = Vec::new();
+    for line in lines {
+        if line.contains(" Address") && line.contains(" = ") {
+            counts.push((line.split(" = ").nth(1).unwrap_or_default().trim(), 0));
+        } else if let (Some((_, last)), Some((range, rest))) = (counts.last_mut(), line.split_once(" : "))
+            && range.contains("->")
+        {
+            *last += rest.split_whitespace().next().and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
+        }
+    }
+    let rows = counts.iter().map(|(address, count)| format!("{address} {count}"));
+    std::iter::once("ADDRESS COUNT".to_owned()).chain(rows).collect()
+}
+
 /// netqtop: the last block that has packets.
 pub(super) fn netqtop(lines: &[&str]) -> Block {
     let mut blocks = lines.split_inclusive(|line| line.starts_with(RULE));

@@ -31,6 +31,8 @@ pub(super) enum Traffic {
     Connections,
     /// Segments that the guest's filter drops, so that they are sent again.
     Retransmits,
+    /// Segments that it drops for a while.
+    Stalls,
     /// Segments that it drops on their way out, and on their way in from another host.
     Drops,
     /// Bytes over connections between the host's own addresses, as many as are told.
@@ -48,7 +50,7 @@ impl Traffic {
     /// The filter refuses, or an interface cannot be made.
     pub(super) fn prepare(self) -> Result<()> {
         match self {
-            Self::Retransmits => lossy::prepare(Hook::Input),
+            Self::Retransmits | Self::Stalls => lossy::prepare(Hook::Input),
             Self::Drops => queues::prepare().and_then(|()| lossy::prepare(Hook::Output)),
             Self::Queues => queues::prepare(),
             Self::Connections | Self::Transfers | Self::Interrupts => Ok(()),
@@ -61,7 +63,7 @@ impl Traffic {
     /// The filter refuses, or an interface cannot be taken away.
     pub(super) fn clear(self) -> Result<()> {
         match self {
-            Self::Retransmits => lossy::clear(),
+            Self::Retransmits | Self::Stalls => lossy::clear(),
             Self::Drops => lossy::clear().and_then(|()| queues::clear()),
             Self::Queues => queues::clear(),
             Self::Connections | Self::Transfers | Self::Interrupts => Ok(()),
@@ -92,6 +94,7 @@ impl Traffic {
         match self {
             Self::Connections => connections(),
             Self::Retransmits => lossy::retransmits(),
+            Self::Stalls => lossy::stalls(),
             Self::Drops => lossy::drops(),
             Self::Transfers => sums::transfers(),
             Self::Interrupts => sums::interrupts(),

@@ -128,6 +128,33 @@ pub(super) fn retransmits() -> Result<()> {
     Ok(())
 }
 
+/// Connections whose segments are lost until a timer has fired, and then arrive, three times each.
+pub(super) fn stalls() -> Result<()> {
+    let again = format!("add rule {TABLE} drops tcp dport {LOSSY} meta length > 200 drop\n");
+    for address in ADDRESSES {
+        let (mut near, mut far, _listener) = connect((address, LOSSY).into(), (address, LOSSY).into())?;
+        near.set_nodelay(true)?;
+        for _ in 0..3 {
+            nft(&format!("flush chain {TABLE} drops\n{again}"))?;
+            // The first may be a probe, which no timer of a loss sends.
+            let until = sent_again()? + 2;
+            near.write_all(&[b'x'; LONG])?;
+            let deadline = Instant::now() + AGAIN;
+            while sent_again()? < until {
+                if Instant::now() > deadline {
+                    bail!("nothing is sent again");
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+            nft(&format!("flush chain {TABLE} drops\n"))?;
+            far.read_exact(&mut [0; LONG])?;
+            far.write_all(b"x")?;
+            near.read_exact(&mut [0])?;
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn drops() -> Result<()> {
     let other = Ipv4Addr::new(127, 0, 0, 9);
     let mapped: IpAddr = other.to_ipv6_mapped().into();
