@@ -148,6 +148,59 @@ pub struct Event {
     pub timeouts: u16,
 }
 
+/// How many events of a socket are kept.
+pub const KEPT: usize = 16;
+
+/// Something that happened to a socket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Moment {
+    /// When: `CLOCK_MONOTONIC`, ns.
+    pub ts_ns: u64,
+    /// What: of [`moment`].
+    pub what: u32,
+    /// What it says of it.
+    pub value: u32,
+}
+
+/// What a [`Moment`] is of.
+pub mod moment {
+    /// A SYN was sent again; the value: how often by now.
+    pub const SYN_AGAIN: u32 = 1;
+    /// A segment was sent again by the timer; the value: its sequence number, where the SYN's is 0.
+    pub const RTO: u32 = 2;
+    /// A segment was sent again because acknowledgements told of a loss; the value is that of [`RTO`].
+    pub const FAST: u32 = 3;
+    /// A segment was sent again to probe for a loss; the value is that of [`RTO`].
+    pub const TLP: u32 = 4;
+    /// A RST came.
+    pub const RESET: u32 = 5;
+    /// An error was reported to the program; the value: its errno.
+    pub const ERROR: u32 = 6;
+    /// It took a state; the value: which.
+    pub const STATE: u32 = 7;
+}
+
+/// What happened to a socket: value of the map `TIMELINES`, which is there only where it is asked for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Timeline {
+    /// How many events there were. The last ones are kept.
+    pub count: u64,
+    /// Event number n is at n modulo [`KEPT`].
+    pub moments: [Moment; KEPT],
+}
+
+/// A socket that ended, with its timeline.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Detailed {
+    /// What every row says.
+    pub event: Event,
+    /// What happened to it. Behind its count it may hold what is of no socket.
+    pub timeline: Timeline,
+}
+
 /// How this run behaves.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -156,6 +209,8 @@ pub struct Config {
     pub slow_us: u64,
     /// Sockets that ended well are events, too.
     pub all: u64,
+    /// Events are [`Detailed`].
+    pub events: u64,
 }
 
 /// What counts as an inflated round trip at least, microseconds.

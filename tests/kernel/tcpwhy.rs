@@ -24,6 +24,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_socket_from_before_the_start_has_a_row_and_says_so,
     a_change_that_interrupts_another_is_seen,
     counts_are_by_verdict_and_by_the_columns_named,
+    a_timeline_says_in_order_what_happened,
 ];
 
 const HEADER: &str = "TIME     PID    COMM         LADDR:LPORT           RADDR:RPORT           CONN_MS FIRST_MS       MS  \
@@ -415,4 +416,101 @@ fn counts_are_by_verdict_and_by_the_columns_named(case: &Case) {
     };
     assert_eq!((sum("refused"), sum("reset-received")), (5, 1), "{often:?}");
     assert!(often.iter().all(|row| row["interval_ns"].as_u64() > Some(0)), "{often:?}");
+}
+
+/// The words of a row's timeline, without the times, which must not go back.
+fn timeline(row: &serde_json::Value) -> Vec<String> {
+    let mut before = 0.0;
+    let lines = row["events"].as_array().expect("a list").iter();
+    lines
+        .map(|line| {
+            let line = line.as_str().expect("text");
+            let (time, what) = line.split_once(" ms ").expect("a time");
+            let time: f64 = time.parse().expect("a number");
+            assert!(time >= before, "{row}");
+            before = time;
+            what.to_owned()
+        })
+        .collect()
+}
+
+fn a_timeline_says_in_order_what_happened(case: &Case) {
+    let net = Net::new();
+    net.near().nft("add chain inet probe in { type filter hook input priority 0; }\n");
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let json = case.launch("-ae --json").start(&net);
+    let text = case.launch(&format!("-ae -p {}", client.pid())).start(&net);
+    let web = server.listen(net.v4_of(2, 80));
+    let (near, far) = client.converse(&web);
+    near.send(10);
+    far.receive(10);
+    far.send(10);
+    near.receive(10);
+    near.close();
+    far.await_end();
+    far.close();
+    json.arrival(2);
+    client.refused(net.v4_of(2, 81));
+    // What is lost is sent again.
+    let (near, far) = client.converse(&web);
+    rules(&net, &["tcp dport 80 drop"]);
+    near.send(1000);
+    thread::sleep(LOST);
+    rules(&net, &[]);
+    far.receive(1000);
+    near.close();
+    far.await_end();
+    far.close();
+    json.arrival(5);
+    let told: Vec<serde_json::Value> =
+        json.finish().stdout.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let of = |port: &str, at: u16, verdict: &str| -> Vec<Vec<String>> {
+        let is_it =
+            |row: &&serde_json::Value| row[port] == at && (row["verdict"] == "loss") == (verdict == "loss");
+        told.iter().filter(is_it).map(timeline).collect()
+    };
+    assert_eq!(
+        of("rport", 80, "ok"),
+        [[
+            "connect()",
+            "established",
+            "first byte sent",
+            "first byte received",
+            "first byte read",
+            "we closed: FIN sent",
+            "our FIN acknowledged",
+            "ended in FIN_WAIT2",
+        ]]
+    );
+    assert_eq!(
+        of("lport", 80, "ok")[0],
+        [
+            "a client's handshake ends",
+            "first byte received",
+            "first byte read",
+            "first answer sent",
+            "the peer closed: FIN received",
+            "we closed: FIN sent",
+            "ended in LAST_ACK",
+        ]
+    );
+    assert_eq!(
+        of("rport", 81, "refused"),
+        [["connect()", "RST received", "ended in SYN_SENT, ECONNREFUSED"]]
+    );
+    let lossy = &of("rport", 80, "loss")[0];
+    let again = lossy.iter().filter(|line| line.starts_with("segment resent: ")).count();
+    assert!(
+        again > 0 && lossy.iter().all(|line| !line.starts_with("segment") || line.ends_with(", seq +1")),
+        "{lossy:?}"
+    );
+    // In text it stands below its row.
+    let text = text.finish().stdout;
+    let rows = text
+        .iter()
+        .filter(|line| line.contains(" ok: ") || line.contains(" refused: ") || line.contains(" loss: "));
+    assert_eq!(rows.count(), 3, "{text:?}");
+    let refused = text.iter().position(|line| line.contains(" refused: ")).expect("its row");
+    assert_eq!(text[refused + 1], "     +0.000 ms  connect()");
+    assert!(text[refused + 2].ends_with(" ms  RST received"), "{text:?}");
 }

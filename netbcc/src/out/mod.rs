@@ -299,6 +299,15 @@ impl Out {
         &mut self.buf
     }
 
+    /// A line below the last row, which belongs to it. Left out of CSV and JSON, whose readers want rows only.
+    pub fn below(&mut self, line: impl fmt::Display) {
+        if self.format == Format::Text && !self.closed {
+            let mut text = Line::new(&mut self.buf);
+            let _ = write!(escape::Text::with_tabs(&mut text), "{line}");
+            text.push(b'\n');
+        }
+    }
+
     /// A row that is no table's: bytes as they are, in every format.
     pub fn raw_row(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if self.begin(true) {

@@ -552,6 +552,11 @@ mod tests {
             ("tcptop", "read_tp"),
             ("tcpwhy", "again2_tp"),
             ("tcpwhy", "again3_tp"),
+            ("tcpwhy", "error_tp"),
+            ("tcpwhy", "reset_again_tp"),
+            ("tcpwhy", "reset_tp"),
+            ("tcpwhy", "state_again_tp"),
+            ("tcpwhy", "state_tp"),
         ];
         let mut found = BTreeSet::new();
         for tool in TOOLS {

@@ -119,6 +119,8 @@ pub struct Plan {
     existing: bool,
     globals: Vec<(&'static str, Vec<u8>)>,
     pinned: Vec<(&'static str, OwnedFd)>,
+    /// Tables of the tool's object that stay out.
+    absent: Vec<&'static str>,
     sizes: Vec<(&'static str, u32)>,
     side_ring: Option<&'static str>,
     contents: Vec<(&'static str, Vec<u8>, Vec<u8>)>,
@@ -150,6 +152,7 @@ impl Plan {
             existing: false,
             globals: Vec::new(),
             pinned: Vec::new(),
+            absent: Vec::new(),
             sizes: Vec::new(),
             side_ring: None,
             contents: Vec::new(),
@@ -215,6 +218,13 @@ impl Plan {
     /// Sets a configuration global of the tool's object.
     pub fn global<T: IntoBytes + Immutable>(mut self, name: &'static str, value: &T) -> Self {
         self.globals.push((name, value.as_bytes().to_vec()));
+        self
+    }
+
+    /// Leaves a table of the tool's object out: it belongs to an option that is not given, and constants of this run keep
+    /// programs from it.
+    pub fn without(mut self, table: &'static str) -> Self {
+        self.absent.push(table);
         self
     }
 
@@ -675,7 +685,9 @@ impl Plan {
                 || self.contents.iter().any(|(given, ..)| *given == name)
         };
         let absent = OPTIONAL.iter().filter(|&name| !given(name));
-        pinned.extend(absent.copied().chain(self.unused()).map(|name| (name, None)));
+        pinned.extend(
+            absent.chain(&self.absent).copied().chain(self.unused()).map(|name| (name, None)),
+        );
         let means = Means {
             functions: Functions { cast: function(kernel, CAST_FUNCTION), hold: hold(kernel) },
             allocates: kernel.has_struct(ALLOCATOR),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::{ArgAction, Args};
 use netbcc_common::kernel::Func;
-use netbcc_common::tcpwhy::{Config, Event};
+use netbcc_common::tcpwhy::{Config, Detailed, Event, Timeline};
 
 use self::count::{Counts, Key, Keys};
 use self::rules::{Facts, MEANINGS, RESET_REASONS, RULES, WORDS};
@@ -28,6 +28,7 @@ use crate::words::{nearest_of, words};
 
 pub mod count;
 pub mod rules;
+pub mod timeline;
 
 /// The tool.
 pub struct Tcpwhy;
@@ -51,6 +52,9 @@ pub struct Options {
     /// All verdicts but these
     #[arg(long, value_name = "WORDS", value_parser = verdicts, help_heading = "Filters")]
     except: Vec<Verdicts>,
+    /// Below each row what happened to the socket, and when
+    #[arg(short, long, conflicts_with_all = ["count", "csv"], help_heading = "Output")]
+    events: bool,
     /// Count by verdict and these columns; no rows, a table at the end
     #[arg(
         short, long, value_name = "COLUMNS", value_parser = Keys::parse, num_args = 0..=1, default_missing_value = "",
@@ -134,6 +138,9 @@ impl Tool for Tcpwhy {
              connection over loopback has two sockets, and each may have a row. The first rule that matches is the verdict.",
             "What was open before the start has a row when it ends; its age is at least that which is shown, marked '>'. Where a \
              part of what a verdict rests on was not seen, its sentence ends with '(partly seen)'.",
+            "-e adds what happened to the socket below each row, in JSON as events: when its first bytes were sent and came, what \
+             was sent again and why, which errors and RSTs came, which end closed when. Sequence numbers count from our SYN. \
+             The last 16 resends, errors and closes are kept, earlier ones are counted.",
             "-c counts sockets instead, by verdict and by the columns named: pid, comm, ip, laddr, lport, raddr, rport, state, \
              errno, reset_reason, closed_first, and what -o knows of a process, as container. The table comes at the end, or \
              with -i every so many seconds. It keeps 4096 groups apart; what comes then is counted per verdict, as other.",
@@ -147,13 +154,15 @@ impl Tool for Tcpwhy {
             ("tcpwhy --slow 200", "200 ms is slow"),
             ("tcpwhy --only refused,connect-timeout", "who cannot connect?"),
             ("tcpwhy --except reset-received -D 443", "remote port 443, but no RSTs"),
+            ("tcpwhy -e", "with a timeline below each row"),
             ("tcpwhy -c raddr,rport", "how many by verdict and remote end"),
             ("tcpwhy -ac -i 10", "how many by verdict, every 10 s"),
             ("tcpwhy --rules", "what the verdicts mean"),
             ("tcpwhy --json", "JSON Lines, with every figure"),
         ],
         overhead: "Runs a short program at each change of a TCP socket's state, at each read from one, and for each segment \
-                   that is sent again; none per packet. The kernel keeps 136 bytes per socket that began meanwhile.",
+                   that is sent again; none per packet. The kernel keeps 136 bytes per socket that began meanwhile, with -e \
+                   264 more.",
         differences: &[
             "BCC has no such tool.",
             "The owner is the process that connected; else the first that read, closed or shut down. PID is 0, and COMM is '-', where \
@@ -187,8 +196,13 @@ impl Tool for Tcpwhy {
             ask_facts(cx.spec.name, "-c", count::facts(&args.keys()), &mut cx.out)?;
         }
         let jiffy_us = jiffy_us()?;
-        let config = Config { slow_us: args.slow_us(), all: args.wants(OK).into() };
-        let probe = Plan::new(cx)
+        let config =
+            Config { slow_us: args.slow_us(), all: args.wants(OK).into(), events: args.events.into() };
+        let mut plan = Plan::new(cx);
+        if !args.events {
+            plan = plan.without("TIMELINES");
+        }
+        let probe = plan
             .groups_of_sockets()
             .ladder(&SOCKETS)
             .family(args.family)
@@ -206,11 +220,22 @@ impl Tool for Tcpwhy {
 fn rows(args: &Options, cx: &mut Ctx, mut probe: Probe, facts: impl Fn(Event) -> Facts) -> Result<()> {
     let table = table(args);
     cx.out.header(&table);
+    let show = |cx: &mut Ctx, row: &Row| {
+        if args.wants(row.verdict) {
+            cx.out.row(&table, row.facts.event.ts_ns, row);
+            for line in &row.events {
+                cx.out.below(timeline::Indented(line));
+            }
+        }
+    };
     probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
-        for event in batch.events::<Event>() {
-            let row = Row::of(facts(event));
-            if args.wants(row.verdict) {
-                cx.out.row(&table, event.ts_ns, &row);
+        if args.events {
+            for detailed in batch.events::<Detailed>() {
+                show(cx, &Row::detailed(facts(detailed.event), &detailed.timeline));
+            }
+        } else {
+            for event in batch.events::<Event>() {
+                show(cx, &Row::of(facts(event)));
             }
         }
         Ok(None)
@@ -301,12 +326,20 @@ pub struct Row {
     /// Age in text.
     age: String,
     errno: Option<String>,
+    /// Its timeline, if it was asked for.
+    events: Vec<String>,
 }
 
 impl Row {
     /// What `event` says, in a run with these options that began to look at `since_ns`, on a kernel with jiffies of `jiffy_us`.
     pub fn new(event: Event, args: &Options, since_ns: u64, jiffy_us: u64) -> Self {
         Self::of(Facts { event, slow_us: args.slow_us(), jiffy_us, since_ns })
+    }
+
+    /// With what happened to it.
+    pub fn detailed(facts: Facts, timeline: &Timeline) -> Self {
+        let events = timeline::lines(&facts, timeline);
+        Self { events, ..Self::of(facts) }
     }
 
     fn of(facts: Facts) -> Self {
@@ -321,7 +354,7 @@ impl Row {
             comm[1] = 0;
         }
         let errno = (facts.error_number() != 0).then(|| rules::errno(facts.error_number()));
-        Self { facts, verdict, evidence, sentence, comm, age, errno }
+        Self { facts, verdict, evidence, sentence, comm, age, errno, events: Vec::new() }
     }
 }
 
@@ -402,6 +435,15 @@ pub fn table(args: &Options) -> Table<Row> {
         .col(
             data("complete", |r: &Row| r.facts.is_complete().into())
                 .about(About::new(Kind::Bool, "Whether all was seen that the verdict rests on.")),
+        )
+        .col_if(
+            args.events,
+            data("events", |r: &Row| Cell::List(&r.events))
+                .about(About::new(
+                    Kind::List,
+                    "With -e: what happened to the socket, in order: the time since connect() or the handshake, and what.",
+                ))
+                .known_if(args.events, "add -e"),
         )
         .process(|r| {
             Process::now(r.facts.event.conn.pid).named(&r.comm).noted_before(r.facts.span_us() * 1000)

@@ -16,8 +16,9 @@ use aya_ebpf::macros::{btf_map, btf_tracepoint, map};
 use aya_ebpf::programs::BtfTracePointContext;
 use netbcc_common::loss::Loss;
 use netbcc_common::tcpwhy::{
-    CLIENT, CLOSED_HERE, CLOSED_THERE, CLOSER, CONNECTOR, Config, Conn, DEAD, DONE, Event, FILE, GAP,
-    INFLATED_TIMES, INFLATED_US, LINGER, NOBODY, READER, REPORTED, RESET, SERVER, SHUT, SHUT_WINDOW,
+    CLIENT, CLOSED_HERE, CLOSED_THERE, CLOSER, CONNECTOR, Config, Conn, DEAD, DONE, Detailed, Event, FILE,
+    GAP, INFLATED_TIMES, INFLATED_US, KEPT, LINGER, Moment, NOBODY, READER, REPORTED, RESET, SERVER, SHUT,
+    SHUT_WINDOW, Timeline, moment,
 };
 use probes_ebpf::emit::{lost, reserve};
 use probes_ebpf::filter::{self, SockEnds};
@@ -32,11 +33,15 @@ const FIN_WAIT2: i32 = 5;
 const CLOSING: i32 = 11;
 
 #[unsafe(no_mangle)]
-static CONFIG: Config = Config { slow_us: 0, all: 0 };
+static CONFIG: Config = Config { slow_us: 0, all: 0, events: 0 };
 
 /// What is known of live sockets.
 #[btf_map]
 static CONNS: SkStorage<Conn> = SkStorage::new();
+
+/// What happened to live sockets, where it is asked for.
+#[btf_map]
+static TIMELINES: SkStorage<Timeline> = SkStorage::new();
 
 /// What the first copy of the program at changes of state did.
 #[map]
@@ -51,6 +56,31 @@ fn make(sk: Sock<Typed>) -> Option<&'static mut Conn> {
         lost(Loss::MapFull);
     }
     conn
+}
+
+/// Adds to the timeline of `sk`, where timelines are asked for.
+#[inline(always)]
+fn note(sk: Sock<Typed>, what: u32, value: u32) {
+    if setting!(CONFIG.events) == 0 {
+        return;
+    }
+    let Some(timeline) = storage::get_or_zero(&TIMELINES, sk) else {
+        return lost(Loss::MapFull);
+    };
+    // Alone: all that happens to a socket happens with its lock held.
+    let nth = timeline.count;
+    timeline.count = nth + 1;
+    timeline.moments[nth as usize % KEPT] = Moment { ts_ns: task::now_ns(), what, value };
+}
+
+/// Begins the timeline of `sk` anew: it connects again.
+#[inline(always)]
+fn forget(sk: Sock<Typed>) {
+    if setting!(CONFIG.events) != 0
+        && let Some(timeline) = storage::get(&TIMELINES, sk)
+    {
+        timeline.count = 0;
+    }
 }
 
 /// The current task becomes the owner, unless a better one is known or it is a thread of the kernel, which works for others.
@@ -88,6 +118,7 @@ fn changed(sk: Sock<Typed>, old: i32, new: i32, again: bool) -> bool {
         }
         // What was known is of another connection of this socket.
         *conn = Conn { birth_ns: task::now_ns(), state: new, ..Conn::default() };
+        forget(sk);
         if new == state::SYN_SENT {
             conn.flags = CLIENT;
             own(conn, CONNECTOR);
@@ -111,6 +142,7 @@ fn changed(sk: Sock<Typed>, old: i32, new: i32, again: bool) -> bool {
             conn.syns = tcp.total_retrans();
         }
     } else if let Some(tcp) = Typed::tcp(sk) {
+        note(sk, moment::STATE, new as u32);
         closes(conn, tcp, old, new);
     }
     true
@@ -258,7 +290,30 @@ fn report(sk: Sock<Typed>, tcp: Tcp, conn: &Conn, old: i32, error: i32) {
     if !filter::keeps_ends(SockEnds { sk, lport }) {
         return;
     }
-    let Some(mut event) = reserve::<Event>() else { return };
+    if setting!(CONFIG.events) == 0 {
+        let Some(mut event) = reserve::<Event>() else { return };
+        fill(sk, tcp, conn, (old, error), (family, lport), &mut event);
+        return;
+    }
+    let Some(mut row) = reserve::<Detailed>() else { return };
+    match storage::get(&TIMELINES, sk) {
+        Some(timeline) => row.timeline = *timeline,
+        // Behind the count is what an older event left there.
+        None => row.timeline.count = 0,
+    }
+    fill(sk, tcp, conn, (old, error), (family, lport), &mut row.event);
+}
+
+/// Writes what every row says.
+#[inline(always)]
+fn fill(
+    sk: Sock<Typed>,
+    tcp: Tcp,
+    conn: &Conn,
+    (old, error): (i32, i32),
+    (family, lport): (u16, u16),
+    event: &mut Event,
+) {
     event.ts_ns = task::now_ns();
     // SAFETY: no arguments.
     event.jiffies = unsafe { bpf_jiffies64() };
@@ -310,15 +365,36 @@ fn again(sk: *const u8, skb: *const u8, error: i32) {
     if sk.state() == state::SYN_SENT {
         conn.syns += 1;
         conn.syn_ns = task::now_ns();
+        note(sk, moment::SYN_AGAIN, conn.syns);
         return;
     }
     let segments = skb.tcp_segments();
-    match tcp.pending() {
+    let what = match tcp.pending() {
         // The timer of retransmissions is not pending while it does its work.
-        0 => conn.rto += segments,
-        LOSS_PROBE if tcp.lost_out() == 0 => conn.tlp += segments,
-        _ => conn.fast += segments,
+        0 => {
+            conn.rto += segments;
+            moment::RTO
+        }
+        LOSS_PROBE if tcp.lost_out() == 0 => {
+            conn.tlp += segments;
+            moment::TLP
+        }
+        _ => {
+            conn.fast += segments;
+            moment::FAST
+        }
+    };
+    if setting!(CONFIG.events) != 0 {
+        note(sk, what, place(conn, tcp, skb.tcp_seq()));
     }
+}
+
+/// A sequence number as it is counted from our SYN, which the kernel does not keep: what was acknowledged since tells it, the
+/// SYN of a client included.
+#[inline(always)]
+fn place(conn: &Conn, tcp: Tcp, seq: u32) -> u32 {
+    let first = tcp.snd_una().wrapping_sub(tcp.bytes_acked() as u32);
+    seq.wrapping_sub(first).wrapping_add(u32::from(conn.flags & CLIENT == 0))
 }
 
 // match-proto: void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
@@ -373,6 +449,9 @@ fn resets(sk: Sock<Typed>) -> bool {
     let Some(conn) = make(sk) else { return true };
     let first = conn.flags & RESET == 0;
     conn.flags |= RESET;
+    if first {
+        note(sk, moment::RESET, 0);
+    }
     first
 }
 
@@ -407,6 +486,7 @@ fn error_tp(ctx: BtfTracePointContext) -> i32 {
         conn.flags |= REPORTED;
         let error = tcp.error();
         conn.error = if error == 0 { tcp.soft_error() } else { error };
+        note(sk, moment::ERROR, conn.error as u32);
     }
     0
 }

@@ -424,8 +424,12 @@ impl Facts {
 
     /// How old it was.
     pub fn span_us(&self) -> u64 {
-        let birth_ns = if self.is_older() { self.since_ns } else { self.event.conn.birth_ns };
-        self.event.ts_ns.saturating_sub(birth_ns) / 1000
+        self.event.ts_ns.saturating_sub(self.from_ns()) / 1000
+    }
+
+    /// When it began, or the tool did: `CLOCK_MONOTONIC`, ns.
+    pub fn from_ns(&self) -> u64 {
+        if self.is_older() { self.since_ns } else { self.event.conn.birth_ns }
     }
 
     fn established_for_us(&self) -> u64 {
