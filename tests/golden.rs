@@ -481,6 +481,7 @@ fn endings() -> Vec<netbcc_common::tcpwhy::Event> {
             bytes_retrans: 0,
             bytes_acked: 5003,
             bytes_received: 77_001,
+            last_packet_us: 0,
             state: 5,
             error: 0,
             soft_error: 0,

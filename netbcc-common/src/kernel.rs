@@ -155,6 +155,10 @@ fields! {
     SkType = "sock"."sk_type": 2,
     /// The backlog of a listener.
     SkMaxAckBacklog = "sock"."sk_max_ack_backlog": 4,
+    /// How many connections wait for accept().
+    SkAckBacklog = "sock"."sk_ack_backlog": 4,
+    /// Packets that were dropped because of what the socket had no room for.
+    SkDrops = "sock"."sk_drops": 0,
     /// Settings below net.core of a namespace.
     NetCore = "net"."core": 0,
     /// net.core.somaxconn.

@@ -46,7 +46,9 @@ pub struct Conn {
     /// Segments that were sent again to probe for a loss.
     pub tlp: u32,
     /// 1: the filters of tasks keep the owner.
-    pub kept: u32,
+    pub kept: u16,
+    /// In which way it was stuck when it was last looked at: of [`stuck`]. Only who looks at it writes this.
+    pub stuck: u16,
     /// Owner's name.
     pub comm: Comm,
 }
@@ -77,6 +79,22 @@ pub const CLOSED_THERE: u32 = 1 << 6;
 /// In [`Conn::flags`]: our window was closed when a program read.
 pub const SHUT_WINDOW: u32 = 1 << 7;
 
+/// In which way a live socket is stuck.
+pub mod stuck {
+    /// It is not, or was not looked at.
+    pub const NOT: u16 = 0;
+    /// Nothing answers its SYN.
+    pub const CONNECTING: u16 = 1;
+    /// What it sent is not acknowledged, and the timer sends it again.
+    pub const RESENDING: u16 = 2;
+    /// The peer's window is closed.
+    pub const SHUT_OUT: u16 = 3;
+    /// No program accepts it.
+    pub const WAITING: u16 = 4;
+    /// Received data lies unread.
+    pub const UNREAD: u16 = 5;
+}
+
 /// In [`Event::bits`]: both directions were shut down, as by close().
 pub const SHUT: u32 = 1 << 0;
 /// In [`Event::bits`]: no program holds it any more.
@@ -87,12 +105,14 @@ pub const DONE: u32 = 1 << 2;
 pub const LINGER: u32 = 1 << 3;
 /// In [`Event::bits`]: a file stands above it.
 pub const FILE: u32 = 1 << 4;
+/// In [`Event::bits`]: it has not ended, and is stuck.
+pub const LIVE: u32 = 1 << 5;
 
-/// A socket that ended.
+/// A socket that ended, or is stuck ([`LIVE`]).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Event {
-    /// `CLOCK_MONOTONIC` of the end, ns.
+    /// `CLOCK_MONOTONIC` of the end, or of when it was looked at, ns.
     pub ts_ns: u64,
     /// Jiffies at the end: tells how many there are in a second.
     pub jiffies: u64,
@@ -108,7 +128,9 @@ pub struct Event {
     pub bytes_acked: u64,
     /// Received in order, FIN included.
     pub bytes_received: u64,
-    /// The state that it left.
+    /// When the last packet came or left, in microseconds of `CLOCK_MONOTONIC`.
+    pub last_packet_us: u64,
+    /// The state that it left, or has.
     pub state: i32,
     /// The error that it ended with: an errno.
     pub error: i32,
@@ -201,6 +223,46 @@ pub struct Detailed {
     pub timeline: Timeline,
 }
 
+/// What is known of a listener: value of the map `LISTENERS`, which is there only where it is asked for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Listener {
+    /// When it was last looked at: `CLOCK_MONOTONIC`, ns.
+    pub seen_ns: u64,
+    /// What it had dropped by then, modulo 2^32.
+    pub drops: u32,
+    /// Owner (tgid): who called listen(), or had it open at the start; 0: not known.
+    pub pid: u32,
+    /// Owner's name.
+    pub comm: Comm,
+    /// 1: the filters of tasks keep the owner.
+    pub kept: u32,
+    /// Always 0: no padding.
+    pub zero: u32,
+}
+
+/// A listener that refused connections.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Refused {
+    /// When it was looked at: `CLOCK_MONOTONIC`, ns.
+    pub ts_ns: u64,
+    /// The time in which it refused them, ns.
+    pub span_ns: u64,
+    /// Its end; the other one is zero.
+    pub tuple: Tuple,
+    /// Owner (tgid); 0: not known.
+    pub pid: u32,
+    /// How many SYNs and ACKs it dropped.
+    pub drops: u32,
+    /// How many connections wait for accept() now.
+    pub waiting: u32,
+    /// How many may.
+    pub most: u32,
+    /// Owner's name.
+    pub comm: Comm,
+}
+
 /// How this run behaves.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -211,6 +273,8 @@ pub struct Config {
     pub all: u64,
     /// Events are [`Detailed`].
     pub events: u64,
+    /// Live sockets and listeners are looked at.
+    pub live: u64,
 }
 
 /// What counts as an inflated round trip at least, microseconds.

@@ -19,7 +19,7 @@ pub enum Kind {
     TpBtf,
     /// At a tracepoint, with arguments that are numbers.
     RawTp,
-    /// On an iterator of the kernel: run to its end once, when it is attached.
+    /// On an iterator of the kernel: run to its end once, when it is attached; over what a map knows, whenever it is asked to.
     Iter,
 }
 
@@ -56,11 +56,13 @@ pub struct Prog {
     /// Whether a second copy sees what the kernel lets this one skip, where a task may lose its processor in it
     /// (ARCHITECTURE.md, D8).
     pub twice: bool,
+    /// Of an iterator over what a map of the object knows: the map.
+    pub over: Option<&'static str>,
 }
 
 impl Prog {
     const fn new(name: &'static str, kind: Kind, target: &'static str) -> Self {
-        Self { name, kind, target, need: Need::Always, arity: None, twice: false }
+        Self { name, kind, target, need: Need::Always, arity: None, twice: false, over: None }
     }
 
     /// Loaded only then.
@@ -118,6 +120,11 @@ pub const fn raw_tp(name: &'static str, target: &'static str) -> Prog {
 /// A program that looks at what there is when it is attached; `target` is the function whose type the iterator has.
 pub const fn iter(name: &'static str, target: &'static str) -> Prog {
     Prog::new(name, Kind::Iter, target)
+}
+
+/// A program that goes through the sockets for which the object's map has a value.
+pub const fn iter_over(name: &'static str, map: &'static str) -> Prog {
+    Prog { over: Some(map), ..Prog::new(name, Kind::Iter, "bpf_iter_bpf_sk_storage_map") }
 }
 
 /// The name of a rung, as `NETBCC_ATTACH` takes it.

@@ -14,6 +14,7 @@ pub mod dev;
 pub mod emit;
 pub mod filter;
 pub mod irq;
+pub mod iter;
 pub mod mem;
 pub mod mptcp;
 pub mod owner;

@@ -69,6 +69,27 @@ impl<A: Access> Sock<A> {
         i32::from(unsafe { field::<A, u8>(self.at, Field::SkState) })
     }
 
+    /// How many connections wait for accept(), of a listener.
+    #[inline(always)]
+    pub fn waiting(self) -> u32 {
+        // SAFETY: `at` is a struct sock, as `Sock::new` asks.
+        unsafe { field::<A, u32>(self.at, Field::SkAckBacklog) }
+    }
+
+    /// How many may wait for accept().
+    #[inline(always)]
+    pub fn most_waiting(self) -> u32 {
+        // SAFETY: `at` is a struct sock, as `Sock::new` asks.
+        unsafe { field::<A, u32>(self.at, Field::SkMaxAckBacklog) }
+    }
+
+    /// Packets that were dropped for want of room: of a listener SYNs, and ACKs that would have ended a handshake.
+    #[inline(always)]
+    pub fn drops(self) -> u32 {
+        // SAFETY: `at` is a struct sock, as `Sock::new` asks; an `atomic_t` is a word.
+        unsafe { field::<A, u32>(self.at, Field::SkDrops) }
+    }
+
     /// Whether it is a TCP socket (not the MPTCP socket above it).
     #[inline(always)]
     pub fn is_tcp(self) -> bool {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check};
 use netbcc_tests::net::{Net, has_ipv6};
-use netbcc_tests::peer::{Conn, How, Peer};
+use netbcc_tests::peer::{Conn, How, Listener, Peer};
 use netbcc_tests::rows::{Row, Rows};
 
 use crate::tcplife::a_change_that_interrupts_another_is_seen;
@@ -25,6 +25,8 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_change_that_interrupts_another_is_seen,
     counts_are_by_verdict_and_by_the_columns_named,
     a_timeline_says_in_order_what_happened,
+    what_is_stuck_is_a_row_once_and_says_that_it_lives,
+    a_listener_that_refuses_is_a_row_with_its_owner,
 ];
 
 const HEADER: &str = "TIME     PID    COMM         LADDR:LPORT           RADDR:RPORT           CONN_MS FIRST_MS       MS  \
@@ -50,7 +52,7 @@ fn the_verdicts_are_what_rules_prints(case: &Case) {
     let words: Vec<&str> = ended.stdout.iter().filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(words.first(), Some(&"refused"));
     assert_eq!(words.last(), Some(&"ok"));
-    assert_eq!(words.len(), 19, "{words:?}");
+    assert_eq!(words.len(), 20, "{words:?}");
 }
 
 /// The server's address, with the port that is asked for.
@@ -434,6 +436,12 @@ fn timeline(row: &serde_json::Value) -> Vec<String> {
         .collect()
 }
 
+/// Both ends of a connection of TCP's own: what MPTCP reads, it reads itself.
+fn plain<'c>(client: &'c Peer, web: &Listener<'c>) -> (Conn<'c>, Conn<'c>) {
+    let near = client.connect(web.address());
+    (near, web.accept())
+}
+
 fn a_timeline_says_in_order_what_happened(case: &Case) {
     let net = Net::new();
     net.near().nft("add chain inet probe in { type filter hook input priority 0; }\n");
@@ -441,7 +449,7 @@ fn a_timeline_says_in_order_what_happened(case: &Case) {
     let json = case.launch("-ae --json").start(&net);
     let text = case.launch(&format!("-ae -p {}", client.pid())).start(&net);
     let web = server.listen(net.v4_of(2, 80));
-    let (near, far) = client.converse(&web);
+    let (near, far) = plain(&client, &web);
     near.send(10);
     far.receive(10);
     far.send(10);
@@ -452,7 +460,7 @@ fn a_timeline_says_in_order_what_happened(case: &Case) {
     json.arrival(2);
     client.refused(net.v4_of(2, 81));
     // What is lost is sent again.
-    let (near, far) = client.converse(&web);
+    let (near, far) = plain(&client, &web);
     rules(&net, &["tcp dport 80 drop"]);
     near.send(1000);
     thread::sleep(LOST);
@@ -513,4 +521,94 @@ fn a_timeline_says_in_order_what_happened(case: &Case) {
     let refused = text.iter().position(|line| line.contains(" refused: ")).expect("its row");
     assert_eq!(text[refused + 1], "     +0.000 ms  connect()");
     assert!(text[refused + 2].ends_with(" ms  RST received"), "{text:?}");
+}
+
+/// Every second.
+const LIVE: &str = "-i 1 --slow 300 --json";
+
+fn what_is_stuck_is_a_row_once_and_says_that_it_lives(case: &Case) {
+    let net = Net::new();
+    net.near().nft("add chain inet probe in { type filter hook input priority 0; }\n");
+    let (server, client, writer) = (net.peer("server"), net.peer("client"), net.peer("writer"));
+    let web = server.listen(net.v4_of(2, 94));
+    let (older, far_older) = plain(&client, &web);
+    let run = case.launch(LIVE).start(&net);
+    let lossy = server.listen(net.v4_of(2, 92));
+    let (near, far) = plain(&client, &lossy);
+    let unread = server.listen(net.v4_of(2, 93));
+    let (full, reader) = plain(&writer, &unread);
+    let late = server.listen(net.v4_of(2, 95));
+    let waiting = client.connect(late.address());
+    rules(&net, &["tcp dport { 91, 92, 94 } drop"]);
+    let silent = client.connect_as(net.v4_of(2, 91), &How::plain().nonblocking());
+    older.send(100);
+    near.send(100);
+    let sent = full.begin_sends(8_000_000, 1);
+    let is = |row: &Row, port: &str, at: u16, verdict: &str| {
+        row.get("live") == "true" && row.get(port) == at.to_string() && row.get("verdict") == verdict
+    };
+    let expected = [
+        ("rport", 91, "connect-timeout", client.pid()),
+        ("rport", 92, "loss", client.pid()),
+        ("rport", 94, "loss", client.pid()),
+        ("rport", 93, "reader-slow-peer", writer.pid()),
+        ("lport", 93, "reader-slow-here", 0),
+        ("lport", 95, "never-accepted", 0),
+    ];
+    for (port, at, verdict, _) in expected {
+        run.wait_for_row(&format!("{verdict} of {port} {at}"), |row| is(row, port, at, verdict));
+    }
+    // Each of them for a while longer.
+    thread::sleep(PAUSE);
+    let rows = run.so_far();
+    for (port, at, verdict, owner) in expected {
+        let found: Vec<&Row> = rows.iter().filter(|row| is(row, port, at, verdict)).collect();
+        let [row] = found[..] else { rows.fail(format!("{} rows of {verdict}, not one", found.len())) };
+        row.is("pid", owner).is("complete", at != 94);
+        row.must(row.get("evidence").starts_with("still open: "), "it lives");
+    }
+    // What was stuck goes on.
+    rules(&net, &[]);
+    reader.receive(8_000_000);
+    sent();
+    far_older.receive(100);
+    far.receive(100);
+    silent.close();
+    for conn in [older, far_older, near, far, full, reader, waiting] {
+        conn.close();
+    }
+    run.finish();
+}
+
+fn a_listener_that_refuses_is_a_row_with_its_owner(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let before = server.listen(net.v4_of(2, 80));
+    before.again(1).expect("a shorter queue");
+    let run = case.launch(LIVE).start(&net);
+    let after = server.listen(net.v4_of(2, 81));
+    after.again(1).expect("a shorter queue");
+    // Two wait, for which there is room; of the others the SYNs are dropped.
+    let open = |to: SocketAddr| client.connect_as(to, &How::plain().nonblocking());
+    let conns: Vec<Conn> = [80, 81]
+        .into_iter()
+        .flat_map(|port| (0..5).map(move |_| port))
+        .map(|port| open(net.v4_of(2, port)))
+        .collect();
+    for port in ["80", "81"] {
+        run.wait_for_row(&format!("the listener at {port}"), |row| {
+            row.get("verdict") == "accept-refused" && row.get("lport") == port
+        });
+    }
+    let rows = run.so_far();
+    for row in rows.iter().filter(|row| row.get("verdict") == "accept-refused") {
+        row.is("pid", server.pid()).is("comm", "server").is("state", "LISTEN").is("live", false);
+        row.is("queue", 2).is("queue_limit", 1).is("complete", true);
+        row.must(
+            (1..=20).contains(&row.number("refused").to_string().parse().unwrap_or(0)),
+            "three SYNs, and what is sent again",
+        );
+    }
+    conns.into_iter().for_each(Conn::close);
+    run.finish();
 }

@@ -13,7 +13,7 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::future::poll_fn;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::task::Poll;
 use std::thread;
@@ -39,6 +39,7 @@ use super::table::{Counters, Generations, Table};
 use super::wards::Wards;
 use crate::hook::RungName;
 use crate::options::select::Groups;
+use crate::sys::bpf;
 use crate::sys::confine::confine;
 use crate::tool::Ctx;
 
@@ -67,6 +68,33 @@ pub struct Probe {
     batch: Batch,
     /// When everything was attached.
     pub(super) since: Instant,
+}
+
+/// An iterator that is ready to run.
+pub struct Walk(OwnedFd);
+
+impl Walk {
+    /// Has its program see everything that there is now. It needs no capability. What the program has to tell, it tells by
+    /// events.
+    ///
+    /// # Errors
+    /// The kernel has no memory for it.
+    pub fn go(&self) -> Result<()> {
+        /// After a million of objects the kernel lets others have the processor.
+        const MOST: usize = 1000;
+        let mut all = bpf::run_iterator(self.0.as_fd()).context("begin to go through the sockets")?;
+        let mut nothing = [0; 64];
+        for _ in 0..MOST {
+            match all.read(&mut nothing) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error)
+                    if [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted].contains(&error.kind()) => {}
+                Err(error) => return Err(error).context("go through the sockets"),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Events in the order of their kernel time.
@@ -196,6 +224,15 @@ impl Probe {
         self.rungs.iter().find(|(name, _)| *name == ladder).map(|&(_, rung)| rung)
     }
 
+    /// What has the iterator of this name run; `None`: the run has none.
+    ///
+    /// # Errors
+    /// There is no room for one more descriptor.
+    pub fn walk(&self, name: &str) -> Result<Option<Walk>> {
+        let link = self.object.iterator(name).transpose().context("duplicate an iterator's descriptor")?;
+        Ok(link.map(Walk))
+    }
+
     /// Runs until SIGINT, SIGTERM, SIGHUP or the end of our output's reader. What the tool printed so far (its header)
     /// goes out first: by then everything is attached.
     ///
@@ -230,7 +267,8 @@ impl Probe {
         self.begin(cx)?;
 
         let end = time.map(|time| Instant::now() + time);
-        let mut busy = false;
+        // Asked once before anything happens, because a tool may have a wish then.
+        let mut busy = true;
         let mut again: Option<Instant> = None;
         let ended = loop {
             let waits = cx.out.is_waiting();

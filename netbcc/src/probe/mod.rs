@@ -27,7 +27,7 @@ mod wards;
 pub use crate::hook;
 pub use attach::has_kprobes;
 pub use diagnosis::{Diagnosis, Hooks, Verdict, Way};
-pub use drain::{Batch, Probe};
+pub use drain::{Batch, Probe, Walk};
 pub use plan::{Plan, Rows};
 pub use sample::{Blocks, Pace, Then, Turn, Watched, next_due};
 pub use table::{Counters, Generations, Table};

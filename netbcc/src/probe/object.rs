@@ -76,7 +76,7 @@ impl Means {
             && match prog.kind {
                 Kind::Fentry | Kind::Fexit => self.preempted.functions,
                 Kind::TpBtf | Kind::RawTp => self.preempted.tracepoints,
-                // A breakpoint keeps the processor.
+                // A breakpoint keeps the processor, and an iterator does not run by itself.
                 Kind::Kprobe | Kind::Kretprobe | Kind::Iter => false,
             }
     }
@@ -218,10 +218,20 @@ impl Object {
                 }
             }
         }
+        let over = match prog.over {
+            Some(map) => {
+                let map = find(maps, map).map_err(|error| Fault::Object(error.to_string()))?;
+                Some(map.create().and_then(|fd| fd.try_clone_to_owned()).map_err(Fault::Attach)?)
+            }
+            None => None,
+        };
         let attach = |loaded: &Loaded| match prog.kind {
             Kind::Fentry | Kind::Fexit | Kind::TpBtf => bpf::attach_typed(loaded.fd.as_fd()),
             Kind::Kprobe | Kind::Kretprobe => attach_kprobe(loaded.fd.as_fd(), prog),
-            Kind::Iter => bpf::iterate(loaded.fd.as_fd()),
+            Kind::Iter => match &over {
+                Some(map) => bpf::attach_iterator(loaded.fd.as_fd(), map.as_fd()),
+                None => bpf::iterate(loaded.fd.as_fd()),
+            },
             Kind::RawTp => CString::new(prog.target)
                 .map_err(io::Error::from)
                 .and_then(|name| bpf::attach_raw(loaded.fd.as_fd(), &name)),
@@ -278,6 +288,12 @@ impl Object {
         for program in self.programs.values_mut() {
             program.instructions = Vec::new();
         }
+    }
+
+    /// What runs the iterator of this name, if it is attached.
+    pub(super) fn iterator(&self, name: &str) -> Option<io::Result<OwnedFd>> {
+        let (_, link) = self.programs.get(name)?.links.first()?;
+        Some(link.try_clone())
     }
 
     /// The map `name`, to be read by aya.

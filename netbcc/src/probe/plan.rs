@@ -685,9 +685,7 @@ impl Plan {
                 || self.contents.iter().any(|(given, ..)| *given == name)
         };
         let absent = OPTIONAL.iter().filter(|&name| !given(name));
-        pinned.extend(
-            absent.chain(&self.absent).copied().chain(self.unused()).map(|name| (name, None)),
-        );
+        pinned.extend(absent.chain(&self.absent).copied().chain(self.unused()).map(|name| (name, None)));
         let means = Means {
             functions: Functions { cast: function(kernel, CAST_FUNCTION), hold: hold(kernel) },
             allocates: kernel.has_struct(ALLOCATOR),

@@ -569,6 +569,37 @@ struct IterCreate {
     flags: u32,
 }
 
+/// Makes a program that iterates over the sockets for which `map` has a value ready to be run by [`run_iterator`], until the
+/// answer is closed.
+///
+/// # Errors
+/// The kernel does not allow it.
+pub fn attach_iterator(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // `union bpf_iter_link_info` of an iterator over a map.
+    let over = number(map);
+    let attr = IterLink {
+        prog_fd: number(program),
+        target_fd: 0,
+        attach_type: bpf_attach_type::BPF_TRACE_ITER as u32,
+        flags: 0,
+        iter_info: address(&raw const over),
+        iter_info_len: size(size_of::<u32>())?,
+        zero: 0,
+    };
+    // SAFETY: the kernel reads `iter_info_len` bytes of `over`; the command answers a new descriptor.
+    unsafe { open(bpf_cmd::BPF_LINK_CREATE, &attr) }
+}
+
+/// Runs an iterator once: whoever reads the answer to its end has the program see everything.
+///
+/// # Errors
+/// The kernel has no memory for it.
+pub fn run_iterator(link: BorrowedFd<'_>) -> io::Result<File> {
+    let attr = IterCreate { link_fd: number(link), flags: 0 };
+    // SAFETY: no addresses; the command answers a new descriptor, which keeps the link.
+    unsafe { open(bpf_cmd::BPF_ITER_CREATE, &attr) }.map(File::from)
+}
+
 /// Runs a program that iterates over tasks for one thread, by its number in our PID namespace: whoever reads the answer
 /// gets what the program writes.
 ///
@@ -587,9 +618,7 @@ pub fn iterate_task(program: BorrowedFd<'_>, tid: u32) -> io::Result<File> {
     };
     // SAFETY: the kernel reads `iter_info_len` bytes of `task`; the command answers a new descriptor.
     let link = unsafe { open(bpf_cmd::BPF_LINK_CREATE, &attr) }?;
-    let attr = IterCreate { link_fd: number(link.as_fd()), flags: 0 };
-    // SAFETY: no addresses; the command answers a new descriptor, which keeps the link.
-    unsafe { open(bpf_cmd::BPF_ITER_CREATE, &attr) }.map(File::from)
+    run_iterator(link.as_fd())
 }
 
 /// Runs a program that iterates over all that its iterator has, to the end. What it writes is thrown away. The answer is its link.

@@ -12,16 +12,17 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::{ArgAction, Args};
 use netbcc_common::kernel::Func;
-use netbcc_common::tcpwhy::{Config, Detailed, Event, Timeline};
+use netbcc_common::tcpwhy::{Config, Conn, Detailed, Event, Refused, Timeline};
+use zerocopy::FromZeros as _;
 
 use self::count::{Counts, Key, Keys};
 use self::rules::{Facts, MEANINGS, RESET_REASONS, RULES, WORDS};
 use super::{conn, object};
 use crate::context::ask_facts;
-use crate::hook::{Ladder, LessExact, Need, Rung, RungName, tp_btf};
+use crate::hook::{Ladder, LessExact, Need, Rung, RungName, iter, iter_over, tp_btf};
 use crate::options::{Family, FlowPorts, Json, Pid, Timestamp, Verbose, WallClock, WideCsv, positive};
 use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, right, seconds, wall};
-use crate::probe::{Batch, Plan, Probe, next_due};
+use crate::probe::{Batch, Plan, Probe, Walk, next_due};
 use crate::sys::machine::jiffy_us;
 use crate::tool::{Ctx, Glossary, Spec, Tool};
 use crate::words::{nearest_of, words};
@@ -61,8 +62,8 @@ pub struct Options {
         action = ArgAction::Append, conflicts_with_all = ["time", "timestamp"], help_heading = "Output"
     )]
     count: Vec<Keys>,
-    /// With -c: a table each so many seconds
-    #[arg(short, long, value_name = "SECONDS", value_parser = positive, requires = "count", help_heading = "Output")]
+    /// Also look for sockets that are stuck and for listeners that refuse, every so many seconds; with -c: a table
+    #[arg(short, long, value_name = "SECONDS", value_parser = positive, help_heading = "Output")]
     interval: Option<NonZeroU32>,
     /// Print the verdicts with their rules, and end
     #[arg(long, exclusive = true, help_heading = "Output")]
@@ -122,6 +123,15 @@ impl Options {
         !self.count.is_empty()
     }
 
+    /// Whether sockets that live are looked at.
+    fn looks(&self) -> bool {
+        self.interval.is_some() && !self.counts()
+    }
+
+    fn every(&self) -> Option<Duration> {
+        self.interval.map(|seconds| Duration::from_secs(seconds.get().into()))
+    }
+
     /// By which columns they are counted beside the verdict.
     fn keys(&self) -> Vec<Key> {
         Keys::together(&self.count)
@@ -146,7 +156,13 @@ impl Tool for Tcpwhy {
              with -i every so many seconds. It keeps 4096 groups apart; what comes then is counted per verdict, as other.",
             "A connect() that fails before a SYN could be sent, as without a route, has no row. Connections that a listener \
              refuses because its queue is full have none on the server; on the client the verdict is syn-resent or \
-             connect-timeout.",
+             connect-timeout. With -i the listener has one.",
+            "-i looks at live sockets every so many seconds. One that is stuck has a row, once until that changes: no answer to \
+             its SYN for longer than --slow (connect-timeout), data that the timer sends again (loss), a peer's window that is \
+             closed (reader-slow-peer), or for longer than --slow waiting for accept() (never-accepted) or data unread \
+             (reader-slow-here). A listener has a row for each interval in which it refused connections (accept-refused). At the \
+             start -i finds out who has which socket, so owners of older sockets are known. With --uid, --comm and BCC's maps, \
+             older sockets and listeners are left out, as their tasks are not looked at.",
         ],
         examples: &[
             ("tcpwhy", "what failed or was slow"),
@@ -155,6 +171,7 @@ impl Tool for Tcpwhy {
             ("tcpwhy --only refused,connect-timeout", "who cannot connect?"),
             ("tcpwhy --except reset-received -D 443", "remote port 443, but no RSTs"),
             ("tcpwhy -e", "with a timeline below each row"),
+            ("tcpwhy -i 5", "also what is stuck now, and listeners that refuse"),
             ("tcpwhy -c raddr,rport", "how many by verdict and remote end"),
             ("tcpwhy -ac -i 10", "how many by verdict, every 10 s"),
             ("tcpwhy --rules", "what the verdicts mean"),
@@ -162,7 +179,8 @@ impl Tool for Tcpwhy {
         ],
         overhead: "Runs a short program at each change of a TCP socket's state, at each read from one, and for each segment \
                    that is sent again; none per packet. The kernel keeps 136 bytes per socket that began meanwhile, with -e \
-                   264 more.",
+                   264 more. -i goes through the open files of all processes once, at the start, and through the kernel's records \
+                   of sockets at each interval.",
         differences: &[
             "BCC has no such tool.",
             "The owner is the process that connected; else the first that read, closed or shut down. PID is 0, and COMM is '-', where \
@@ -196,12 +214,17 @@ impl Tool for Tcpwhy {
             ask_facts(cx.spec.name, "-c", count::facts(&args.keys()), &mut cx.out)?;
         }
         let jiffy_us = jiffy_us()?;
-        let config =
-            Config { slow_us: args.slow_us(), all: args.wants(OK).into(), events: args.events.into() };
+        let config = Config {
+            slow_us: args.slow_us(),
+            all: args.wants(OK).into(),
+            events: args.events.into(),
+            live: args.looks().into(),
+        };
         let mut plan = Plan::new(cx);
         if !args.events {
             plan = plan.without("TIMELINES");
         }
+        plan = if args.looks() { plan.ask(LIVE) } else { plan.without("LISTENERS") };
         let probe = plan
             .groups_of_sockets()
             .ladder(&SOCKETS)
@@ -211,7 +234,7 @@ impl Tool for Tcpwhy {
             .global("CONFIG", &config)
             .attach(cx)?;
         let since_ns = cx.out.clock().monotonic_ns();
-        let facts = |event| Facts { event, slow_us: args.slow_us(), jiffy_us, since_ns };
+        let facts = |event| Facts { event, slow_us: args.slow_us(), jiffy_us, since_ns, refused: None };
         if args.counts() { count(&args, cx, probe, facts) } else { rows(&args, cx, probe, facts) }
     }
 }
@@ -228,19 +251,60 @@ fn rows(args: &Options, cx: &mut Ctx, mut probe: Probe, facts: impl Fn(Event) ->
             }
         }
     };
+    let walks: Vec<Walk> = ["live_iter", "listener_iter"]
+        .into_iter()
+        .filter_map(|name| probe.walk(name).transpose())
+        .collect::<Result<_>>()?;
+    let every = args.every().filter(|_| args.looks());
+    let mut due = every.map(|every| Instant::now() + every);
     probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
-        if args.events {
-            for detailed in batch.events::<Detailed>() {
-                show(cx, &Row::detailed(facts(detailed.event), &detailed.timeline));
-            }
-        } else {
-            for event in batch.events::<Event>() {
+        for record in batch.records() {
+            if args.looks() && record.len() == size_of::<Refused>() {
+                if let Some(refused) = batch.decode(record) {
+                    show(cx, &Row::of(listener(refused, &facts)));
+                }
+            } else if args.events {
+                if let Some(detailed) = batch.decode::<Detailed>(record) {
+                    show(cx, &Row::detailed(facts(detailed.event), &detailed.timeline));
+                }
+            } else if let Some(event) = batch.decode(record) {
                 show(cx, &Row::of(facts(event)));
             }
         }
-        Ok(None)
+        let Some((at, every)) = due.zip(every) else { return Ok(None) };
+        let now = Instant::now();
+        if now < at || batch.is_last() {
+            return Ok(Some(at.saturating_duration_since(now)));
+        }
+        // What it finds comes by the ring.
+        walks.iter().try_for_each(Walk::go)?;
+        let next = next_due(at.into(), now.into(), every).into_std();
+        due = Some(next);
+        Ok(Some(next.saturating_duration_since(now)))
     })
 }
+
+/// A listener that refused, as a row has it.
+fn listener(refused: Refused, facts: impl Fn(Event) -> Facts) -> Facts {
+    let conn = Conn {
+        birth_ns: refused.ts_ns.saturating_sub(refused.span_ns),
+        pid: refused.pid,
+        comm: refused.comm,
+        ..Conn::default()
+    };
+    let event = Event {
+        ts_ns: refused.ts_ns,
+        tuple: refused.tuple,
+        conn,
+        state: LISTEN,
+        rtt_min_us: u32::MAX,
+        ..Event::new_zeroed()
+    };
+    Facts { refused: Some(refused), ..facts(event) }
+}
+
+/// `TCP_LISTEN`.
+const LISTEN: i32 = 10;
 
 /// Counts sockets, and prints the table at the end, or at the end of each interval.
 fn count(args: &Options, cx: &mut Ctx, mut probe: Probe, facts: impl Fn(Event) -> Facts) -> Result<()> {
@@ -248,7 +312,7 @@ fn count(args: &Options, cx: &mut Ctx, mut probe: Probe, facts: impl Fn(Event) -
     let keys = args.keys();
     let asks = !count::facts(&keys).is_empty();
     let mut counts = Counts::new(keys, cx.table_entries.unwrap_or(count::MOST));
-    let every = args.interval.map(|seconds| Duration::from_secs(seconds.get().into()));
+    let every = args.every();
     if every.is_some() {
         cx.out.header(&table);
     }
@@ -295,6 +359,9 @@ fn process(facts: &Facts) -> Process<'_> {
     Process::now(conn.pid).named(&conn.comm).noted_before(facts.span_us() * 1000)
 }
 
+/// What is asked for with the programs that look at live sockets.
+const LIVE: &str = "live sockets";
+
 const SOCKETS: Ladder = Ladder {
     name: "sockets",
     rungs: &[Rung {
@@ -308,6 +375,9 @@ const SOCKETS: Ladder = Ladder {
             tp_btf("reset_again_tp", "tcp_receive_reset"),
             tp_btf("read_tp", "tcp_rcv_space_adjust"),
             tp_btf("error_tp", "inet_sk_error_report").arity(Func::InetSkErrorReport, 1).when(Need::IfThere),
+            iter("there_iter", "bpf_iter_task_file").when(Need::Asked(LIVE)),
+            iter_over("live_iter", "CONNS").when(Need::Asked(LIVE)),
+            iter_over("listener_iter", "LISTENERS").when(Need::Asked(LIVE)),
         ],
         less_exact: None::<LessExact>,
     }],
@@ -333,7 +403,7 @@ pub struct Row {
 impl Row {
     /// What `event` says, in a run with these options that began to look at `since_ns`, on a kernel with jiffies of `jiffy_us`.
     pub fn new(event: Event, args: &Options, since_ns: u64, jiffy_us: u64) -> Self {
-        Self::of(Facts { event, slow_us: args.slow_us(), jiffy_us, since_ns })
+        Self::of(Facts { event, slow_us: args.slow_us(), jiffy_us, since_ns, refused: None })
     }
 
     /// With what happened to it.
@@ -436,6 +506,19 @@ pub fn table(args: &Options) -> Table<Row> {
             data("complete", |r: &Row| r.facts.is_complete().into())
                 .about(About::new(Kind::Bool, "Whether all was seen that the verdict rests on.")),
         )
+        .col(
+            data("live", |r: &Row| r.facts.is_live().into())
+                .about(About::new(Kind::Bool, "Whether it has not ended and is stuck (-i); its figures are those of that moment.")),
+        )
+        .col(data("refused", |r: &Row| or_null(r.facts.refused.map(|refused| refused.drops))).about(
+            About::count("How many SYNs and ACKs a listener dropped since it was looked at before; null of other sockets.").or_null(),
+        ))
+        .col(data("queue", |r: &Row| or_null(r.facts.refused.map(|refused| refused.waiting))).about(
+            About::count("How many connections wait for accept() at a listener; null of other sockets.").or_null(),
+        ))
+        .col(data("queue_limit", |r: &Row| or_null(r.facts.refused.map(|refused| refused.most))).about(
+            About::count("How many may wait there; null of other sockets.").or_null(),
+        ))
         .col_if(
             args.events,
             data("events", |r: &Row| Cell::List(&r.events))

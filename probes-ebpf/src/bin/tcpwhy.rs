@@ -17,14 +17,15 @@ use aya_ebpf::programs::BtfTracePointContext;
 use netbcc_common::loss::Loss;
 use netbcc_common::tcpwhy::{
     CLIENT, CLOSED_HERE, CLOSED_THERE, CLOSER, CONNECTOR, Config, Conn, DEAD, DONE, Detailed, Event, FILE,
-    GAP, INFLATED_TIMES, INFLATED_US, KEPT, LINGER, Moment, NOBODY, READER, REPORTED, RESET, SERVER, SHUT,
-    SHUT_WINDOW, Timeline, moment,
+    GAP, INFLATED_TIMES, INFLATED_US, KEPT, LINGER, LIVE, Listener, Moment, NOBODY, READER, REPORTED, RESET,
+    Refused, SERVER, SHUT, SHUT_WINDOW, Timeline, moment, stuck,
 };
 use probes_ebpf::emit::{lost, reserve};
 use probes_ebpf::filter::{self, SockEnds};
+use probes_ebpf::iter::{Holder, OverFiles, OverSockets};
 use probes_ebpf::mem::Typed;
 use probes_ebpf::skb::Skb;
-use probes_ebpf::sock::{Sock, TcpSock, ToTcp as _, state};
+use probes_ebpf::sock::{Sock, TcpSock, ToTcp as _, is_inet, state};
 use probes_ebpf::twice::{self, Notes};
 use probes_ebpf::{setting, storage, task};
 
@@ -33,7 +34,7 @@ const FIN_WAIT2: i32 = 5;
 const CLOSING: i32 = 11;
 
 #[unsafe(no_mangle)]
-static CONFIG: Config = Config { slow_us: 0, all: 0, events: 0 };
+static CONFIG: Config = Config { slow_us: 0, all: 0, events: 0, live: 0 };
 
 /// What is known of live sockets.
 #[btf_map]
@@ -42,6 +43,10 @@ static CONNS: SkStorage<Conn> = SkStorage::new();
 /// What happened to live sockets, where it is asked for.
 #[btf_map]
 static TIMELINES: SkStorage<Timeline> = SkStorage::new();
+
+/// What is known of listeners, where they are looked at.
+#[btf_map]
+static LISTENERS: SkStorage<Listener> = SkStorage::new();
 
 /// What the first copy of the program at changes of state did.
 #[map]
@@ -89,7 +94,7 @@ fn own(conn: &mut Conn, how: u32) {
     if conn.owner < how && (conn.owner == NOBODY || how == CONNECTOR) && !task::is_kernel::<Typed>() {
         conn.owner = how;
         conn.pid = task::pid();
-        conn.kept = u32::from(filter::keeps_task());
+        conn.kept = u16::from(filter::keeps_task());
         task::comm(&mut conn.comm);
     }
 }
@@ -105,7 +110,10 @@ fn own(conn: &mut Conn, how: u32) {
 /// the same socket comes in between, as it is locked; if it connects again, that is another state.
 #[inline(always)]
 fn changed(sk: Sock<Typed>, old: i32, new: i32, again: bool) -> bool {
-    if old == state::LISTEN && new == state::CLOSE || new == state::LISTEN || !sk.is_tcp() {
+    if new == state::LISTEN {
+        return listens(sk);
+    }
+    if old == state::LISTEN && new == state::CLOSE || !sk.is_tcp() {
         return true;
     }
     if new == state::CLOSE {
@@ -272,7 +280,7 @@ fn ended(sk: Sock<Typed>, old: i32, again: bool) -> bool {
         own(conn, CLOSER);
     }
     if setting!(CONFIG.all) != 0 || is_suspect(conn, tcp, old, error) {
-        report(sk, tcp, conn, old, error);
+        report(sk, tcp, conn, old, error, 0);
     }
     // The socket may connect again.
     conn.birth_ns = 0;
@@ -280,7 +288,7 @@ fn ended(sk: Sock<Typed>, old: i32, again: bool) -> bool {
 }
 
 #[inline(always)]
-fn report(sk: Sock<Typed>, tcp: Tcp, conn: &Conn, old: i32, error: i32) {
+fn report(sk: Sock<Typed>, tcp: Tcp, conn: &Conn, old: i32, error: i32, bits: u32) {
     let family = sk.family();
     let kept = if conn.owner == NOBODY { filter::keeps_nobody(|| sk.cgroup()) } else { conn.kept != 0 };
     if !filter::keeps_family(family) || !kept {
@@ -292,7 +300,7 @@ fn report(sk: Sock<Typed>, tcp: Tcp, conn: &Conn, old: i32, error: i32) {
     }
     if setting!(CONFIG.events) == 0 {
         let Some(mut event) = reserve::<Event>() else { return };
-        fill(sk, tcp, conn, (old, error), (family, lport), &mut event);
+        fill(sk, tcp, conn, (old, error, bits), (family, lport), &mut event);
         return;
     }
     let Some(mut row) = reserve::<Detailed>() else { return };
@@ -301,7 +309,7 @@ fn report(sk: Sock<Typed>, tcp: Tcp, conn: &Conn, old: i32, error: i32) {
         // Behind the count is what an older event left there.
         None => row.timeline.count = 0,
     }
-    fill(sk, tcp, conn, (old, error), (family, lport), &mut row.event);
+    fill(sk, tcp, conn, (old, error, bits), (family, lport), &mut row.event);
 }
 
 /// Writes what every row says.
@@ -310,7 +318,7 @@ fn fill(
     sk: Sock<Typed>,
     tcp: Tcp,
     conn: &Conn,
-    (old, error): (i32, i32),
+    (old, error, bits): (i32, i32, u32),
     (family, lport): (u16, u16),
     event: &mut Event,
 ) {
@@ -325,11 +333,13 @@ fn fill(
     event.bytes_retrans = tcp.bytes_retrans();
     event.bytes_acked = tcp.bytes_acked();
     event.bytes_received = tcp.bytes_received();
+    event.last_packet_us = tcp.last_packet_us();
     event.state = old;
     event.error = error;
     event.soft_error = tcp.soft_error();
     let bit = |is: bool, bit: u32| if is { bit } else { 0 };
-    event.bits = bit(sk.is_shut(), SHUT)
+    event.bits = bits
+        | bit(sk.is_shut(), SHUT)
         | bit(sk.is_dead(), DEAD)
         | bit(sk.is_done(), DONE)
         | bit(tcp.lingers_not(), LINGER)
@@ -349,6 +359,131 @@ fn fill(
     event.user_timeout_ms = tcp.user_timeout();
     event.probes = u16::from(tcp.probes());
     event.timeouts = u16::from(tcp.timeouts());
+}
+
+/// `sk` begins to listen, in a call of its owner's. Nothing tells a second time from the first, and it changes nothing.
+#[inline(always)]
+fn listens(sk: Sock<Typed>) -> bool {
+    if setting!(CONFIG.live) != 0 && sk.is_tcp() {
+        let Some(listener) = storage::get_or_zero(&LISTENERS, sk) else {
+            lost(Loss::MapFull);
+            return true;
+        };
+        listener.seen_ns = task::now_ns();
+        listener.drops = sk.drops();
+        listener.pid = task::pid();
+        listener.kept = u32::from(filter::keeps_task());
+        task::comm(&mut listener.comm);
+    }
+    true
+}
+
+/// A process has `sk` open when the tool starts. Whoever is found first owns it, as a child that inherited it would.
+#[inline(always)]
+fn is_there(holder: Holder, sk: Sock<Typed>) {
+    let state = sk.state();
+    if !is_inet(sk.family()) || !sk.is_tcp() || state == state::CLOSE {
+        return;
+    }
+    let pid = holder.pid();
+    let kept = filter::keeps_other(pid, || sk.cgroup());
+    if state == state::LISTEN {
+        let Some(listener) = storage::get_or_zero(&LISTENERS, sk) else {
+            return lost(Loss::MapFull);
+        };
+        if listener.seen_ns == 0 {
+            listener.drops = sk.drops();
+            listener.pid = pid;
+            listener.kept = u32::from(kept);
+            holder.comm(&mut listener.comm);
+            listener.seen_ns = task::now_ns();
+        }
+        return;
+    }
+    let Some(conn) = make(sk) else { return };
+    if conn.owner == NOBODY && conn.birth_ns == 0 {
+        conn.owner = READER;
+        conn.pid = pid;
+        conn.kept = u16::from(kept);
+        holder.comm(&mut conn.comm);
+    }
+}
+
+/// In which way `sk` is stuck, of which nobody holds the lock: each figure is right, and may be a moment newer than another.
+#[inline(always)]
+fn how_stuck(sk: Sock<Typed>, conn: &Conn, tcp: Tcp, state: i32) -> u16 {
+    let now_ns = task::now_ns();
+    let slow_ns = setting!(CONFIG.slow_us) * 1000;
+    let is_slow = |since_ns: u64| slow_ns != 0 && since_ns != 0 && now_ns.saturating_sub(since_ns) > slow_ns;
+    if state == state::SYN_SENT {
+        return if is_slow(conn.birth_ns) { stuck::CONNECTING } else { stuck::NOT };
+    }
+    if tcp.timeouts() != 0 && tcp.snd_nxt() != tcp.snd_una() {
+        return stuck::RESENDING;
+    }
+    if tcp.snd_wnd() == 0 && tcp.write_seq() != tcp.snd_nxt() {
+        return stuck::SHUT_OUT;
+    }
+    let is_open = state == state::ESTABLISHED || state == state::CLOSE_WAIT;
+    if is_open && conn.flags & SERVER != 0 && !sk.has_file() && !sk.is_dead() && is_slow(conn.established_ns)
+    {
+        return stuck::WAITING;
+    }
+    let unread = tcp.rcv_nxt().wrapping_sub(tcp.copied_seq()).wrapping_sub(u32::from(sk.is_done()));
+    if is_open && unread != 0 && unread >> 31 == 0 && is_slow(tcp.last_packet_us() * 1000) {
+        return stuck::UNREAD;
+    }
+    stuck::NOT
+}
+
+/// Looks at `sk`, which lives. It is told once for each way in which it is stuck, until that changes.
+#[inline(always)]
+fn looks(sk: Sock<Typed>, conn: &mut Conn) {
+    let state = sk.state();
+    if !sk.is_tcp() || state == state::CLOSE || state == state::LISTEN || state == state::SYN_RECV {
+        return;
+    }
+    let Some(tcp) = Typed::tcp(sk) else { return };
+    let how = how_stuck(sk, conn, tcp, state);
+    if conn.stuck == how {
+        return;
+    }
+    conn.stuck = how;
+    if how != stuck::NOT {
+        report(sk, tcp, conn, state, tcp.error(), LIVE);
+    }
+}
+
+/// Looks at the listener `sk`.
+#[inline(always)]
+fn looks_at_listener(sk: Sock<Typed>, listener: &mut Listener) {
+    if sk.state() != state::LISTEN {
+        return;
+    }
+    let (drops, now_ns) = (sk.drops(), task::now_ns());
+    let (before, since_ns) = (listener.drops, listener.seen_ns);
+    listener.drops = drops;
+    listener.seen_ns = now_ns;
+    let family = sk.family();
+    let lport = sk.num();
+    if drops == before
+        || listener.kept == 0
+        || !filter::keeps_family(family)
+        || !filter::keeps_ends(SockEnds { sk, lport })
+    {
+        return;
+    }
+    let Some(mut refused) = reserve::<Refused>() else { return };
+    refused.ts_ns = now_ns;
+    refused.span_ns = now_ns.saturating_sub(since_ns);
+    sk.addrs(family, &mut refused.tuple);
+    refused.tuple.lport = lport;
+    refused.tuple.rport = 0;
+    refused.pid = listener.pid;
+    refused.drops = drops.wrapping_sub(before);
+    refused.waiting = sk.waiting();
+    refused.most = sk.most_waiting();
+    refused.comm = listener.comm;
 }
 
 /// `skb` of `sk` was sent again.
@@ -487,6 +622,39 @@ fn error_tp(ctx: BtfTracePointContext) -> i32 {
         let error = tcp.error();
         conn.error = if error == 0 { tcp.soft_error() } else { error };
         note(sk, moment::ERROR, conn.error as u32);
+    }
+    0
+}
+
+/// Once, at the start: who has which socket.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+extern "C" fn there_iter(ctx: *const OverFiles) -> i32 {
+    // SAFETY: the kernel calls it with that.
+    if let Some((holder, sk)) = unsafe { OverFiles::get(ctx) } {
+        is_there(holder, sk);
+    }
+    0
+}
+
+/// Looks at live sockets.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/bpf_sk_storage_map")]
+extern "C" fn live_iter(ctx: *const OverSockets) -> i32 {
+    // SAFETY: the kernel calls it with that, for values of CONNS.
+    if let Some((sk, conn)) = unsafe { OverSockets::get::<Conn>(ctx) } {
+        looks(sk, conn);
+    }
+    0
+}
+
+/// Looks at listeners.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/bpf_sk_storage_map")]
+extern "C" fn listener_iter(ctx: *const OverSockets) -> i32 {
+    // SAFETY: the kernel calls it with that, for values of LISTENERS.
+    if let Some((sk, listener)) = unsafe { OverSockets::get::<Listener>(ctx) } {
+        looks_at_listener(sk, listener);
     }
     0
 }

@@ -297,7 +297,7 @@ mod tests {
     fn facts(rport: u16) -> Facts {
         let mut event = Event::new_zeroed();
         event.tuple.rport = rport;
-        Facts { event, slow_us: 0, jiffy_us: 4000, since_ns: 0 }
+        Facts { event, slow_us: 0, jiffy_us: 4000, since_ns: 0, refused: None }
     }
 
     #[test]

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use netbcc_common::tcpwhy::{
-    CLIENT, DEAD, DONE, Event, FILE, GAP, INFLATED_TIMES, INFLATED_US, LINGER, REPORTED, RESET, SERVER, SHUT,
-    SHUT_WINDOW,
+    CLIENT, DEAD, DONE, Event, FILE, GAP, INFLATED_TIMES, INFLATED_US, LINGER, LIVE, REPORTED, RESET,
+    Refused, SERVER, SHUT, SHUT_WINDOW, stuck,
 };
 use nix::errno::Errno;
 
@@ -37,7 +37,7 @@ pub struct Rule {
 }
 
 /// All rules. The first that holds is the verdict.
-pub const RULES: [Rule; 19] = [
+pub const RULES: [Rule; 20] = [
     Rule {
         word: "refused",
         when: "A RST answered the SYN (ECONNREFUSED).",
@@ -154,6 +154,18 @@ pub const RULES: [Rule; 19] = [
                 bytes(unacked),
                 ms(f.silent_us())
             )
+        },
+    },
+    Rule {
+        word: "accept-refused",
+        when: "A listener dropped SYNs, or ACKs that would have ended a handshake, as for a full queue of connections that wait \
+               for accept(). With -i only.",
+        holds: |f| f.refused.is_some(),
+        evidence: |f| {
+            let Some(refused) = &f.refused else { return String::new() };
+            let Refused { drops, waiting, most, span_ns, .. } = *refused;
+            let full = if waiting > most { ", full" } else { "" };
+            format!("{drops} in {}, queue {waiting} of {most}{full}", ms(span_ns / 1000))
         },
     },
     Rule {
@@ -295,6 +307,9 @@ pub const WORDS: [&str; RULES.len()] = {
     words
 };
 
+/// The number of the rule that names what no rule names.
+const UNKNOWN: usize = RULES.len() - 2;
+
 /// The verdicts with their rules, for the manual.
 pub const MEANINGS: [(&str, &str); RULES.len()] = {
     let mut words = [("", ""); RULES.len()];
@@ -316,18 +331,74 @@ pub struct Facts {
     pub jiffy_us: u64,
     /// When the tool began to look, ns.
     pub since_ns: u64,
+    /// Of a listener: what it refused. The event then has its end and its owner.
+    pub refused: Option<Refused>,
 }
+
+/// The verdicts of sockets that live, by the way in which they are stuck.
+const STUCK: [(u16, &str); 5] = [
+    (stuck::CONNECTING, "connect-timeout"),
+    (stuck::RESENDING, "loss"),
+    (stuck::SHUT_OUT, "reader-slow-peer"),
+    (stuck::WAITING, "never-accepted"),
+    (stuck::UNREAD, "reader-slow-here"),
+];
 
 impl Facts {
     /// The number of the rule that holds, and its sentence.
     pub fn verdict(&self) -> (usize, String) {
         let nth = self.rule();
+        if self.is_live() {
+            return (nth, format!("still open: {}", self.stuck()));
+        }
         (nth, (RULES[nth].evidence)(self))
     }
 
     /// The number of the rule that holds.
     pub fn rule(&self) -> usize {
+        let of_stuck = |(_, word): &(u16, &str)| WORDS.iter().position(|known| known == word);
+        if self.is_live() {
+            let way = STUCK.iter().find(|(way, _)| *way == self.event.conn.stuck);
+            return way.and_then(of_stuck).unwrap_or(UNKNOWN);
+        }
         RULES.iter().position(|rule| (rule.holds)(self)).unwrap_or(RULES.len() - 1)
+    }
+
+    /// Whether it has not ended, and is stuck.
+    pub fn is_live(&self) -> bool {
+        self.bit(LIVE)
+    }
+
+    /// How a live socket is stuck.
+    fn stuck(&self) -> String {
+        let Event { unacked, unsent, timeouts, probes, snd_wnd, .. } = self.event;
+        match self.event.conn.stuck {
+            stuck::CONNECTING => format!("{} in {}, no answer", self.syns_sent(), ms(self.span_us())),
+            stuck::RESENDING => format!(
+                "{} unacknowledged after {timeouts} timeouts, {} after the last data",
+                bytes(unacked),
+                ms(self.silent_us())
+            ),
+            stuck::SHUT_OUT => {
+                format!("the peer's window is closed, {} unsent, {probes} probes unanswered", bytes(unsent))
+            }
+            stuck::WAITING => {
+                format!(
+                    "it has waited {} for accept(); {} unread",
+                    ms(self.established_for_us()),
+                    bytes(self.unread())
+                )
+            }
+            stuck::UNREAD => {
+                format!("{} unread, the last packet {} ago", bytes(self.unread()), ms(self.quiet_us()))
+            }
+            _ => format!("window {snd_wnd}, {} unsent", bytes(unsent)),
+        }
+    }
+
+    /// Since a packet of it came or left.
+    fn quiet_us(&self) -> u64 {
+        (self.event.ts_ns / 1000).saturating_sub(self.event.last_packet_us)
     }
 
     fn has(&self, flag: u32) -> bool {
@@ -348,14 +419,14 @@ impl Facts {
 
     /// Whether it was there before the tool.
     pub fn is_older(&self) -> bool {
-        self.event.conn.birth_ns == 0
+        self.event.conn.birth_ns == 0 && self.refused.is_none()
     }
 
     /// Whether all was seen that its rules rest on.
     pub fn is_complete(&self) -> bool {
         let conn = &self.event.conn;
         let counted = [conn.syns, conn.rto, conn.fast, conn.tlp].into_iter().fold(0, u32::saturating_add);
-        !self.is_older() && !self.has(GAP) && counted >= self.event.retrans
+        self.refused.is_some() || !self.is_older() && !self.has(GAP) && counted >= self.event.retrans
     }
 
     fn error(&self) -> Errno {
@@ -616,7 +687,7 @@ mod tests {
     }
 
     fn says(event: &Event) -> String {
-        let facts = Facts { event: *event, slow_us: 1_000_000, jiffy_us: 4000, since_ns: 0 };
+        let facts = Facts { event: *event, slow_us: 1_000_000, jiffy_us: 4000, since_ns: 0, refused: None };
         let (nth, evidence) = facts.verdict();
         format!("{}: {evidence}", WORDS[nth])
     }
@@ -692,7 +763,10 @@ mod tests {
     fn nothing_is_slow_at_zero() {
         let conn = ended().conn;
         let event = Event { conn: Conn { established_ns: conn.birth_ns + 5 * SECOND, ..conn }, ..ended() };
-        assert_eq!(WORDS[Facts { event, slow_us: 0, jiffy_us: 4000, since_ns: 0 }.verdict().0], "ok");
+        assert_eq!(
+            WORDS[Facts { event, slow_us: 0, jiffy_us: 4000, since_ns: 0, refused: None }.verdict().0],
+            "ok"
+        );
     }
 
     #[test]

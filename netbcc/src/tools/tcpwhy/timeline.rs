@@ -94,6 +94,8 @@ fn said(moment: &Moment) -> String {
         moment::FAST => format!("segment resent: fast, seq +{value}"),
         moment::TLP => format!("segment resent: TLP, seq +{value}"),
         moment::RESET => "RST received".to_owned(),
+        // An ICMP message that came within connect() leaves its number in the program's queue of errors only.
+        moment::ERROR if value == 0 => "error reported".to_owned(),
         moment::ERROR => format!("error reported: {}", errno(value.cast_signed())),
         moment::STATE => match value.cast_signed() {
             FIN_WAIT1 | LAST_ACK => "we closed: FIN sent".to_owned(),
@@ -126,7 +128,7 @@ mod tests {
         for nth in 0..count {
             timeline.moments[usize::try_from(nth % 16).unwrap()] = moment(nth);
         }
-        lines(&Facts { event, slow_us: 0, jiffy_us: 4000, since_ns: 0 }, &timeline)
+        lines(&Facts { event, slow_us: 0, jiffy_us: 4000, since_ns: 0, refused: None }, &timeline)
     }
 
     #[test]
@@ -159,6 +161,13 @@ mod tests {
         let again = |nth| Moment { ts_ns: (1010 + nth) * MS, what: moment::FAST, value: 1 };
         let lines = told(conn, 20, again);
         assert_eq!(lines.len(), 1 + 1 + 16 + 1, "{lines:?}");
-        assert_eq!(lines[..3], ["+0.000 ms a client's handshake ends", "(4 earlier events)", "+14.000 ms segment resent: fast, seq +1"]);
+        assert_eq!(
+            lines[..3],
+            [
+                "+0.000 ms a client's handshake ends",
+                "(4 earlier events)",
+                "+14.000 ms segment resent: fast, seq +1"
+            ]
+        );
     }
 }
