@@ -503,6 +503,10 @@ fn again(sk: *const u8, skb: *const u8, error: i32) {
         note(sk, moment::SYN_AGAIN, conn.syns);
         return;
     }
+    // Later it is known only when this was sent again.
+    if conn.asked_us == 0 {
+        speaks(conn, tcp);
+    }
     let segments = skb.tcp_segments();
     let what = match tcp.pending() {
         // The timer of retransmissions is not pending while it does its work.

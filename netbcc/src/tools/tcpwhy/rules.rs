@@ -380,7 +380,8 @@ impl Facts {
                 ms(self.silent_us())
             ),
             stuck::SHUT_OUT => {
-                format!("the peer's window is closed, {} unsent, {probes} probes unanswered", bytes(unsent))
+                let probes = count(probes.into(), "probe", "probes");
+                format!("the peer's window is closed, {} unsent, {probes} unanswered", bytes(unsent))
             }
             stuck::WAITING => {
                 format!(
