@@ -116,18 +116,6 @@ pub fn keeps_nobody(cgroup: impl FnOnce() -> u64) -> bool {
     by == 0 || by == GROUP && is_in_groups(cgroup())
 }
 
-/// Whether a socket of process `pid`, which is not the current task's, passes. Its cgroup is compared, and nothing passes the
-/// filters for which the task itself would have to be looked at.
-#[inline(always)]
-pub fn keeps_other(pid: u32, cgroup: impl FnOnce() -> u64) -> bool {
-    let by = setting!(FILTER.by_task);
-    by == 0
-        || by & !(PID | IN_PIDS | GROUP) == 0
-            && (by & PID == 0 || pid == setting!(FILTER.pid))
-            && (by & IN_PIDS == 0 || has_id(&PIDS, pid))
-            && (by & GROUP == 0 || is_in_groups(cgroup()))
-}
-
 /// Whether `--cgroup` or `--container` is given.
 #[inline(always)]
 pub fn by_group() -> bool {

@@ -5,7 +5,7 @@ use aya_ebpf::helpers::generated::bpf_sock_from_file;
 use netbcc_common::Comm;
 use netbcc_common::kernel::Field;
 
-use crate::mem::{Access as _, Typed, field, offset};
+use crate::mem::{Access as _, Typed, field, field_ptr, offset};
 use crate::sock::{Sock, socket_sk};
 
 /// What an iterator over the sockets that a storage map knows is told (`struct bpf_iter__bpf_sk_storage_map`).
@@ -70,6 +70,13 @@ impl Holder {
     pub fn pid(self) -> u32 {
         // SAFETY: a `struct task_struct *` of the kernel's own.
         unsafe { field::<Typed, u32>(self.0, Field::TaskTgid) }
+    }
+
+    /// Its real user, in the initial user namespace.
+    #[inline(always)]
+    pub fn uid(self) -> u32 {
+        // SAFETY: as above, and the credentials that its BTF says are in there.
+        unsafe { field::<Typed, u32>(field_ptr::<Typed>(self.0, Field::TaskRealCred), Field::CredUid) }
     }
 
     /// Writes its name.

@@ -473,8 +473,10 @@ fn a_timeline_says_in_order_what_happened(case: &Case) {
     let told: Vec<serde_json::Value> =
         json.finish().stdout.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let of = |port: &str, at: u16, verdict: &str| -> Vec<Vec<String>> {
-        let is_it =
-            |row: &&serde_json::Value| row[port] == at && (row["verdict"] == "loss") == (verdict == "loss");
+        let is_it = |row: &&serde_json::Value| {
+            let is_ours = row["raddr"] == net.v4_of(2, 80).ip().to_string();
+            is_ours && row[port] == at && (row["verdict"] == "loss") == (verdict == "loss")
+        };
         told.iter().filter(is_it).map(timeline).collect()
     };
     assert_eq!(

@@ -161,8 +161,7 @@ impl Tool for Tcpwhy {
              its SYN for longer than --slow (connect-timeout), data that the timer sends again (loss), a peer's window that is \
              closed (reader-slow-peer), or for longer than --slow waiting for accept() (never-accepted) or data unread \
              (reader-slow-here). A listener has a row for each interval in which it refused connections (accept-refused). At the \
-             start -i finds out who has which socket, so owners of older sockets are known. With --uid, --comm and BCC's maps, \
-             older sockets and listeners are left out, as their tasks are not looked at.",
+             start -i finds out who has which socket, so owners of older sockets are known.",
         ],
         examples: &[
             ("tcpwhy", "what failed or was slow"),

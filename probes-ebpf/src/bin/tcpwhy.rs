@@ -386,7 +386,9 @@ fn is_there(holder: Holder, sk: Sock<Typed>) {
         return;
     }
     let pid = holder.pid();
-    let kept = filter::keeps_other(pid, || sk.cgroup());
+    let mut comm = [0; 16];
+    holder.comm(&mut comm);
+    let kept = filter::keeps_other(pid, || holder.uid(), &comm, || sk.cgroup());
     if state == state::LISTEN {
         let Some(listener) = storage::get_or_zero(&LISTENERS, sk) else {
             return lost(Loss::MapFull);
@@ -395,7 +397,7 @@ fn is_there(holder: Holder, sk: Sock<Typed>) {
             listener.drops = sk.drops();
             listener.pid = pid;
             listener.kept = u32::from(kept);
-            holder.comm(&mut listener.comm);
+            listener.comm = comm;
             listener.seen_ns = task::now_ns();
         }
         return;
@@ -405,7 +407,7 @@ fn is_there(holder: Holder, sk: Sock<Typed>) {
         conn.owner = READER;
         conn.pid = pid;
         conn.kept = u16::from(kept);
-        holder.comm(&mut conn.comm);
+        conn.comm = comm;
     }
 }
 
