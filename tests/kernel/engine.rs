@@ -448,8 +448,6 @@ fn a_stall_is_one_long_interval_and_nothing_catches_up(_: &Case) {
     let net = Net::new();
     let (server, client) = (net.peer("server"), net.peer("client"));
     let listener = server.listen(net.v4_of(2, 80));
-    let near = client.connect(listener.address());
-    let far = listener.accept();
     let samplers = [
         ("netqtop", "-n lo --json"),
         ("hardirqs", "--json --vectors 1"),
@@ -460,6 +458,9 @@ fn a_stall_is_one_long_interval_and_nothing_catches_up(_: &Case) {
         ("tcptop", "--json 1"),
     ];
     let runs = samplers.map(|(tool, options)| (tool, Launch::new(tool, options).start(&net)));
+    // tcpcong follows what begins during its run.
+    let near = client.connect(listener.address());
+    let far = listener.accept();
     for (_, run) in &runs {
         run.suspend();
     }
