@@ -668,6 +668,20 @@ impl<'n> Run<'n> {
         });
     }
 
+    /// Waits until it has written nothing for a second: it is through with what happened.
+    pub fn is_through(&self) {
+        loop {
+            let (known, last) = {
+                let told = self.started.out.lock();
+                (told.lines.len(), told.lines.last().map(|(at, _)| *at))
+            };
+            let due = last.map_or_else(Instant::now, |at| at + Duration::from_secs(1));
+            if !self.started.out.grow(known, due) {
+                return;
+            }
+        }
+    }
+
     /// Waits for a row of this test number `count` and says when it came; more may follow.
     pub fn arrival(&self, count: usize) -> Instant {
         self.wait_until(&format!("row {count}"), |parsed| parsed.ours.len() >= count);
