@@ -420,7 +420,7 @@ fn hardirq_block(args: &str) -> String {
     let totals = calls.map(|(name, irq, total_ns, count, unhandled)| hardirqs::Total {
         name: name.to_owned(),
         cpu: args.contains("--per-cpu").then_some(irq),
-        irqs: (0..irq).map(|nth| (10 + nth).to_string()).collect(),
+        irqs: (0..irq).map(|nth| 10 + nth).collect(),
         sums: netbcc_common::hardirqs::Sums { total_ns, count, max_ns: total_ns, unhandled, name: [0; 32] },
     });
     printed(Format::Json, &hardirqs::table(&options::<Hardirqs>(args)), &totals, |_| 1000 * SECOND)

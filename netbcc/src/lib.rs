@@ -12,6 +12,7 @@ pub mod fuzzing;
 pub mod hook;
 pub mod options;
 pub mod out;
+pub mod owner;
 pub mod probe;
 pub mod registry;
 pub mod sys;

@@ -1,11 +1,13 @@
 //! Iterators: programs that the kernel runs for each object of a kind, when user space asks it to go through them. They run in
 //! our own process, so the current task tells nothing.
 
+use core::ptr::read_volatile;
+
 use aya_ebpf::helpers::generated::bpf_sock_from_file;
 use netbcc_common::Comm;
 use netbcc_common::kernel::Field;
 
-use crate::mem::{Access as _, Typed, field, field_ptr, offset};
+use crate::mem::{Access as _, Typed, copy, field, field_ptr, offset};
 use crate::sock::{Sock, socket_sk};
 
 /// What an iterator over the sockets that a storage map knows is told (`struct bpf_iter__bpf_sk_storage_map`).
@@ -46,21 +48,34 @@ pub struct OverFiles {
 #[derive(Clone, Copy)]
 pub struct Holder(*const u8);
 
+/// A file that is open.
+#[derive(Clone, Copy)]
+pub struct OpenFile(*const u8);
+
 impl OverFiles {
-    /// The process and the socket that its file is of; `None`: another file, or the last call.
-    ///
-    /// # Safety
-    /// `ctx` is what the program was called with.
+    /// The process, and its file; `None` in the last call, which is of none.
     #[inline(always)]
-    pub unsafe fn get(ctx: *const Self) -> Option<(Holder, Sock<Typed>)> {
-        // SAFETY: the caller promises it.
-        let (task, file) = unsafe { ((*ctx).task, (*ctx).file) };
-        if task.is_null() || file.is_null() {
-            return None;
-        }
-        // SAFETY: a `struct file *`, as the helper asks.
-        let socket = unsafe { bpf_sock_from_file(file.cast_mut().cast()) };
-        Some((Holder(task), socket_sk::<Typed>(socket.cast())?))
+    pub fn get(&self) -> Option<(Holder, OpenFile)> {
+        // SAFETY: references. Volatile, because the verifier wants each pointer read from its place.
+        let (task, file) =
+            unsafe { (read_volatile(&raw const self.task), read_volatile(&raw const self.file)) };
+        (!task.is_null() && !file.is_null()).then_some((Holder(task), OpenFile(file)))
+    }
+}
+
+impl OpenFile {
+    /// Its address.
+    #[inline(always)]
+    pub fn id(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// The socket that it is of; `None`: it is of something else.
+    #[inline(always)]
+    pub fn socket(self) -> Option<Sock<Typed>> {
+        // SAFETY: a file that the verifier knows as one.
+        let socket = unsafe { bpf_sock_from_file(self.0.cast_mut().cast()) };
+        socket_sk::<Typed>(socket.cast())
     }
 }
 
@@ -68,26 +83,44 @@ impl Holder {
     /// Its number (tgid), in the initial PID namespace.
     #[inline(always)]
     pub fn pid(self) -> u32 {
-        // SAFETY: a `struct task_struct *` of the kernel's own.
+        // SAFETY: a task that the verifier knows as one.
         unsafe { field::<Typed, u32>(self.0, Field::TaskTgid) }
+    }
+
+    /// When it started: `CLOCK_MONOTONIC`, ns.
+    #[inline(always)]
+    pub fn started_ns(self) -> u64 {
+        // SAFETY: a task that the verifier knows as one.
+        unsafe { field::<Typed, u64>(self.0, Field::TaskStartTime) }
     }
 
     /// Its real user, in the initial user namespace.
     #[inline(always)]
     pub fn uid(self) -> u32 {
-        // SAFETY: as above, and the credentials that its BTF says are in there.
+        // SAFETY: a task that the verifier knows as one, and the credentials that its BTF says are in there.
         unsafe { field::<Typed, u32>(field_ptr::<Typed>(self.0, Field::TaskRealCred), Field::CredUid) }
+    }
+
+    /// Address of its cgroup (version 2); 0: it cannot be told.
+    #[inline(always)]
+    pub fn cgroup(self) -> u64 {
+        let word = |at: u64| u64::from_ne_bytes(copy(at));
+        match (offset(Field::TaskCgroups), offset(Field::CssSetDflCgrp)) {
+            (Some(cgroups), Some(of_v2)) => {
+                word(word(self.0 as u64 + cgroups as u64).wrapping_add(of_v2 as u64))
+            }
+            _ => 0,
+        }
     }
 
     /// Writes its name.
     #[inline(always)]
     pub fn comm(self, to: &mut Comm) {
-        let Some(comm) = offset(Field::TaskComm) else { return };
-        let at = self.0.wrapping_add(comm);
-        // SAFETY: as above; two words are the 16 bytes of the name, and of `to`.
-        unsafe {
-            let name: [u64; 2] = [Typed::load(at), Typed::load(at.wrapping_add(size_of::<u64>()))];
-            to.as_mut_ptr().cast::<[u64; 2]>().write_unaligned(name);
+        let Some(at) = offset(Field::TaskComm) else { return };
+        let (words, _) = to.as_chunks_mut::<8>();
+        for (nth, word) in words.iter_mut().enumerate() {
+            // SAFETY: a task that the verifier knows as one; two words are the 16 bytes of its name.
+            *word = unsafe { Typed::load::<u64>(self.0.wrapping_add(at + 8 * nth)) }.to_ne_bytes();
         }
     }
 }

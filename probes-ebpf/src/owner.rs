@@ -8,14 +8,10 @@
 //!
 //! Threads of the kernel own nothing: they work for others.
 
-use core::ptr::read_volatile;
-
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sock_from_file};
+use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::HashMap;
-use netbcc_common::Comm;
-use netbcc_common::kernel::Field;
 use netbcc_common::loss::Loss;
 use netbcc_common::socket::asked::{BY_OWNER, CGROUP, COOKIE, IN_TABLE, MAKES_COOKIES, NETNS, OWNER};
 use netbcc_common::socket::{
@@ -23,8 +19,9 @@ use netbcc_common::socket::{
 };
 
 use crate::emit::lost;
-use crate::mem::{Access as _, Probed, Typed, copy, field, field_ptr, offset};
-use crate::sock::{Sock, ToTcp, is_inet, socket_sk, state};
+use crate::iter::{Holder, OverFiles};
+use crate::mem::{Probed, Typed};
+use crate::sock::{Sock, ToTcp, is_inet, state};
 use crate::storage::{self, Inherited};
 use crate::{filter, mptcp, setting, syscall, task};
 
@@ -347,49 +344,29 @@ pub fn ended(sk: u64) {
     let _may_be_none = OWNERS_BY_SK.remove(sk);
 }
 
-/// What an iterator over open files is called with (`struct bpf_iter__task_file`).
-#[repr(C)]
-pub struct OpenFile {
-    meta: *const u8,
-    task: *const u8,
-    fd: u64,
-    file: *const u8,
-}
-
-/// A task has this file open: it owns the socket behind it, if nobody better is known.
+/// A process has this file open: it owns the socket behind it, if nobody better is known.
 #[inline(always)]
-pub fn is_open(open: &OpenFile) {
-    // SAFETY: references. Volatile, because the verifier wants each pointer read from its place.
-    let (task, file) = unsafe { (read_volatile(&raw const open.task), read_volatile(&raw const open.file)) };
-    if task.is_null() || file.is_null() {
-        return;
-    }
+pub fn is_open(open: &OverFiles) {
+    let Some((holder, file)) = open.get() else { return };
     if is_asked(IN_TABLE) {
-        if let Some(sk) = syscall::socket_of(file as u64) {
-            is_held(sk, task);
+        if let Some(sk) = syscall::socket_of(file.id()) {
+            is_held(sk, holder);
         }
-        return;
-    }
-    // SAFETY: a file that the verifier knows as one.
-    let socket = unsafe { bpf_sock_from_file(file.cast_mut().cast()) };
-    if let Some(sk) = socket_sk::<Typed>(socket.cast()) {
-        is_held(sk, task);
+    } else if let Some(sk) = file.socket() {
+        is_held(sk, holder);
     }
 }
 
-/// The task has a descriptor of `sk`.
+/// The process has a descriptor of `sk`.
 #[inline(always)]
-fn is_held<A: Owned>(sk: Sock<A>, task: *const u8) {
+fn is_held<A: Owned>(sk: Sock<A>, holder: Holder) {
     let now = sk.state();
     let is_mptcp = sk.is_mptcp();
     if !is_inet(sk.family()) || !sk.is_stream() || !(is_mptcp || sk.is_tcp()) || now == state::CLOSE {
         return;
     }
     let how = if now == state::LISTEN { LISTENER } else { HELD };
-    // SAFETY: a task that the verifier knows as one.
-    let (started_ns, pid) = unsafe {
-        (field::<Typed, u64>(task, Field::TaskStartTime), field::<Typed, u32>(task, Field::TaskTgid))
-    };
+    let (started_ns, pid) = (holder.started_ns(), holder.pid());
     let known = if is_mptcp { storage::entry(&OWNERS_BY_SK, sk.id()) } else { A::note(sk) };
     // Those who inherited it started later.
     if known.is_some_and(|owner| owner.how > how || owner.how == how && owner.noted_ns <= started_ns) {
@@ -403,33 +380,11 @@ fn is_held<A: Owned>(sk: Sock<A>, task: *const u8) {
     owner.noted_ns = started_ns;
     owner.pid = pid;
     owner.how = how;
-    owner.comm = comm_of(task);
-    let word = |at: u64| u64::from_ne_bytes(copy(at));
-    let uid = || {
-        // SAFETY: a task that the verifier knows as one, and the credentials that its BTF says are in there.
-        unsafe { field::<Typed, u32>(field_ptr::<Typed>(task, Field::TaskRealCred), Field::CredUid) }
-    };
-    let cgroup = || match (offset(Field::TaskCgroups), offset(Field::CssSetDflCgrp)) {
-        (Some(cgroups), Some(of_v2)) => word(word(task as u64 + cgroups as u64).wrapping_add(of_v2 as u64)),
-        _ => 0,
-    };
-    owner.kept = u16::from(filter::keeps_other(pid, uid, &owner.comm, cgroup));
+    holder.comm(&mut owner.comm);
+    owner.kept = u16::from(filter::keeps_other(pid, || holder.uid(), &owner.comm, || holder.cgroup()));
 }
 
-/// The name of a task that is not the current one.
-#[inline(always)]
-fn comm_of(task: *const u8) -> Comm {
-    let Some(at) = offset(Field::TaskComm) else { return [0; 16] };
-    let mut comm = [0; 16];
-    let (words, _) = comm.as_chunks_mut::<8>();
-    for (nth, word) in words.iter_mut().enumerate() {
-        // SAFETY: a task that the verifier knows as one; two words are the 16 bytes of its name.
-        *word = unsafe { Typed::load::<u64>(task.wrapping_add(at + 8 * nth)) }.to_ne_bytes();
-    }
-    comm
-}
-
-/// The programs by which owners come to be known. A tool's object has them beside its own; `netbcc/src/probe/owner.rs` has their ladder.
+/// The programs by which owners come to be known. A tool's object has them beside its own; `netbcc/src/owner.rs` has their ladder.
 #[macro_export]
 macro_rules! owner_programs {
     () => {
@@ -516,7 +471,7 @@ macro_rules! owner_snapshot {
         // match-proto: void bpf_iter_task_file(struct bpf_iter_meta *meta, struct task_struct *task, u32 fd, struct file *file)
         #[unsafe(no_mangle)]
         #[unsafe(link_section = "iter/task_file")]
-        extern "C" fn owner_file_iter(open: &$crate::owner::OpenFile) -> i32 {
+        extern "C" fn owner_file_iter(open: &$crate::iter::OverFiles) -> i32 {
             $crate::owner::is_open(open);
             0
         }

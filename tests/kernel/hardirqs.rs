@@ -6,14 +6,13 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use netbcc_tests::checks;
 use netbcc_tests::ended::Ended;
 use netbcc_tests::kernel::{Case, Check, skip};
 use netbcc_tests::net::Net;
-use netbcc_tests::run::Run;
+use netbcc_tests::run::{PATIENCE, Run};
 
 pub(crate) const CHECKS: &[Check] = checks![
     blocks_come_at_their_interval_and_end_by_themselves,
@@ -48,7 +47,7 @@ fn kernel_counts() -> BTreeMap<String, Vec<u64>> {
     all
 }
 
-/// Makes a disk interrupt, where there is a disk; and lets time pass, in which timers do.
+/// Makes disk interrupts, where there is a disk; and lasts until timers have interrupted, too.
 fn stir() {
     let folder = std::env::current_exe().ok().and_then(|exe| exe.parent().map(ToOwned::to_owned));
     for _ in 0..23 {
@@ -57,7 +56,13 @@ fn stir() {
         let wrote = |mut file: File| file.write_all(&[1; 4096]).and_then(|()| file.sync_all());
         let _no_disk_is_fine = file.map(wrote);
     }
-    thread::sleep(Duration::from_millis(100));
+    if cfg!(target_arch = "x86_64") {
+        let timers = || kernel_counts()["LOC"].iter().sum::<u64>();
+        let (before, deadline) = (timers(), Instant::now() + PATIENCE);
+        while timers() < before + 7 {
+            assert!(Instant::now() < deadline, "no timer fires");
+        }
+    }
 }
 
 /// The count of a name, in a text of a single block.

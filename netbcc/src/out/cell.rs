@@ -39,6 +39,8 @@ pub enum Cell<'a> {
     Bool(bool),
     /// Names in a row, comma-separated in text; an array in JSON.
     List(&'a [String]),
+    /// Numbers in a row, comma-separated in text; an array in JSON.
+    Numbers(&'a [u32]),
     /// An address as glibc's `inet_ntop` writes it.
     Ip(IpAddr),
     /// An address; version 6 in square brackets. Without brackets in CSV and JSON.
@@ -101,6 +103,10 @@ impl Cell<'_> {
                     written += escape::text(line, name.as_bytes(), max.saturating_sub(written));
                 }
                 return written;
+            }
+            Cell::Numbers(numbers) => {
+                let texts: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+                return escape::text(line, texts.join(",").as_bytes(), max);
             }
             Cell::Ip(ip) | Cell::Bracketed(ip @ IpAddr::V4(_)) => number::ip(line, ip),
             Cell::Bracketed(ip @ IpAddr::V6(_)) => {

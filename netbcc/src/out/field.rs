@@ -38,6 +38,8 @@ pub enum Kind {
     Bool,
     /// Texts.
     List,
+    /// Whole numbers, never negative.
+    Numbers,
 }
 
 /// What a column means.
@@ -196,6 +198,7 @@ impl Field {
             }
             Kind::Bool => r#""type":"boolean""#.to_owned(),
             Kind::List => r#""type":"array","items":{"type":"string"}"#.to_owned(),
+            Kind::Numbers => r#""type":"array","items":{"type":"integer","minimum":0}"#.to_owned(),
         };
         if about.nullable {
             schema = format!(r#""anyOf":[{{{schema}}},{{"type":"null"}}]"#);

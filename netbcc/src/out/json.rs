@@ -48,6 +48,16 @@ pub(super) fn value(line: &mut Line<'_>, cell: Cell<'_>) {
             }
             line.push(b']');
         }
+        Cell::Numbers(numbers) => {
+            line.push(b'[');
+            for (index, number) in numbers.iter().enumerate() {
+                if index > 0 {
+                    line.push(b',');
+                }
+                number::unsigned(line, (*number).into());
+            }
+            line.push(b']');
+        }
         Cell::Bracketed(ip) => value(line, Cell::Ip(ip)),
         Cell::Hex(_) | Cell::Ip(_) | Cell::Endpoint(..) | Cell::FlowEnd(..) => {
             line.push(b'"');

@@ -135,6 +135,15 @@ fn value(line: &mut Line<'_>, cell: Cell<'_>) {
             line.bytes(b"]}}");
             return;
         }
+        Cell::Numbers(numbers) => {
+            line.bytes(br#"{"arrayValue":{"values":["#);
+            for (nth, number) in numbers.iter().enumerate() {
+                line.bytes(if nth > 0 { b"," } else { b"" });
+                value(line, Cell::Unsigned((*number).into()));
+            }
+            line.bytes(b"]}}");
+            return;
+        }
         _ => ("stringValue", false),
     };
     line.bytes(b"{\"");

@@ -1,4 +1,4 @@
-//! Every layout of the thirteen tools, declared as a tool would and compared with the bytes that the specs give.
+//! Layouts of the tools, declared as a tool would and compared with the bytes that the specs give.
 
 use std::net::IpAddr;
 

@@ -14,7 +14,6 @@ mod ledger;
 mod load;
 mod object;
 mod outside;
-pub mod owner;
 mod pid;
 pub mod plan;
 mod sample;

@@ -31,7 +31,7 @@ use super::object;
 use crate::error::usage;
 use crate::hook::{Ladder, Need, Prog, Rung, RungName, raw_tp, tp_btf};
 use crate::options::{Every, FILTERS, Json, OUTPUT, Verbose, cpu, select};
-use crate::out::{About, Cell, Format, Rows, Table, data, escaped, hist, interval, left, right};
+use crate::out::{About, Cell, Format, Kind, Rows, Table, data, escaped, hist, interval, left, right};
 use crate::probe::{Generations, Pace, Plan, Probe, Table as Map, Turn};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -327,7 +327,7 @@ pub struct Total {
     /// The CPU, where each is by itself.
     pub cpu: Option<u32>,
     /// Numbers of their interrupts.
-    pub irqs: Vec<String>,
+    pub irqs: Vec<u32>,
     /// As the kernel summed it.
     pub sums: Sums,
 }
@@ -360,8 +360,8 @@ pub fn table(args: &Options) -> Table<Total> {
             left("HARDIRQ", 26, |t: &Total| Cell::Name(t.name.as_bytes()))
                 .about(About::text("The name of the handler.")),
         )
-        .col(data("irq", |t: &Total| Cell::List(&t.irqs)).about(About::new(
-            crate::out::Kind::List,
+        .col(data("irq", |t: &Total| Cell::Numbers(&t.irqs)).about(About::new(
+            Kind::Numbers,
             "The numbers of the interrupts that handlers of this name were called for; none for --vectors.",
         )))
         .col_if(
@@ -411,7 +411,7 @@ fn totals(args: &Options, cx: &mut Ctx, block: Block, now_ns: u64) {
     let named = block.totals.into_iter().map(|((name, cpu), Sum { sums, irqs })| Total {
         name,
         cpu,
-        irqs: irqs.iter().map(ToString::to_string).collect(),
+        irqs: irqs.into_iter().collect(),
         sums,
     });
     // What only had nothing to do is for JSON.
@@ -545,7 +545,7 @@ mod tests {
     #[test]
     fn json_tells_what_had_nothing_to_do() {
         assert!(block("--json", &[("silent", 3, 0, 0)]).ends_with(
-            "\"ts_ns\":1,\"interval_ns\":0,\"hardirq\":\"silent\",\"irq\":[\"13\"],\"total_usecs\":0,\"count\":0,\"max_nsecs\":0,\"unhandled\":1}\n"
+            "\"ts_ns\":1,\"interval_ns\":0,\"hardirq\":\"silent\",\"irq\":[13],\"total_usecs\":0,\"count\":0,\"max_nsecs\":0,\"unhandled\":1}\n"
         ));
     }
 }

@@ -57,7 +57,7 @@ use crate::options::{Family, Json, Owner, Verbose, Words, pid_or_all, word_list}
 use crate::out::{
     About, Cell, Format, Kind, Process, Rows, SocketFact, Table, Whose, data, escaped, left, wall,
 };
-use crate::probe::owner::OWNERS;
+use crate::owner::OWNERS;
 use crate::probe::{self, Batch, Plan, Probe};
 use crate::sys::kallsyms::Symbols;
 use crate::tool::{Ctx, Spec, Tool};

@@ -36,7 +36,7 @@ use crate::options::{Existing, Family, FlowPorts, Json, Pid, Timestamp, Verbose,
 use crate::out::{
     About, Cell, Column, Format, Kind, Process, Rows, SocketFact, Table, data, left, right, seconds, wall,
 };
-use crate::probe::owner::SNAPSHOT;
+use crate::owner::SNAPSHOT;
 use crate::probe::{Batch, Plan};
 use crate::sys::machine::jiffy_us;
 use crate::tool::{Ctx, Spec, Tool};

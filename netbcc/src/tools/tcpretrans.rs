@@ -37,7 +37,7 @@ use crate::options::{Family, Json, Owner, Verbose};
 use crate::out::{
     About, Cell, Format, Kind, Process, Rows, SocketFact, Table, Whose, data, left, right, wall,
 };
-use crate::probe::owner::OWNERS;
+use crate::owner::OWNERS;
 use crate::probe::{Batch, Plan, Probe};
 use crate::tool::{Ctx, Spec, Tool};
 

@@ -39,7 +39,7 @@ use crate::out::journal::Journal;
 use crate::out::{
     About, Cell, Format, Kind, Process, Rows, SocketFact, Table, Whose, data, left, name_in, seconds, wall,
 };
-use crate::probe::owner::OWNERS;
+use crate::owner::OWNERS;
 use crate::probe::{Batch, Plan};
 use crate::sys::address::Addresses;
 use crate::tool::{Ctx, Spec, Tool};

@@ -388,7 +388,7 @@ fn is_there(holder: Holder, sk: Sock<Typed>) {
     let pid = holder.pid();
     let mut comm = [0; 16];
     holder.comm(&mut comm);
-    let kept = filter::keeps_other(pid, || holder.uid(), &comm, || sk.cgroup());
+    let kept = filter::keeps_other(pid, || holder.uid(), &comm, || holder.cgroup());
     if state == state::LISTEN {
         let Some(listener) = storage::get_or_zero(&LISTENERS, sk) else {
             return lost(Loss::MapFull);
@@ -635,9 +635,10 @@ fn error_tp(ctx: BtfTracePointContext) -> i32 {
 /// Once, at the start: who has which socket.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
-extern "C" fn there_iter(ctx: *const OverFiles) -> i32 {
-    // SAFETY: the kernel calls it with that.
-    if let Some((holder, sk)) = unsafe { OverFiles::get(ctx) } {
+extern "C" fn there_iter(open: &OverFiles) -> i32 {
+    if let Some((holder, file)) = open.get()
+        && let Some(sk) = file.socket()
+    {
         is_there(holder, sk);
     }
     0

@@ -181,7 +181,7 @@ fn all() -> Vec<Form> {
         sums.unhandled >>= 8;
         let [cpu] = take(data);
         let name = String::from_utf8_lossy(&sums.name).into_owned();
-        let irqs = vec![cpu.to_string()];
+        let irqs = vec![cpu.into()];
         Some((sums.max_ns, hardirqs::Total { name, cpu: Some(cpu.into()), irqs, sums }))
     }));
     all.extend(forms::<Tcpcong, _>(

@@ -20,7 +20,7 @@ pub(super) struct Size {
 pub(super) fn sizes(binary: &Path, kernel: &str) -> Vec<Size> {
     let ours = fs::metadata(binary).with_context(|| binary.display().to_string()).map(|file| file.len());
     vec![
-        Size { what: "netbcc: one static file with 14 tools, which needs nothing".to_owned(), bytes: ours },
+        Size { what: "netbcc: one static file with all tools, which needs nothing".to_owned(), bytes: ours },
         packages(
             BCC,
             &apt::headers(kernel),

@@ -6,7 +6,7 @@ use netbcc_common::kernel::Func;
 use crate::hook::{Ladder, LessExact, Need, Prog, Rung, RungName, fentry, iter, kprobe, tp_btf};
 
 /// What is asked for with the programs that a table of owners needs.
-pub(super) const TABLE: &str = "owners in a table";
+pub const TABLE: &str = "owners in a table";
 
 /// Sockets that are open when the tool starts, and who has them: on whichever rung the rest is.
 pub const SNAPSHOT: Ladder = {
@@ -20,9 +20,10 @@ pub const SNAPSHOT: Ladder = {
     }
 };
 
-/// The maps in which owners are noted: by the sockets' addresses, and with the sockets.
-pub(super) const BY_ADDRESS: &str = "OWNERS_BY_SK";
-pub(super) const WITH_SOCKET: &str = "SOCKET_OWNERS";
+/// The map in which owners are noted by the addresses of sockets.
+pub const BY_ADDRESS: &str = "OWNERS_BY_SK";
+/// The map in which owners are noted with the sockets.
+pub const WITH_SOCKET: &str = "SOCKET_OWNERS";
 
 /// The function whose type an iterator over open files has.
 const OPEN_FILES: &str = "bpf_iter_task_file";
