@@ -13,10 +13,10 @@ use crate::elf::Elf;
 use crate::setup::{self, Std, cross_linker, find_std};
 use crate::shell::{cargo, output, run, say, target, workspace};
 
-/// The binary is not to grow beyond this: 5.5 MiB. It was 4 until what is known of processes and containers became columns of
+/// The binary is not to grow beyond this: 6 MiB. It was 4 until what is known of processes and containers became columns of
 /// every tool: code that reads files of /proc and of container runtimes, whose pages nobody touches who asks for none of them;
 /// then 4.5 until the fourteenth tool, which has programs and rules of its own, and 4.75 until the rest of BCC's network tools
-/// began to come.
+/// began to come. 6 is for all of these.
 const LIMIT: usize = 24 << 18;
 
 /// `cargo xtask build`.
