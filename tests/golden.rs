@@ -168,7 +168,8 @@ fn connects() -> Vec<tcpconnect::Row> {
             comm: comm(COMMS[nth]),
             kind: netbcc_common::tcpconnect::CONNECTED,
             zero: 0,
-        },
+        }
+        .into(),
         query: queries[nth].into(),
     };
     (0..7).map(row).collect()

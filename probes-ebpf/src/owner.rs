@@ -148,6 +148,14 @@ pub fn keeps(owner: impl FnOnce() -> Option<&'static Owner>, cgroup: impl FnOnce
     }
 }
 
+/// Gives `sk` a cookie, if cookies are asked for: a later program can only read it.
+#[inline(always)]
+pub fn make_cookie(sk: Sock<Typed>) {
+    if is_asked(COOKIE) {
+        let _it_is_read_later = Typed::cookie(sk);
+    }
+}
+
 /// What is asked for of a socket.
 #[derive(Clone, Copy)]
 pub struct Facts {

@@ -484,6 +484,8 @@ fn a_socket_has_one_cookie_in_all_tools(case: &Case) {
     let inode = fs::metadata(net.near().path()).expect("it is ours").ino().to_string();
     // Of the client's socket, of the server's, or of the listener; each with how many rows.
     let tools = [
+        ("tcpconnect", "", 1),
+        ("tcpconnect", "-L", 1),
         ("tcpconnlat", "", 1),
         ("tcpstates", "", 11),
         ("tcplife", "", 2),

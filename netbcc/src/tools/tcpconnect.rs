@@ -39,7 +39,7 @@ use crate::error::usage;
 use crate::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, fexit, kprobe, kretprobe, tp_btf};
 use crate::options::select::{PortList, port_list};
 use crate::options::{Containers, Family, Json, Pid, Ports, Timestamp, Uid, Verbose, ports};
-use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, seconds};
+use crate::out::{About, Cell, Format, Kind, Of, Process, Rows, SocketFact, Table, data, left, seconds};
 use crate::probe::{Batch, Plan, Probe};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -103,7 +103,7 @@ impl Options {
 /// A connect with what user space adds to it.
 pub struct Row {
     /// As the kernel sent it.
-    pub event: Event,
+    pub event: Of<Event>,
     /// The DNS name, as text for the column.
     pub query: Vec<u8>,
 }
@@ -185,6 +185,9 @@ impl Tool for Tcpconnect {
             .rports(&args.port)
             .containers(&args.containers)?
             .global("CONFIG", &config);
+        if !args.count {
+            plan = plan.socket_facts(table(&args).asks_of_sockets(&cx.out));
+        }
         if wants_lport {
             plan = plan.ask("lport");
         }
@@ -320,7 +323,8 @@ pub fn table(args: &Options) -> Table<Row> {
             args.dns,
             left("QUERY", 0, |r: &Row| Cell::Name(&r.query)).about(QUERY).known_if(args.dns, "add -d"),
         )
-        .process(|r| Process::now(r.event.pid).named(&r.event.comm));
+        .process(|r| Process::now(r.event.pid).named(&r.event.comm))
+        .socket(false, &SocketFact::PLAIN, |r| &r.event.facts);
     // BCC's rows always have the blank that QUERY would follow; its header does not.
     if args.dns { table } else { table.tail(" ") }
 }
@@ -364,7 +368,7 @@ fn rows(args: &Options, cx: &mut Ctx, mut probe: Probe) -> Result<()> {
     let mut waiting = Waiting::default();
     let mut names = args.dns.then(Names::default);
     probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
-        for record in batch.records() {
+        for (record, facts) in batch.records_with_facts() {
             let Ok(event) = Event::read_from_bytes(record) else {
                 match &mut names {
                     Some(names) => names.learn(batch, record),
@@ -372,6 +376,7 @@ fn rows(args: &Options, cx: &mut Ctx, mut probe: Probe) -> Result<()> {
                 }
                 continue;
             };
+            let event = Of::new((event, facts));
             let mut row = || match &mut names {
                 Some(names) => names.row(event),
                 None => Row { event, query: Vec::new() },
@@ -417,7 +422,7 @@ struct Names {
 
 impl Names {
     /// The row of `event`, with the name that is known for its address now.
-    fn row(&mut self, event: Event) -> Row {
+    fn row(&mut self, event: Of<Event>) -> Row {
         if event.tuple.rport == DNS_PORT {
             self.over_tcp =
                 Some("a process asks for names over TCP, which is not read: names may be missing");

@@ -25,9 +25,10 @@ use netbcc_common::tcpconnect::{
     ANSWER_NS, ANSWERS_PER_QUESTION, Asked, CONNECTED, Config, DNS_LARGE, DNS_LARGE_ROOM, DNS_SMALL, Dns,
     Event, FAILED, Flow, OPENED, QUESTION_ROOM, Question, Unread,
 };
-use probes_ebpf::emit::{lost, reserve, reserve_in};
+use probes_ebpf::emit::{lost, reserve_in, reserve_with};
 use probes_ebpf::mem::{Access, Probed, Typed, is_locked};
 use probes_ebpf::mptcp::{self, Opener, Owners};
+use probes_ebpf::owner::{self, Facts, Owned};
 use probes_ebpf::skb::{ETH_P_IP, ETH_P_IPV6, Packet, Skb};
 use probes_ebpf::sock::{Sock, ToTcp, state};
 use probes_ebpf::timer::{self, Timer};
@@ -118,7 +119,7 @@ fn kept_opener<A: ToTcp>(sk: Sock<A>) -> Option<Opener> {
 
 /// A connect of `sk`, shown as `family`, by one that passed the filters of tasks.
 #[inline(always)]
-fn connected<A: Access>(sk: Sock<A>, opener: Opener, family: u16, kind: u32) {
+fn connected<A: Owned>(sk: Sock<A>, opener: Opener, family: u16, kind: u32) {
     if !filter::keeps_ends(sk) {
         return;
     }
@@ -129,7 +130,7 @@ fn connected<A: Access>(sk: Sock<A>, opener: Opener, family: u16, kind: u32) {
         count(&tuple, lport, if kind == FAILED { u64::MAX } else { 1 });
         return;
     }
-    let Some(mut event) = reserve::<Event>() else { return };
+    let Some(mut event) = reserve_with::<Event>(Facts::of(sk)) else { return };
     describe(sk, opener, family, kind, &mut event);
 }
 
@@ -158,6 +159,7 @@ fn opening(sk: Sock<Typed>, opener: Opener, family: u16) {
     {
         let _array_entries_are_there = WRITE_TIMER.set(0, timer::function_of(sk), 0);
     }
+    owner::make_cookie(sk);
     let mut event = Event {
         ts_ns: 0,
         sk: 0,
@@ -183,7 +185,9 @@ fn opens_from(sk: u64, lport: u16) {
     } else if setting!(CONFIG.count) != 0 {
         // A filter that asks for the port makes no flows of its own.
         count(&opening.tuple, if setting!(CONFIG.count_lport) != 0 { lport } else { 0 }, 1);
-    } else if let Some(mut event) = reserve::<Event>() {
+    } else if let Some(sk) = Sock::<Probed>::new(sk as *const u8)
+        && let Some(mut event) = reserve_with::<Event>(Facts::of(sk))
+    {
         *event = *opening;
         // Rows are in the order in which they are told.
         event.ts_ns = task::now_ns();

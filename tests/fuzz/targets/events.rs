@@ -117,7 +117,7 @@ fn all() -> Vec<Form> {
     all.extend(forms::<Tcpconnect, _>(&["", "-tULd", "--json -d -L"], tcpconnect::table, |_, data| {
         let query = take_some(data).to_vec();
         let event = event::<netbcc_common::tcpconnect::Event>(data)?;
-        Some((event.ts_ns, tcpconnect::Row { event, query }))
+        Some((event.ts_ns, tcpconnect::Row { event: event.into(), query }))
     }));
     all.extend(forms::<Tcpconnect, _>(&["-c", "-cs", "-cs --json"], tcpconnect::count_table, |_, data| {
         let connects = u64::from_ne_bytes(take(data));
