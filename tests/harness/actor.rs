@@ -164,6 +164,16 @@ impl Actor {
                 let info = raw::tcp_info(self.socket(number(id))?.as_raw_fd())?;
                 Ok(hex(&info))
             }
+            ["set", id, level, name, value] => {
+                let number = |word: &str| word.parse().expect("a number");
+                raw::set_option(
+                    self.socket(self::number(id))?.as_raw_fd(),
+                    number(level),
+                    number(name),
+                    number(value),
+                )?;
+                done()
+            }
             ["reject-all", id] => {
                 raw::reject_all(self.socket(number(id))?.as_raw_fd())?;
                 done()

@@ -505,6 +505,11 @@ pub struct Conn<'p> {
 pub struct Info(Vec<u8>);
 
 impl Info {
+    /// The number of 8 bits at this offset.
+    pub fn u8(&self, at: usize) -> u8 {
+        self.0[at]
+    }
+
     /// The number of 32 bits at this offset.
     pub fn u32(&self, at: usize) -> u32 {
         u32::from_ne_bytes(*self.0[at..].first_chunk().expect("within the struct"))
@@ -590,6 +595,24 @@ impl Conn<'_> {
         let answer = self.peer.order(&format!("info {}", self.id));
         let byte = |at| u8::from_str_radix(&answer[at..at + 2], 16).expect("two digits");
         Info((0..answer.len()).step_by(2).map(byte).collect())
+    }
+
+    /// Waits until what the socket says of itself (`tcp_info`) is as asked for; answers it.
+    pub fn await_info(&self, what: &str, wanted: impl Fn(&Info) -> bool) -> Info {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let info = self.info();
+            if wanted(&info) {
+                return info;
+            }
+            assert!(Instant::now() < deadline, "{what}: {info:?}");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Sets an option that is a number (`setsockopt`).
+    pub fn set(&self, level: i32, name: i32, value: i32) {
+        self.peer.order(&format!("set {} {level} {name} {value}", self.id));
     }
 
     /// Attaches a filter that lets nothing in.

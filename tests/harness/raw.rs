@@ -686,6 +686,19 @@ pub fn disconnect(socket: RawFd) -> io::Result<()> {
     answer(result as isize).map(drop)
 }
 
+/// Sets an option of a socket that is a number.
+pub fn set_option(
+    socket: RawFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    let len = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the kernel reads `value`, which is as long as is said.
+    let result = unsafe { libc::setsockopt(socket, level, name, (&raw const value).cast(), len) };
+    answer(result as isize).map(drop)
+}
+
 /// `struct tcp_info` of a socket (include/uapi/linux/tcp.h), as bytes, as many as this kernel has.
 pub fn tcp_info(socket: RawFd) -> io::Result<Vec<u8>> {
     let mut info = vec![0_u8; 256];

@@ -7,8 +7,12 @@ use std::time::Duration;
 use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check};
 use netbcc_tests::net::{Net, has_ipv6};
-use netbcc_tests::peer::{Conn, How, Listener, Peer};
+use netbcc_tests::peer::{Conn, How, Info, Listener, Peer};
 use netbcc_tests::rows::{Row, Rows};
+use nix::libc::{
+    IPPROTO_TCP, SO_KEEPALIVE, SO_SNDBUF, SOL_SOCKET, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL,
+    TCP_USER_TIMEOUT,
+};
 
 use crate::tcplife::a_change_that_interrupts_another_is_seen;
 
@@ -19,6 +23,15 @@ pub(crate) const CHECKS: &[Check] = checks![
     what_ends_at_once_has_its_verdict_once,
     what_is_not_answered_has_its_verdict_once,
     what_is_slow_has_its_verdict_once,
+    a_rst_has_its_verdict_in_each_state,
+    what_gives_up_has_its_verdict_once,
+    a_process_that_dies_resets_what_it_did_not_read,
+    what_sends_no_packet_has_no_row,
+    figures_are_those_that_the_socket_gave,
+    what_is_lost_on_the_way_is_counted_as_the_socket_does,
+    a_small_buffer_has_its_verdict,
+    a_long_way_makes_a_slow_connect,
+    ten_thousand_that_end_well_are_no_rows,
     what_ends_well_is_no_row_but_with_all,
     only_and_except_keep_their_verdicts,
     a_socket_from_before_the_start_has_a_row_and_says_so,
@@ -80,17 +93,31 @@ struct Expected {
     /// Whether it is the end that has the port.
     server: bool,
     verdict: &'static str,
+    /// The state that it leaves, if that is to be told.
+    state: Option<&'static str>,
+    /// What its evidence begins with.
+    says: &'static str,
+}
+
+impl Expected {
+    const fn leaves(self, state: &'static str) -> Self {
+        Self { state: Some(state), ..self }
+    }
+
+    const fn says(self, says: &'static str) -> Self {
+        Self { says, ..self }
+    }
 }
 
 /// Ended well, or slowly: the machine decides.
 const EITHER: &str = "ok or slow-peer";
 
 const fn near(port: u16, verdict: &'static str) -> Expected {
-    Expected { port, server: false, verdict }
+    Expected { port, server: false, verdict, state: None, says: "" }
 }
 
 const fn far(port: u16, verdict: &'static str) -> Expected {
-    Expected { port, server: true, verdict }
+    Expected { port, server: true, verdict, state: None, says: "" }
 }
 
 /// Namespace, processes and families of the scenes.
@@ -149,7 +176,7 @@ fn has_verdicts(
     run.arrival(expected.len() * families.len());
     open.into_iter().for_each(Conn::close);
     let rows = run.so_far();
-    for Expected { port, server: is_server, verdict } in expected {
+    for Expected { port, server: is_server, verdict, state, says } in expected {
         let name = port.to_string();
         let of_end: Vec<&Row> =
             of(&rows, *port).into_iter().filter(|row| (row.get("lport") == name) == *is_server).collect();
@@ -159,6 +186,8 @@ fn has_verdicts(
         for row in of_end {
             row.must(verdict.split(" or ").any(|word| word == row.get("verdict")), verdict)
                 .is("complete", "true");
+            row.is("state", state.unwrap_or_else(|| row.get("state")));
+            row.must(row.get("evidence").starts_with(says), says);
             let owner = if *is_server { server.pid() } else { client.pid() };
             // Nobody read from these, or accepted them.
             let nobody = *is_server && [108].contains(port);
@@ -171,6 +200,7 @@ fn has_verdicts(
 fn what_ends_at_once_has_its_verdict_once(case: &Case) {
     let expected = [
         near(101, "refused"),
+        near(109, "refused"),
         near(102, "connect-abandoned"),
         near(105, "reset-received"),
         far(105, "reset-sent"),
@@ -185,6 +215,11 @@ fn what_ends_at_once_has_its_verdict_once(case: &Case) {
         let Stage { net, server, client, .. } = stage;
         rules(net, &["tcp dport 102 drop"]);
         stage.each(&|at| client.refused(at(101)));
+        stage.each(&|at| {
+            let late = client.connect_as(at(109), &How::plain().nonblocking());
+            late.await_writable();
+            late.close();
+        });
         stage.each(&|at| client.connect_as(at(102), &How::plain().nonblocking()).close());
         stage.each(&|at| {
             let (near, far) = stage.pair(at(105));
@@ -314,6 +349,367 @@ fn what_is_slow_has_its_verdict_once(case: &Case) {
         }
         Vec::new()
     });
+}
+
+/// TCP's states, as the kernel numbers them.
+const FIN_WAIT1: u8 = 4;
+const FIN_WAIT2: u8 = 5;
+const CLOSE: u8 = 7;
+const CLOSING: u8 = 11;
+
+/// Waits until the socket has this state.
+fn await_state(conn: &Conn<'_>, state: u8) {
+    conn.await_info(&format!("state {state}"), |info| info.u8(0) == state);
+}
+
+fn a_rst_has_its_verdict_in_each_state(case: &Case) {
+    let expected = [
+        near(121, "reset-received").leaves("FIN_WAIT1"),
+        far(121, "reset-sent").leaves("ESTABLISHED"),
+        near(122, "reset-received").leaves("FIN_WAIT2"),
+        far(122, "reset-sent").leaves("CLOSE_WAIT"),
+        near(123, "reset-received").leaves("LAST_ACK"),
+        far(123, "reset-sent").leaves("FIN_WAIT2").says("closed in FIN_WAIT2 with SO_LINGER 0"),
+        near(124, "reset-received").leaves("CLOSE_WAIT"),
+        far(124, "reset-sent").leaves("FIN_WAIT2"),
+        near(125, "reset-received").leaves("CLOSING"),
+        far(125, "reset-sent").leaves("FIN_WAIT2"),
+        near(126, "reset-sent").leaves("FIN_WAIT2").says("closed in FIN_WAIT2 with 10 bytes unread"),
+        far(126, "reset-received").leaves("CLOSE_WAIT"),
+    ];
+    has_verdicts(case, &expected, |stage| {
+        // Here the FINs of these clients do not arrive.
+        rules(stage.net, &["tcp dport { 121, 123, 125 } tcp flags & fin == fin drop"]);
+        stage.each(&|at| {
+            let (near, far) = stage.pair(at(121));
+            near.finish_sending();
+            await_state(&near, FIN_WAIT1);
+            far.abort();
+            await_state(&near, CLOSE);
+            near.close();
+        });
+        stage.each(&|at| {
+            let (near, far) = stage.pair(at(122));
+            near.finish_sending();
+            far.await_end();
+            await_state(&near, FIN_WAIT2);
+            far.abort();
+            await_state(&near, CLOSE);
+            near.close();
+        });
+        stage.each(&|at| {
+            let (near, far) = stage.pair(at(123));
+            far.finish_sending();
+            near.await_end();
+            await_state(&far, FIN_WAIT2);
+            near.finish_sending();
+            far.abort();
+            await_state(&near, CLOSE);
+            near.close();
+        });
+        stage.each(&|at| {
+            let (near, far) = stage.pair(at(124));
+            far.finish_sending();
+            near.await_end();
+            await_state(&far, FIN_WAIT2);
+            far.abort();
+            await_state(&near, CLOSE);
+            near.close();
+        });
+        stage.each(&|at| {
+            let (near, far) = stage.pair(at(125));
+            near.finish_sending();
+            far.finish_sending();
+            await_state(&near, CLOSING);
+            await_state(&far, FIN_WAIT2);
+            far.abort();
+            await_state(&near, CLOSE);
+            near.close();
+        });
+        stage.each(&|at| {
+            let (near, far) = stage.pair(at(126));
+            // Who reads owns it, who only writes is not known.
+            near.send(10);
+            far.receive(10);
+            near.finish_sending();
+            far.await_end();
+            await_state(&near, FIN_WAIT2);
+            far.send(10);
+            near.await_data();
+            near.close();
+            await_state(&far, CLOSE);
+            far.close();
+        });
+        Vec::new()
+    });
+}
+
+/// Which of two timers sends again first: the client's, or the server's.
+const EITHER_TIMER: &str = "syn-resent or slow-connect";
+
+fn what_gives_up_has_its_verdict_once(case: &Case) {
+    let expected = [
+        near(131, "timed-out").says("TCP_USER_TIMEOUT of 500 ms: 100 bytes unacknowledged"),
+        near(132, "timed-out").says("keepalive: 1 probe unanswered"),
+        near(133, "timed-out").says("TCP_USER_TIMEOUT of 500 ms: the peer's window stayed closed, "),
+        near(134, EITHER_TIMER),
+        // By its timer, for the client's second SYN, or both.
+        far(134, "syn-resent"),
+    ];
+    has_verdicts(case, &expected, |stage| {
+        let first = ["ipv4", "ipv6"].map(|family| {
+            let syn_ack = "tcp sport 134 tcp flags & (syn | ack) == (syn | ack)";
+            format!("meta nfproto {family} {syn_ack} numgen inc mod 1000000 == 0 drop")
+        });
+        let (impatient, probing) = (stage.pairs(131), stage.pairs(132));
+        let full = stage.pairs(133);
+        rules(stage.net, &[&first[0], &first[1], "tcp dport { 131, 132 } drop"]);
+        let webs: Vec<_> =
+            stage.families.iter().map(|address| stage.server.listen(address(stage.net, 2, 134))).collect();
+        let late = stage.open(134);
+        let mut waiting = Vec::new();
+        for (near, far) in probing {
+            let tcp = [(TCP_KEEPIDLE, 1), (TCP_KEEPINTVL, 1), (TCP_KEEPCNT, 1)];
+            tcp.into_iter().for_each(|(name, value)| near.set(IPPROTO_TCP, name, value));
+            near.set(SOL_SOCKET, SO_KEEPALIVE, 1);
+            waiting.extend([near, far]);
+        }
+        for (near, far) in impatient {
+            near.set(IPPROTO_TCP, TCP_USER_TIMEOUT, 500);
+            near.send(100);
+            waiting.extend([near, far]);
+        }
+        for (near, far) in full {
+            near.set(IPPROTO_TCP, TCP_USER_TIMEOUT, 500);
+            near.push("flood", 1_000_000).expect("the socket takes some of it");
+            waiting.extend([near, far]);
+        }
+        for (near, web) in late.into_iter().zip(webs) {
+            near.await_writable();
+            let far = web.accept();
+            near.close();
+            far.await_end();
+            far.close();
+            web.close();
+        }
+        waiting
+    });
+}
+
+fn a_process_that_dies_resets_what_it_did_not_read(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let run = case.launch("-a --json").start(&net);
+    let web = server.listen(net.v4_of(2, 80));
+    let near = client.connect(web.address());
+    let far = web.accept();
+    near.send(10);
+    far.await_data();
+    let pid = server.pid();
+    drop((web, far));
+    server.kill();
+    near.await_end();
+    near.close();
+    let rows = run.rows(2);
+    let reset = rows.with("verdict", "reset-sent");
+    reset.is("pid", pid).is("comm", "server").is("reset_reason", "unread-data").is("state", "ESTABLISHED");
+    reset.is("evidence", "closed in ESTABLISHED with 10 bytes unread");
+    rows.with("verdict", "reset-received").is("pid", client.pid());
+    run.finish();
+}
+
+fn what_sends_no_packet_has_no_row(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let run = case.launch(&format!("-a -p {} --json", client.pid())).start(&net);
+    let nowhere = ["198.51.100.1:80", "[2001:db8::1]:80"].map(|to| to.parse().expect("an address"));
+    let connect = || {
+        for to in nowhere.iter().filter(|to| SocketAddr::is_ipv4(to) || has_ipv6()) {
+            let failed = client.try_connect(*to, &How::plain());
+            assert!(failed.is_err(), "{to} can be reached");
+        }
+    };
+    connect();
+    for kind in ["blackhole", "unreachable", "prohibit"] {
+        let mut routes = format!("route replace {kind} 198.51.100.0/24\n");
+        if has_ipv6() {
+            routes += &format!("route replace {kind} 2001:db8::/32\n");
+        }
+        net.near().ip(&routes);
+        connect();
+    }
+    client.refused(net.v4_of(2, 81));
+    run.arrival(1);
+    run.so_far()[0].is("verdict", "refused");
+    // The others have addresses that are no test's.
+    assert_eq!(run.finish().stdout.len(), 1);
+}
+
+/// Where `struct tcp_info` has what a row says, and of how many bytes it is.
+const FIGURES: [(&str, usize, usize); 11] = [
+    ("srtt_us", 68, 4),
+    ("rtt_min_us", 148, 4),
+    ("retrans_segs", 100, 4),
+    ("retrans_bytes", 208, 8),
+    ("bytes_sent", 200, 8),
+    ("bytes_acked", 120, 8),
+    ("busy_us", 168, 8),
+    ("rwnd_limited_us", 176, 8),
+    ("sndbuf_limited_us", 184, 8),
+    ("dsack_dups", 216, 4),
+    ("ooo_segs", 224, 4),
+];
+const RWND_LIMITED: usize = 176;
+const TOTAL_RETRANS: usize = 100;
+const BYTES_RECEIVED: usize = 128;
+
+/// Closes both ends; answers what the first said of itself once its FIN was acknowledged. What comes then is the other's FIN,
+/// which changes nothing but what was received.
+fn part(near: Conn<'_>, far: Conn<'_>) -> Info {
+    near.finish_sending();
+    far.await_end();
+    await_state(&near, FIN_WAIT2);
+    let info = near.info();
+    far.close();
+    near.await_end();
+    near.close();
+    info
+}
+
+/// The row has the figures of that socket, after which a FIN was received.
+fn has_figures(row: &Row, info: &Info) {
+    for (name, at, bytes) in FIGURES {
+        row.is(name, if bytes == 4 { info.u32(at).into() } else { info.u64(at) });
+    }
+    row.is("bytes_received", info.u64(BYTES_RECEIVED) + 1);
+}
+
+/// Networks' families.
+fn families(net: &Net, port: u16) -> Vec<SocketAddr> {
+    let mut all = vec![net.v4_of(2, port)];
+    if has_ipv6() {
+        all.push(net.v6_of(2, port));
+    }
+    all
+}
+
+/// Packets are of the size that they have on a cable, each by itself.
+fn small_packets(net: &Net) {
+    net.near().ip("link set lo mtu 1500 gso_max_segs 1\n");
+}
+
+fn figures_are_those_that_the_socket_gave(case: &Case) {
+    let net = Net::new();
+    let (server, client, watcher) = (net.peer("server"), net.peer("client"), net.peer("watcher"));
+    let run = case.launch("-a --slow 200 --json").start(&net);
+    for (nth, at) in families(&net, 80).into_iter().enumerate() {
+        let web = server.listen(at);
+        let (near, far) = plain(&client, &web);
+        far.send(7001);
+        near.receive(7001);
+        // The reader does not read for a while; the writer waits in its call.
+        let watch = near.share(&watcher);
+        let sent = near.begin_sends(6_000_000, 1);
+        watch.await_info("limited by the window", |info| info.u64(RWND_LIMITED) >= 400_000);
+        watch.close();
+        far.receive(6_000_000);
+        sent();
+        let info = part(near, far);
+        run.arrival(2 * nth + 2);
+        let rows = run.so_far();
+        let row = rows.iter().skip(2 * nth).find(|row| row.get("rport") == "80").expect("the client's");
+        has_figures(row, &info);
+        row.is("verdict", "reader-slow-peer").is("pid", client.pid());
+    }
+    run.finish();
+}
+
+fn what_is_lost_on_the_way_is_counted_as_the_socket_does(case: &Case) {
+    const BYTES: usize = 1_000_000;
+    let net = Net::new();
+    small_packets(&net);
+    net.near().nft("add chain inet probe in { type filter hook input priority 0; }\n");
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let run = case.launch("-a --slow 0 --json").start(&net);
+    for (nth, at) in families(&net, 80).into_iter().enumerate() {
+        let web = server.listen(at);
+        let (near, far) = plain(&client, &web);
+        // One of 20.
+        rules(&net, &["tcp dport 80 numgen random mod 20 == 0 drop"]);
+        let sent = near.begin_sends(BYTES, 1);
+        far.receive(BYTES);
+        sent();
+        rules(&net, &[]);
+        let info = part(near, far);
+        run.arrival(2 * nth + 2);
+        let rows = run.so_far();
+        let row = rows.iter().skip(2 * nth).find(|row| row.get("rport") == "80").expect("the client's");
+        has_figures(row, &info);
+        row.is("verdict", "loss").is("complete", true).is("pid", client.pid());
+        let kinds: f64 = ["rto", "fast", "tlp"].into_iter().map(|kind| row.number(kind)).sum();
+        row.is("retrans_segs", kinds);
+        // Some 36 of 700.
+        row.must((10..150).contains(&info.u32(TOTAL_RETRANS)), "a loss of 5 %");
+    }
+    run.finish();
+}
+
+fn a_small_buffer_has_its_verdict(case: &Case) {
+    let net = Net::new();
+    small_packets(&net);
+    net.near().tc("qdisc add dev lo root netem delay 20ms");
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let run = case.launch("-a --slow 150 --json").start(&net);
+    for (nth, at) in families(&net, 80).into_iter().enumerate() {
+        let web = server.listen(at);
+        let (near, far) = plain(&client, &web);
+        near.set(SOL_SOCKET, SO_SNDBUF, 4096);
+        for _ in 0..8 {
+            near.send(8192);
+            far.receive(8192);
+        }
+        let info = part(near, far);
+        run.arrival(2 * nth + 2);
+        let rows = run.so_far();
+        let row = rows.iter().skip(2 * nth).find(|row| row.get("rport") == "80").expect("the client's");
+        has_figures(row, &info);
+        row.is("verdict", "buffer-small");
+    }
+    run.finish();
+}
+
+fn a_long_way_makes_a_slow_connect(case: &Case) {
+    let net = Net::new();
+    net.near().tc("qdisc add dev lo root netem delay 150ms");
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let run = case.launch("-a --slow 200 --json").start(&net);
+    for (nth, at) in families(&net, 80).into_iter().enumerate() {
+        let web = server.listen(at);
+        let (near, far) = plain(&client, &web);
+        let info = part(near, far);
+        run.arrival(2 * nth + 2);
+        let rows = run.so_far();
+        let row = rows.iter().skip(2 * nth).find(|row| row.get("rport") == "80").expect("the client's");
+        row.is("verdict", "slow-connect").is("pid", client.pid());
+        row.must(row.number("connect_us") >= 300_000.0 && row.number("rtt_min_us") >= 300_000.0, "300 ms");
+        has_figures(row, &info);
+    }
+    run.finish();
+}
+
+fn ten_thousand_that_end_well_are_no_rows(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    // Whatever was slow on this machine is not told.
+    let run = case.launch("--slow 0").start(&net);
+    let web = server.listen(net.v4_of(2, 80));
+    web.serve();
+    assert_eq!(client.churn(web.address(), 10_000, 2), (10_000, 0));
+    web.served(10_000);
+    client.refused(net.v4_of(2, 81));
+    let rows = run.rows(1);
+    rows[0].must(rows[0].get("VERDICT").starts_with("refused: "), "the only one that did not end well");
+    run.finish();
 }
 
 fn what_ends_well_is_no_row_but_with_all(case: &Case) {

@@ -231,9 +231,13 @@ fn reads(sk: Sock<Typed>) {
 
 /// Whether some rule may match. Cheap, and never wrong in saying no.
 #[inline(always)]
-fn is_suspect(conn: &Conn, tcp: Tcp, old: i32, error: i32) -> bool {
+fn is_suspect(sk: Sock<Typed>, conn: &Conn, tcp: Tcp, old: i32, error: i32) -> bool {
     let clean = old == FIN_WAIT2 || old == CLOSING || old == state::LAST_ACK;
     if !clean || error != 0 || conn.flags & (GAP | RESET | REPORTED) != 0 || tcp.total_retrans() != 0 {
+        return true;
+    }
+    // Neither the other end's FIN nor an orphan's end: we sent a RST.
+    if old == FIN_WAIT2 && !sk.is_done() && !sk.is_dead() {
         return true;
     }
     let srtt_us = tcp.srtt_us_8() >> 3;
@@ -279,7 +283,7 @@ fn ended(sk: Sock<Typed>, old: i32, again: bool) -> bool {
     {
         own(conn, CLOSER);
     }
-    if setting!(CONFIG.all) != 0 || is_suspect(conn, tcp, old, error) {
+    if setting!(CONFIG.all) != 0 || is_suspect(sk, conn, tcp, old, error) {
         report(sk, tcp, conn, old, error, 0);
     }
     // The socket may connect again.

@@ -117,10 +117,7 @@ pub const RULES: [Rule; 20] = [
         word: "reset-sent",
         when: "This end sent a RST: for unread data, for SO_LINGER with no time, because it was aborted from outside (ss -K), or \
                by another abort.",
-        holds: |f| {
-            let is_open = f.is(state::ESTABLISHED) || f.is(state::CLOSE_WAIT) || f.is(state::FIN_WAIT1);
-            is_open && (f.event.error == 0 || f.error() == Errno::ECONNABORTED)
-        },
+        holds: |f| f.is_cut_short() && (f.event.error == 0 || f.error() == Errno::ECONNABORTED),
         evidence: |f| match f.reset_reason().unwrap_or_default() {
             "unread-data" => format!("closed in {} with {} unread", f.state(), bytes(f.unread())),
             "linger-0" => {
@@ -139,7 +136,8 @@ pub const RULES: [Rule; 20] = [
         evidence: |f| {
             let Event { unacked, unsent, snd_wnd, probes, timeouts, user_timeout_ms, .. } = f.event;
             if unacked == 0 && unsent == 0 {
-                return format!("keepalive: {probes} probes unanswered, idle for {}", ms(f.silent_us()));
+                let probes = count(probes.into(), "probe", "probes");
+                return format!("keepalive: {probes} unanswered, idle for {}", ms(f.silent_us()));
             }
             let what = if user_timeout_ms != 0 {
                 format!("TCP_USER_TIMEOUT of {user_timeout_ms} ms")
@@ -617,10 +615,19 @@ impl Facts {
         }
     }
 
+    /// Whether it ended where an end without a RST and an error is one by a RST of ours. From FIN_WAIT2 a socket also leaves by
+    /// the other end's FIN, or, once it was closed, for what the kernel keeps in its place.
+    fn is_cut_short(&self) -> bool {
+        match self.event.state {
+            state::ESTABLISHED | state::CLOSE_WAIT | state::FIN_WAIT1 => true,
+            state::FIN_WAIT2 => !self.bit(DONE) && !self.bit(DEAD),
+            _ => false,
+        }
+    }
+
     /// Why this end sent a RST, if it did.
     pub fn reset_reason(&self) -> Option<&'static str> {
-        let is_open = self.is(state::ESTABLISHED) || self.is(state::CLOSE_WAIT) || self.is(state::FIN_WAIT1);
-        if !is_open || self.has(RESET) {
+        if !self.is_cut_short() || self.has(RESET) {
             return None;
         }
         match self.error() {
