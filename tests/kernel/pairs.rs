@@ -65,6 +65,14 @@ const SCENES: &[Scene] = &[
         chance: &["c_pid", "c_comm"],
     },
     Scene { tool: "tcptracer", rows: 16, traffic: connections, process: Stage::client, chance: &[] },
+    // In text a verdict comes with its evidence, which has times.
+    Scene {
+        tool: "tcpwhy",
+        rows: 4,
+        traffic: failures,
+        process: Stage::client,
+        chance: &["verdict", "evidence", "events"],
+    },
 ];
 
 /// The tools that are walked.
@@ -216,6 +224,33 @@ fn resends(stage: &Stage) -> Rest<'_> {
     opens(stage, "input", false)
 }
 
+/// Opens that are refused, and one that is given up before it is answered.
+fn failures(stage: &Stage) -> Rest<'_> {
+    let (net, [one, two]) = (&stage.net, &stage.clients);
+    net.near().nft(
+        "add chain inet probe input { type filter hook input priority 0; }\n\
+         add rule inet probe input meta nfproto ipv6 tcp dport 80 drop\n",
+    );
+    for (client, from, to) in [
+        (one, Some(net.v4(5001)), net.v4_of(2, 80)),
+        (one, None, net.v4_of(2, 81)),
+        (two, None, net.v4_of(2, 80)),
+        (two, None, net.v6_of(2, 80)),
+    ] {
+        let start = Instant::now();
+        let conn = stage.connect(client, from, to, How::plain().nonblocking());
+        if to.is_ipv4() {
+            conn.await_writable();
+        }
+        conn.close();
+        // As above.
+        if start.elapsed() > Duration::from_millis(800) {
+            stage.late.set(true);
+        }
+    }
+    Box::new(|| {})
+}
+
 /// An option of a tool, as its command line declares it.
 pub(crate) struct Choice {
     pub(crate) id: String,
@@ -269,6 +304,10 @@ impl Choice {
             "netns" | "netns_id" => stage.inode().to_string(),
             "reason" => "NETFILTER_DROP".into(),
             "not_reason" => "TCP_CSUM".into(),
+            "only" | "except" => "refused".into(),
+            "slow" => "500".into(),
+            // Longer than any of these runs.
+            "interval" => "1000".into(),
             other => panic!("{}: say here which value of --{other} keeps some of its rows", scene.tool),
         };
         format!("{}={value}", self.typed)
@@ -294,7 +333,9 @@ fn rows_of(ended: &Ended, scene: &Scene, stage: &Stage, json: bool) -> Vec<Said>
     let mut format = json.then_some(Format::Json);
     let mut rows = Vec::new();
     for line in &ended.stdout {
-        let is_row = json || !line.is_empty() && !line.starts_with('\t');
+        // A stack stands below its row, or a timeline.
+        let is_below = line.starts_with('\t') || line.trim_start().starts_with('+');
+        let is_row = json || !line.is_empty() && !is_below;
         if !is_row || line.contains("Hit Ctrl-C to end") || line.contains("Ctrl-C to end.") {
             continue;
         }
@@ -364,6 +405,7 @@ fn round(case: &Case, scene: &Scene, sets: &[Vec<&Choice>]) -> Option<Vec<Option
 fn accepted(scene: &Scene, set: &[&Choice]) -> bool {
     let typed = set.iter().map(|choice| match choice.id.as_str() {
         _ if !choice.takes_value => choice.typed.clone(),
+        _ if ["only", "except"].contains(&choice.id.as_str()) => format!("{}=refused", choice.typed),
         // The command line asks for a number, or for anything.
         _ => format!("{}=80", choice.typed),
     });
@@ -409,9 +451,13 @@ fn any_two_options_keep_what_both_keep(case: &Case) {
         skip("IPv6");
     }
     let scene = SCENES.iter().find(|scene| scene.tool == case.tool).expect("it is there");
-    // A map that nobody made is a file that is not there, which is another check.
-    let mut all: Vec<_> =
-        choices(scene.tool).into_iter().filter(|choice| !choice.id.ends_with("map")).collect();
+    // A map that nobody made is a file that is not there, which is another check; so are a table by chosen columns and what
+    // is printed without a run.
+    let is_walked = |choice: &Choice| {
+        let is_table = choice.id == "count" && choice.takes_value;
+        !choice.id.ends_with("map") && !is_table && choice.id != "rules"
+    };
+    let mut all: Vec<_> = choices(scene.tool).into_iter().filter(is_walked).collect();
     if !crate::tcpdrop::gives_reasons() {
         all.retain(|choice| !choice.id.ends_with("reason"));
     }
