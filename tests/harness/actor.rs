@@ -164,16 +164,7 @@ impl Actor {
                 let info = raw::tcp_info(self.socket(number(id))?.as_raw_fd())?;
                 Ok(hex(&info))
             }
-            ["set", id, level, name, value] => {
-                let number = |word: &str| word.parse().expect("a number");
-                raw::set_option(
-                    self.socket(self::number(id))?.as_raw_fd(),
-                    number(level),
-                    number(name),
-                    number(value),
-                )?;
-                done()
-            }
+            ["set", id, level, name, value] => self.set_option(number(id), [level, name, value]),
             ["reject-all", id] => {
                 raw::reject_all(self.socket(number(id))?.as_raw_fd())?;
                 done()
@@ -213,6 +204,13 @@ impl Actor {
             ["own-mounts"] => own_mounts(),
             _ => Err(Failure(format!("no such order: {order}"))),
         }
+    }
+
+    /// Sets an option by the numbers of its level, its name and its value.
+    fn set_option(&self, id: u32, option: [&str; 3]) -> Answer {
+        let [level, name, value] = option.map(|word| word.parse().expect("a number"));
+        raw::set_option(self.socket(id)?.as_raw_fd(), level, name, value)?;
+        done()
     }
 
     fn forget(&mut self) -> Answer {

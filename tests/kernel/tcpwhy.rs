@@ -10,10 +10,10 @@ use netbcc_tests::net::{Net, has_ipv6};
 use netbcc_tests::peer::{Conn, How, Info, Listener, Peer};
 use netbcc_tests::rows::{Row, Rows};
 use nix::libc::{
-    IPPROTO_TCP, SO_KEEPALIVE, SO_SNDBUF, SOL_SOCKET, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL,
-    TCP_USER_TIMEOUT,
+    IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_USER_TIMEOUT,
 };
 
+use crate::pairs::is_slow;
 use crate::tcplife::a_change_that_interrupts_another_is_seen;
 
 /// What does not depend on the rung.
@@ -29,7 +29,6 @@ pub(crate) const CHECKS: &[Check] = checks![
     what_sends_no_packet_has_no_row,
     figures_are_those_that_the_socket_gave,
     what_is_lost_on_the_way_is_counted_as_the_socket_does,
-    a_small_buffer_has_its_verdict,
     a_long_way_makes_a_slow_connect,
     ten_thousand_that_end_well_are_no_rows,
     what_ends_well_is_no_row_but_with_all,
@@ -470,7 +469,9 @@ fn what_gives_up_has_its_verdict_once(case: &Case) {
         let mut waiting = Vec::new();
         for (near, far) in probing {
             let tcp = [(TCP_KEEPIDLE, 1), (TCP_KEEPINTVL, 1), (TCP_KEEPCNT, 1)];
-            tcp.into_iter().for_each(|(name, value)| near.set(IPPROTO_TCP, name, value));
+            for (name, value) in tcp {
+                near.set(IPPROTO_TCP, name, value);
+            }
             near.set(SOL_SOCKET, SO_KEEPALIVE, 1);
             waiting.extend([near, far]);
         }
@@ -506,7 +507,6 @@ fn a_process_that_dies_resets_what_it_did_not_read(case: &Case) {
     near.send(10);
     far.await_data();
     let pid = server.pid();
-    drop((web, far));
     server.kill();
     near.await_end();
     near.close();
@@ -531,11 +531,10 @@ fn what_sends_no_packet_has_no_row(case: &Case) {
     };
     connect();
     for kind in ["blackhole", "unreachable", "prohibit"] {
-        let mut routes = format!("route replace {kind} 198.51.100.0/24\n");
+        net.near().ip(&format!("route replace {kind} 198.51.100.0/24\n"));
         if has_ipv6() {
-            routes += &format!("route replace {kind} 2001:db8::/32\n");
+            net.near().ip(&format!("route replace {kind} 2001:db8::/32\n"));
         }
-        net.near().ip(&routes);
         connect();
     }
     client.refused(net.v4_of(2, 81));
@@ -609,10 +608,10 @@ fn figures_are_those_that_the_socket_gave(case: &Case) {
         near.receive(7001);
         // The reader does not read for a while; the writer waits in its call.
         let watch = near.share(&watcher);
-        let sent = near.begin_sends(6_000_000, 1);
-        watch.await_info("limited by the window", |info| info.u64(RWND_LIMITED) >= 400_000);
+        let sent = near.begin_sends(1_000_000, 1);
+        watch.await_info("limited by the window", |info| info.u64(RWND_LIMITED) >= 600_000);
         watch.close();
-        far.receive(6_000_000);
+        far.receive(1_000_000);
         sent();
         let info = part(near, far);
         run.arrival(2 * nth + 2);
@@ -654,30 +653,6 @@ fn what_is_lost_on_the_way_is_counted_as_the_socket_does(case: &Case) {
     run.finish();
 }
 
-fn a_small_buffer_has_its_verdict(case: &Case) {
-    let net = Net::new();
-    small_packets(&net);
-    net.near().tc("qdisc add dev lo root netem delay 20ms");
-    let (server, client) = (net.peer("server"), net.peer("client"));
-    let run = case.launch("-a --slow 150 --json").start(&net);
-    for (nth, at) in families(&net, 80).into_iter().enumerate() {
-        let web = server.listen(at);
-        let (near, far) = plain(&client, &web);
-        near.set(SOL_SOCKET, SO_SNDBUF, 4096);
-        for _ in 0..8 {
-            near.send(8192);
-            far.receive(8192);
-        }
-        let info = part(near, far);
-        run.arrival(2 * nth + 2);
-        let rows = run.so_far();
-        let row = rows.iter().skip(2 * nth).find(|row| row.get("rport") == "80").expect("the client's");
-        has_figures(row, &info);
-        row.is("verdict", "buffer-small");
-    }
-    run.finish();
-}
-
 fn a_long_way_makes_a_slow_connect(case: &Case) {
     let net = Net::new();
     net.near().tc("qdisc add dev lo root netem delay 150ms");
@@ -698,14 +673,19 @@ fn a_long_way_makes_a_slow_connect(case: &Case) {
 }
 
 fn ten_thousand_that_end_well_are_no_rows(case: &Case) {
+    /// So many at a time: the server is not far behind, and a guest's table of ended connections has room.
+    const BATCH: usize = 500;
     let net = Net::new();
     let (server, client) = (net.peer("server"), net.peer("client"));
     // Whatever was slow on this machine is not told.
     let run = case.launch("--slow 0").start(&net);
     let web = server.listen(net.v4_of(2, 80));
     web.serve();
-    assert_eq!(client.churn(web.address(), 10_000, 2), (10_000, 0));
-    web.served(10_000);
+    // An emulated processor makes a second's work of a batch.
+    for _ in 0..if is_slow() { 1 } else { 20 } {
+        assert_eq!(client.churn(web.address(), BATCH, 2), (BATCH, 0));
+        web.served(BATCH);
+    }
     client.refused(net.v4_of(2, 81));
     let rows = run.rows(1);
     rows[0].must(rows[0].get("VERDICT").starts_with("refused: "), "the only one that did not end well");
