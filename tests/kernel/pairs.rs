@@ -243,7 +243,7 @@ fn failures(stage: &Stage) -> Rest<'_> {
             conn.await_writable();
         }
         conn.close();
-        // As above.
+        // Its SYN may have been sent again.
         if start.elapsed() > Duration::from_millis(800) {
             stage.late.set(true);
         }

@@ -685,6 +685,7 @@ mod tests {
             jiffies: (1 << 32) + 250 * 700,
             conn,
             state: state::FIN_WAIT2,
+            bits: SHUT | DEAD | DONE,
             data_segs_out: 100,
             bytes_sent: 1000,
             bytes_received: 1000,
@@ -705,6 +706,17 @@ mod tests {
         let conn = ended().conn;
         let cases = [
             (ended(), "ok: we closed first"),
+            // What the kernel keeps in its place waits for the other end's FIN.
+            (Event { bits: SHUT | DEAD, ..ended() }, "ok: we closed first"),
+            (
+                Event { bits: SHUT | LINGER, ..ended() },
+                "reset-sent: closed in FIN_WAIT2 with SO_LINGER 0; 0 bytes unsent",
+            ),
+            (
+                Event { bits: SHUT, unread: 10, ..ended() },
+                "reset-sent: closed in FIN_WAIT2 with 10 bytes unread",
+            ),
+            (Event { bits: 0, ..ended() }, "reset-sent: aborted by its program in FIN_WAIT2, not by close()"),
             (
                 Event { conn: Conn { established_ns: conn.birth_ns + 2 * SECOND, ..conn }, ..ended() },
                 "slow-connect: answered 2000.0 ms after connect()",
