@@ -173,6 +173,10 @@ pub enum Seat {
     Job,
 }
 
+/// What an ordinary user may lock of memory where tables count as such: the kernel's own default before 5.16
+/// (`MLOCK_LIMIT`, include/uapi/linux/resource.h). The tests themselves may lock any amount.
+const USERS_LOCKED_BYTES: u64 = 64 << 10;
+
 impl Launch {
     /// `netbcc TOOL ARGS`, the arguments separated by blanks.
     pub fn new(tool: &str, args: &str) -> Self {
@@ -299,6 +303,7 @@ impl Launch {
         }
         ignore_only(&mut command, self.ignored);
         if let Some(uid) = self.user {
+            limit(&mut command, Resource::RLIMIT_MEMLOCK, USERS_LOCKED_BYTES);
             command.uid(uid).gid(uid);
         }
         let laws = Laws::from_now();

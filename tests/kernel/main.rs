@@ -13,6 +13,7 @@ use netbcc_tests::kernel::{
     Rung, collect_panics, say, tell_notes, trials, trials_of_group, trials_of_netbcc, watch_with,
 };
 use netbcc_tests::run::binary;
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 mod doctor;
 mod engine;
@@ -61,6 +62,8 @@ fn main() -> ExitCode {
     }
     collect_panics();
     if !args.list {
+        // Before 5.11 the tables that checks make are locked memory.
+        setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).expect("root may");
         watch_with(Canaries::start());
     }
     let all: Vec<Trial> = [

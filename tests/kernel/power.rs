@@ -13,7 +13,6 @@ use netbcc_tests::kernel::{Case, Check};
 use netbcc_tests::net::Net;
 use netbcc_tests::raw::Map;
 use netbcc_tests::run::{Copy, Launch, PATIENCE, Run};
-use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 use crate::engine::least;
 
@@ -47,9 +46,6 @@ fn power_of(pid: u32) -> Option<String> {
 fn least_power() -> u64 {
     const BPF: u64 = 1 << 39;
     static LEAST: LazyLock<u64> = LazyLock::new(|| {
-        if counts_tables() {
-            setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).expect("root may");
-        }
         let map = Map::hash(8).expect("we may");
         let uses = thread::spawn(move || {
             confine(|| true).expect("whoever may more, may less");
