@@ -169,6 +169,7 @@ fn every_tool_lists_its_columns_and_refuses_others_before_anything_is_loaded() {
     refused(&["tcpsubnet", "-J", "-o", "bytes"], "has no columns");
     refused(&["softirqs", "-d", "-o", "count"], "has no columns");
     refused(&["tcpcong", "-d", "-o", "count"], "a histogram has no columns: -o is for --json");
+    refused(&["tcpsynbl", "-o", "count"], "a histogram has no columns: -o is for --json");
     refused(&["tcprtt", "-o", "count"], "a histogram has no columns: -o is for --json");
     refused(&["tcprtt", "--min", "-o", "min_rtt_us"], "a histogram has no columns: -o is for --json");
 }
@@ -838,6 +839,30 @@ fn tcpcong_has_the_options_of_bcc() {
     ] {
         let line = wrong_use("tcpcong", &args);
         assert!(line.contains(words), "{line}");
+    }
+}
+
+#[test]
+fn tcpsynbl_has_the_options_of_bcc() {
+    accepted("tcpsynbl", &["-4"]);
+    accepted("tcpsynbl", &["--ipv6", "-T", "1", "10", "-v", "--json"]);
+    accepted("tcpsynbl", &["--timestamp", "5", "--lport=80", "--raddr=10.0.0.0/8", "--cgroup=/"]);
+    for args in [
+        &["-4", "-6"][..],
+        &["0"],
+        &["x"],
+        &["1.5"],
+        &["1", "0"],
+        &["1", "x"],
+        &["1", "2", "3"],
+        &["-t"],
+        &["-4", "--laddr=::1"],
+        &["--laddr=10.0.0.1", "--raddr=::1"],
+        &["--pid=1"],
+        &["--comm=x"],
+        &["--listeners"],
+    ] {
+        wrong_use("tcpsynbl", args);
     }
 }
 

@@ -29,6 +29,7 @@ use netbcc::tools::tcpretrans::{self, Tcpretrans};
 use netbcc::tools::tcprtt::{self, Tcprtt};
 use netbcc::tools::tcpstates::{self, Tcpstates};
 use netbcc::tools::tcpsubnet::{self, Tcpsubnet};
+use netbcc::tools::tcpsynbl::{self, Tcpsynbl};
 use netbcc::tools::tcptop::{self, Tcptop};
 use netbcc::tools::tcptracer::{self, Tcptracer};
 use netbcc::tools::tcpwhy::{self, Tcpwhy};
@@ -599,7 +600,7 @@ fn tcpwhy_json() {
 #[test]
 fn otlp_records() {
     type Block = (&'static str, &'static str, fn(&str) -> String);
-    let blocks: [Block; 17] = [
+    let blocks: [Block; 18] = [
         ("hardirqs", "--json", hardirq_block),
         ("netqtop", "-n lo --json", queue_block),
         ("softirqs", "--json --count", softirq_block),
@@ -614,6 +615,7 @@ fn otlp_records() {
         ("tcprtt", "--json --min", shortest_block),
         ("tcpstates", "--json", transition_block),
         ("tcpsubnet", "--json -fM", subnet_block),
+        ("tcpsynbl", "--json", queue_length_block),
         ("tcptop", "--json", transfer_block),
         ("tcptracer", "--json", tracer_block),
         ("tcpwhy", "--json", why_block),
@@ -854,6 +856,21 @@ fn tcprtt_json() {
     let slots = ["--json", "--json -m", "--json -b", "--json -Be"].map(|args| (args, slot_block(args)));
     matches_fixture("tcprtt", "slots.json", &slots);
     matches_fixture("tcprtt", "rows.json", &[("--json --min", shortest_block("--json --min"))]);
+}
+
+fn queue_length_block(args: &str) -> String {
+    let slot = |nth: usize| tcpsynbl::Slot {
+        backlog_max: [0, 1, 5, 128, 511, 4096, u32::MAX][nth],
+        bits: [1, 2, 3, 7, 9, 12, 32][nth],
+        count: [1, 7, 13, 1 << 40, u64::MAX, 2, 3][nth],
+    };
+    let slots: Vec<_> = (0..7).map(slot).collect();
+    printed(Format::Json, &tcpsynbl::slot_table(&options::<Tcpsynbl>(args)), &slots, |_| 1000 * SECOND)
+}
+
+#[test]
+fn tcpsynbl_json() {
+    matches_fixture("tcpsynbl", "slots.json", &[("--json", queue_length_block("--json"))]);
 }
 
 fn listen_block(args: &str) -> String {

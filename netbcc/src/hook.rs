@@ -38,6 +38,8 @@ pub enum Need {
     IfThere,
     /// Where the plan asks for this by name.
     Asked(&'static str),
+    /// Always; the kernel lacks the rung where the plan does not say, by this name, what the program cannot do without.
+    Known(&'static str),
 }
 
 /// One program and the function or tracepoint that it hangs on.

@@ -15,6 +15,7 @@ use crate::tools::tcpretrans::Tcpretrans;
 use crate::tools::tcprtt::Tcprtt;
 use crate::tools::tcpstates::Tcpstates;
 use crate::tools::tcpsubnet::Tcpsubnet;
+use crate::tools::tcpsynbl::Tcpsynbl;
 use crate::tools::tcptop::Tcptop;
 use crate::tools::tcptracer::Tcptracer;
 use crate::tools::tcpwhy::Tcpwhy;
@@ -35,6 +36,7 @@ pub const TOOLS: &[Entry] = &[
     entry::<Tcprtt>(),
     entry::<Tcpstates>(),
     entry::<Tcpsubnet>(),
+    entry::<Tcpsynbl>(),
     entry::<Tcptop>(),
     entry::<Tcptracer>(),
     entry::<Tcpwhy>(),

@@ -168,6 +168,7 @@ fn a_sampler_whose_reader_takes_nothing_ends_when_told(_: &Case) {
         ("softirqs", "1"),
         ("tcprtt", "-i 1"),
         ("tcpsubnet", "-i 1"),
+        ("tcpsynbl", "1"),
         ("tcptop", "-C 1"),
     ] {
         let net = Net::new();
@@ -183,8 +184,8 @@ fn a_sampler_whose_reader_takes_nothing_ends_when_told(_: &Case) {
             let ended = run.signal(Signal::SIGTERM);
             ended.code(0);
             // Rows are said to be missing; where nothing is sent, the others have a headline only.
-            let held_back =
-                ended.stderr.contains("not written") || matches!(tool, "tcprtt" | "tcpsubnet" | "tcptop");
+            let held_back = ended.stderr.contains("not written")
+                || matches!(tool, "tcprtt" | "tcpsubnet" | "tcpsynbl" | "tcptop");
             held_back && told.elapsed() < PROMPT
         });
         assert!(held_back, "{tool}: no run whose block was held back has ended within {PROMPT:?}");

@@ -37,6 +37,7 @@ mod tcpretrans;
 mod tcprtt;
 mod tcpstates;
 mod tcpsubnet;
+mod tcpsynbl;
 mod tcptop;
 mod tcptracer;
 mod tcpwhy;
@@ -105,6 +106,8 @@ fn main() -> ExitCode {
         trials("tcpstates", &Rung::FORCED, tcpstates::CHECKS),
         trials("tcpsubnet", &[Rung::Any], tcpsubnet::ANY),
         trials("tcpsubnet", &Rung::FORCED, tcpsubnet::CHECKS),
+        trials("tcpsynbl", &[Rung::Any], tcpsynbl::ANY),
+        trials("tcpsynbl", &Rung::FORCED, tcpsynbl::CHECKS),
         trials("tcptop", &[Rung::Any], tcptop::ANY),
         trials("tcptop", &Rung::FORCED, tcptop::CHECKS),
         trials("tcptracer", &[Rung::Any], tcptracer::ANY),

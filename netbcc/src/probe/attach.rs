@@ -175,6 +175,11 @@ fn offered<'r>(
 ) -> Result<Vec<&'r Prog>, Refusal> {
     let programs: Vec<&Prog> =
         rung.programs.iter().filter(|prog| needed(prog) && kernel.fits(prog.arity)).collect();
+    for prog in rung.programs.iter().filter(|prog| !needed(prog)) {
+        if let Need::Known(what) = prog.need {
+            return Err(Refusal::Lacking(format!("{}: the kernel has no {what}", prog.target)));
+        }
+    }
     for prog in rung.programs.iter().filter(|prog| needed(prog) && prog.need != Need::IfThere) {
         if !programs.iter().any(|other| other.target == prog.target && other.kind == prog.kind) {
             return Err(Refusal::Lacking(format!("{}: its arguments are not the known ones", prog.target)));

@@ -180,6 +180,19 @@ impl Plan {
         self
     }
 
+    /// Attaches the programs that need this where the kernel `has` what they cannot do without.
+    ///
+    /// # Errors
+    /// As [`Plan::known`].
+    pub fn ask_if(mut self, need: &'static str, has: impl FnOnce(&Kernel) -> bool) -> Result<Self> {
+        // The kernel is asked once, also for what these programs hang on.
+        self.asked.push(need);
+        if !has(self.known()?) {
+            self.asked.retain(|known| *known != need);
+        }
+        Ok(self)
+    }
+
     /// Attaches the programs that need `by_task` where a task may lose its processor to another while it handles a soft
     /// interrupt (`PREEMPT_RT`), else those that need `by_cpu`.
     ///
@@ -493,7 +506,7 @@ impl Plan {
             Need::V4Rows => self.rows != Rows::V6,
             Need::V6Rows => self.rows != Rows::V4 && kernel_has_ipv6,
             Need::V6Kernel => kernel_has_ipv6,
-            Need::Asked(what) => self.asked.contains(&what),
+            Need::Asked(what) | Need::Known(what) => self.asked.contains(&what),
         }
     }
 

@@ -17,6 +17,7 @@ pub mod tcpretrans;
 pub mod tcprtt;
 pub mod tcpstates;
 pub mod tcpsubnet;
+pub mod tcpsynbl;
 pub mod tcptop;
 pub mod tcptracer;
 pub mod tcpwhy;

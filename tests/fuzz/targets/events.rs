@@ -23,6 +23,7 @@ use netbcc::tools::tcpretrans::{self, Tcpretrans};
 use netbcc::tools::tcprtt::{self, Tcprtt};
 use netbcc::tools::tcpstates::{self, Tcpstates};
 use netbcc::tools::tcpsubnet::{self, Tcpsubnet};
+use netbcc::tools::tcpsynbl::{self, Tcpsynbl};
 use netbcc::tools::tcptop::{self, Tcptop};
 use netbcc::tools::tcptracer::{self, Tcptracer};
 use netbcc::tools::tcpwhy::{self, Tcpwhy};
@@ -209,6 +210,11 @@ fn all() -> Vec<Form> {
             Some((count, tcprtt::Slot { addr, bits: bits.into(), count, avg_us, samples }))
         },
     ));
+    all.extend(forms::<Tcpsynbl, _>(&["--json"], tcpsynbl::slot_table, |_, data| {
+        let [bits] = take(data);
+        let (count, backlog_max) = (u64::from_ne_bytes(take(data)), u32::from_ne_bytes(take(data)));
+        Some((count, tcpsynbl::Slot { backlog_max, bits: bits.into(), count }))
+    }));
     all.extend(forms::<Softirqs, _>(&["", "-N", "-C", "--json"], softirqs::table, |_, data| {
         let [vector] = take(data);
         let (time_ns, count) = (u64::from_ne_bytes(take(data)), u64::from_ne_bytes(take(data)));

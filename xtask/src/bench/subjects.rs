@@ -168,6 +168,14 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         budget: Some(Budget::Operation(6500)),
         ..plain("tcpcong", Load::Connects)
     },
+    // A comparison at each change of state of both ends, and at each packet that is dropped.
+    Subject {
+        args: || "3600".to_owned(),
+        variant: "3600",
+        budget: Some(Budget::Operation(2000)),
+        libbpf: Some("3600"),
+        ..plain("tcpsynbl", Load::Connects)
+    },
     // One packet out and one in.
     Subject {
         args: queues_of_lo,
