@@ -58,7 +58,7 @@ pub struct Options {
 impl Tool for Tcpsynbl {
     const SPEC: Spec = Spec {
         name: "tcpsynbl",
-        about: "Summarize how full the accept queues of TCP listeners are, as histograms",
+        about: "Summarize how full TCP accept queues are, as histograms",
         description: &[
             "Prints, once per interval or, without one, at Ctrl-C, how long the accept queue of listening TCP sockets was when \
              one more connection completed its handshake, as a histogram of powers of two for each limit. Despite the tool's \
@@ -177,7 +177,6 @@ const COMPLETIONS: Ladder = Ladder {
             ],
             less_exact: None,
         },
-        // Loses only sockets that cannot be made for want of memory or a route.
         Rung {
             name: RungName::Tracepoint,
             programs: &[
@@ -185,7 +184,12 @@ const COMPLETIONS: Ladder = Ladder {
                 tp_btf("begins_tp", "inet_sock_set_state").when(Need::Asked(BEGINNINGS)),
                 tp_btf("ends_tp", "inet_sock_set_state").when(Need::Asked(ENDS)),
             ],
-            less_exact: None,
+            less_exact: Some(
+                LessExact::new("of refused connections, those by SYN cookie are not counted").detail(
+                    "The kernel drops their last packet as one that belongs to no connection. Nor is what is refused for want of \
+                     memory or of a route counted. All other samples are there.",
+                ),
+            ),
         },
         Rung {
             name: RungName::Tracepoint,
@@ -195,8 +199,8 @@ const COMPLETIONS: Ladder = Ladder {
             ],
             less_exact: Some(
                 LessExact::new("connections that a full queue refuses are not counted").detail(
-                    "This kernel gives no reason of its own for them. The samples above the limit are missing; all others are \
-                     there.",
+                    "This kernel gives no reason of its own for them. Samples above the limit are missing, and what is refused for \
+                     want of memory or of a route; all others are there.",
                 ),
             ),
         },
