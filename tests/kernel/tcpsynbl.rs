@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::{Ipv6Addr, SocketAddr};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use netbcc_tests::checks;
@@ -44,17 +43,6 @@ pub(crate) const ANY: &[Check] = checks![
 const BANNER: &str = "Tracing SYN backlog size. Ctrl-C to end.";
 const HEAD: &str = "     backlog             : count     distribution";
 
-/// Some kernels make no trampoline for functions of six arguments, Debian's 6.1 among them; its kprobes do.
-fn needs_trampoline(case: &Case) {
-    static REFUSED: OnceLock<Option<String>> = OnceLock::new();
-    let is_refused = |why: &String| why.contains("attach tcp_v4_syn_recv_sock") && why.contains("(ENOTSUPP)");
-    if case.rung == Rung::Fexit
-        && let Some(why) = REFUSED.get_or_init(|| case.launch("").refusal().filter(is_refused))
-    {
-        skip(why);
-    }
-}
-
 /// Connects so often, and lets all wait for accept().
 fn wait_in_line<'p>(client: &'p Peer, to: SocketAddr, times: usize) -> Vec<Conn<'p>> {
     (0..times).map(|_| client.connect(to)).collect()
@@ -73,7 +61,6 @@ fn between(ended: &Ended, limit: u64, low: u64, high: u64) -> u64 {
 }
 
 fn each_handshake_is_a_sample_of_its_limit(case: &Case) {
-    needs_trampoline(case);
     let net = Net::new();
     let (server, client) = (net.peer("server"), net.peer("client"));
     let netns = net.near().path();
@@ -132,7 +119,6 @@ fn each_handshake_is_a_sample_of_its_limit(case: &Case) {
 }
 
 fn an_ipv4_client_of_an_ipv6_listener_is_one_sample(case: &Case) {
-    needs_trampoline(case);
     let net = Net::new();
     let (server, client) = (net.peer("server"), net.peer("client"));
     if !has_ipv6() {
@@ -166,7 +152,6 @@ fn overflows(net: &Net) -> u64 {
 }
 
 fn what_a_full_queue_refuses_late_is_above_the_limit(case: &Case) {
-    needs_trampoline(case);
     let net = Net::pair();
     let (server, client) = (net.far_peer("server"), net.peer("client"));
     let netns = net.far().path();
@@ -205,7 +190,6 @@ fn what_a_full_queue_refuses_late_is_above_the_limit(case: &Case) {
 }
 
 fn syns_that_a_full_queue_refuses_are_no_samples(case: &Case) {
-    needs_trampoline(case);
     let net = Net::new();
     let (server, client) = (net.peer("server"), net.peer("client"));
     let run = case.launch(&format!("--json --netns={}", net.near().path())).start(&net);
@@ -222,7 +206,6 @@ fn syns_that_a_full_queue_refuses_are_no_samples(case: &Case) {
 type Keeps = Box<dyn Fn(SocketAddr, SocketAddr) -> bool>;
 
 fn each_filter_keeps_its_samples(case: &Case) {
-    needs_trampoline(case);
     let net = Net::new();
     let (server, client) = (net.peer("server"), net.peer("client"));
     let listeners = listen(&net, &server);
@@ -280,7 +263,6 @@ fn each_filter_keeps_its_samples(case: &Case) {
 }
 
 fn a_cgroup_is_that_of_the_listener(case: &Case) {
-    needs_trampoline(case);
     let mut groups = Groups::new(case);
     {
         let net = Net::new();
@@ -312,7 +294,6 @@ fn take_turns(client: &Peer, listener: &Listener<'_>) {
 }
 
 fn sums_over_intervals_lose_nothing(case: &Case) {
-    needs_trampoline(case);
     let net = Net::new();
     let (server, client) = (net.peer("server"), net.peer("client"));
     let netns = net.near().path();
@@ -336,7 +317,6 @@ fn sums_over_intervals_lose_nothing(case: &Case) {
 }
 
 fn what_comes_while_the_tool_is_stopped_is_counted(case: &Case) {
-    needs_trampoline(case);
     let net = Net::new();
     let (server, client) = (net.peer("server"), net.peer("client"));
     let run = case.launch(&format!("--json 1 --netns={}", net.near().path())).start(&net);
@@ -351,7 +331,6 @@ fn what_comes_while_the_tool_is_stopped_is_counted(case: &Case) {
 }
 
 fn what_has_no_room_is_told(case: &Case) {
-    needs_trampoline(case);
     let net = Net::new();
     let (server, client) = (net.peer("server"), net.peer("client"));
     let run = case.launch(&format!("--json --x-table-entries 4 --netns={}", net.near().path())).start(&net);
@@ -369,7 +348,6 @@ fn what_has_no_room_is_told(case: &Case) {
 }
 
 fn cookies_and_fast_open_are_one_sample(case: &Case) {
-    needs_trampoline(case);
     let net = Net::new();
     let (server, client) = (net.peer("server"), net.peer("client"));
     net.near().sysctl("ipv4/tcp_fastopen", "1543");
@@ -392,7 +370,6 @@ fn cookies_and_fast_open_are_one_sample(case: &Case) {
 }
 
 fn mptcp_is_one_sample(case: &Case) {
-    needs_trampoline(case);
     let net = Net::new();
     let (server, client) = (net.peer("server"), net.peer("client"));
     let web = server.listen_mptcp(net.v4_of(2, 80)).unwrap_or_else(|error| skip(format!("MPTCP ({error})")));
