@@ -169,7 +169,9 @@ fn what_a_full_queue_refuses_late_is_above_the_limit(case: &Case) {
     late.iter().for_each(Conn::await_writable);
     near.extend(late);
     net.far().nft("flush chain inet probe prerouting\n");
-    near[3..].iter().for_each(|near| near.send(1));
+    for near in &near[3..] {
+        near.send(1);
+    }
     let deadline = Instant::now() + PATIENCE;
     while overflows(&net) < 2 {
         assert!(Instant::now() < deadline, "no queue was too full");

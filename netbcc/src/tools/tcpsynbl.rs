@@ -313,7 +313,9 @@ mod tests {
             .iter()
             .map(|&(limit, lengths)| {
                 let mut slots = [0; SLOTS];
-                lengths.iter().for_each(|&(length, count)| slots[hist::slot(length)] += count);
+                for &(length, count) in lengths {
+                    slots[hist::slot(length)] += count;
+                }
                 (limit, slots)
             })
             .collect();
