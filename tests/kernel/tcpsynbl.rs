@@ -44,7 +44,7 @@ const BANNER: &str = "Tracing SYN backlog size. Ctrl-C to end.";
 const HEAD: &str = "     backlog             : count     distribution";
 
 /// Connects so often, and lets all wait for accept().
-fn wait_in_line<'p>(client: &'p Peer, to: SocketAddr, times: usize) -> Vec<Conn<'p>> {
+fn wait_in_line(client: &Peer, to: SocketAddr, times: usize) -> Vec<Conn<'_>> {
     (0..times).map(|_| client.connect(to)).collect()
 }
 
