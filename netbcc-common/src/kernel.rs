@@ -12,13 +12,16 @@ pub struct FieldSpec {
     /// Member name; members of anonymous structs and unions count as the struct's own.
     pub member: &'static str,
     /// Bytes that a probe reads; a member of another size is refused. 0: an aggregate, any size. [`LOW_BITS`]: a byte, or the
-    /// lowest bits of one.
+    /// lowest bits of one. [`BIT`]: a bit-field.
     pub bytes: u8,
 }
 
 /// In place of a field's size: kernels differ in whether it is a byte or the lowest bits of one, which begin where the byte
 /// does on both architectures. A probe reads the byte and masks what it does not want.
 pub const LOW_BITS: u8 = u8::MAX;
+
+/// In place of a field's size: a bit-field, of which a probe reads the lowest bit. Its offset counts bits.
+pub const BIT: u8 = u8::MAX - 1;
 
 macro_rules! fields {
     ($($(#[$doc:meta])* $name:ident = $of:literal . $member:literal : $bytes:expr,)*) => {
@@ -61,6 +64,20 @@ fields! {
     InetSport = "inet_sock"."inet_sport": 2,
     /// Source address of packets; 0 where the socket is bound to a multicast or broadcast address.
     InetSaddr = "inet_sock"."inet_saddr": 4,
+    /// What was switched on or off for a socket, a bit each, whose numbers an enum has. Since 6.6.
+    InetFlags = "inet_sock"."inet_flags": 8,
+    /// `IP_FREEBIND`. Before 6.6.
+    InetFreebind = "inet_sock"."freebind": BIT,
+    /// `IP_TRANSPARENT`. Before 6.6.
+    InetTransparent = "inet_sock"."transparent": BIT,
+    /// `IP_BIND_ADDRESS_NO_PORT`. Before 6.6.
+    InetNoPort = "inet_sock"."bind_address_no_port": BIT,
+    /// `SO_REUSEADDR`: `SK_CAN_REUSE` or `SK_FORCE_REUSE`, of which the lowest bit is the option.
+    SkReuse = "sock_common"."skc_reuse": BIT,
+    /// `SO_REUSEPORT`.
+    SkReuseport = "sock_common"."skc_reuseport": BIT,
+    /// Number of the interface that the socket is bound to; 0: none.
+    SkBoundDevIf = "sock_common"."skc_bound_dev_if": 4,
     /// Bytes that the peer acknowledged (RFC 4898 tcpEStatsAppHCThruOctetsAcked), SYN and FIN included.
     TcpBytesAcked = "tcp_sock"."bytes_acked": 8,
     /// Bytes received in order (RFC 4898 tcpEStatsAppHCThruOctetsReceived), FIN included.
@@ -344,6 +361,12 @@ funcs! {
     TcpV6Connect = "tcp_v6_connect",
     /// 1; absent from kernels without MPTCP.
     MptcpTokenDestroy = "mptcp_token_destroy",
+    /// 3.
+    InetBind = "inet_bind",
+    /// 3; absent from kernels without IPv6.
+    Inet6Bind = "inet6_bind",
+    /// 3; absent from kernels without MPTCP.
+    MptcpBind = "mptcp_bind",
 }
 
 /// How many there are.

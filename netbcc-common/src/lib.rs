@@ -8,6 +8,7 @@
 #![no_std]
 
 pub mod addr;
+pub mod bindsnoop;
 pub mod filter;
 pub mod hardirqs;
 pub mod kernel;

@@ -1,6 +1,7 @@
 //! The one list of tools. Help, `--list`, links and tests are views of it.
 
 use crate::tool::{Entry, entry};
+use crate::tools::bindsnoop::Bindsnoop;
 use crate::tools::hardirqs::Hardirqs;
 use crate::tools::netqtop::Netqtop;
 use crate::tools::softirqs::Softirqs;
@@ -22,6 +23,7 @@ use crate::tools::tcpwhy::Tcpwhy;
 
 /// All tools, sorted by name.
 pub const TOOLS: &[Entry] = &[
+    entry::<Bindsnoop>(),
     entry::<Hardirqs>(),
     entry::<Netqtop>(),
     entry::<Softirqs>(),

@@ -7,7 +7,9 @@
 use core::mem::transmute;
 use core::ptr::{addr_of, read_volatile};
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_probe_read_user,
+};
 use netbcc_common::kernel::{CAST, FIELD_COUNT, Field, MISSING};
 
 /// Set by user space before loading. To the verifier these are constants.
@@ -198,6 +200,25 @@ pub unsafe fn field<A: Access, T: Copy + Default>(base: *const u8, field: Field)
         Some(offset) => unsafe { A::load(base.wrapping_add(offset)) },
         None => T::default(),
     }
+}
+
+/// The lowest bit of `field`, a bit-field of the struct at `base`.
+///
+/// # Safety
+/// As [`field`].
+#[inline(always)]
+pub unsafe fn bit<A: Access>(base: *const u8, field: Field) -> bool {
+    // SAFETY: the caller promises what is asked above; the byte that has the bit lies within the struct.
+    offset(field).is_some_and(|bits| unsafe { A::load::<u8>(base.wrapping_add(bits / 8)) } >> (bits % 8) & 1 != 0)
+}
+
+/// The `T` at `at` in the memory of the current program; zero if it cannot be read.
+#[inline(always)]
+pub fn user<T: Copy + Default>(at: u64) -> T {
+    let mut value = T::default();
+    // SAFETY: the destination is a local of exactly this size; the helper copes with any source.
+    unsafe { bpf_probe_read_user((&raw mut value).cast(), size_of::<T>() as u32, at as *const _) };
+    value
 }
 
 /// The pointer in `field` of the struct at `base`, to be read through and not to be handed to helpers.

@@ -15,7 +15,7 @@ use std::mem;
 use std::os::unix::fs::FileExt as _;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use netbcc_common::kernel::{FIELD_COUNT, FIELDS, FUNC_COUNT, FUNCS, Field, Func, LOW_BITS, MISSING};
+use netbcc_common::kernel::{BIT, FIELD_COUNT, FIELDS, FUNC_COUNT, FUNCS, Field, Func, LOW_BITS, MISSING};
 
 use super::bpf::KernelBtf;
 
@@ -29,7 +29,7 @@ pub struct Wanted {
     pub functions: Vec<String>,
     /// Names of tracepoints (without the `btf_trace_` of their typedefs).
     pub tracepoints: Vec<String>,
-    /// Names of enums whose members are asked for.
+    /// Names of enums whose members are asked for; of an enum without a name that of one of its members.
     pub enums: Vec<String>,
     /// Names of structs of which it is asked whether the kernel has them.
     pub structs: Vec<String>,
@@ -656,6 +656,14 @@ impl Pass {
                 let members = members.chunks_exact(size).map(|member| (u32_at(member, 4), u32_at(member, 0)));
                 self.enums.entry(name).or_insert_with(|| members.collect());
             }
+            (kind::ENUM, None) if name_at == 0 => {
+                for member in members.as_chunks::<8>().0 {
+                    let Some(name) = self.names.at_offset(u32_at(member, 0)) else { continue };
+                    let all = members.as_chunks::<8>().0.iter();
+                    let all = all.map(|member| (u32_at(member, 4), u32_at(member, 0)));
+                    self.enums.entry(name).or_insert_with(|| all.collect());
+                }
+            }
             _ => {}
         }
     }
@@ -739,6 +747,14 @@ impl Pass {
         let mut found: Option<(u16, u32)> = None;
         for &(_, id) in self.structs.iter().filter(|&&(name, _)| name == of) {
             let Some((bits, found_member)) = self.find(id, name, 0, 0) else { continue };
+            if bytes == u32::from(BIT) {
+                ensure!(found_member.bitfield, "field {member} is no bit-field");
+                let offset = u16::try_from(bits).ok().filter(|&offset| offset != MISSING);
+                let offset = offset.with_context(|| format!("field {member} lies too far out"))?;
+                ensure!(found.is_none_or(|(known, _)| known == offset), "field {member} is ambiguous");
+                found = Some((offset, found.map_or(id, |(_, first)| first)));
+                continue;
+            }
             let low_bits = bytes == u32::from(LOW_BITS);
             ensure!((low_bits || !found_member.bitfield) && bits % 8 == 0, "field {member} is a bit-field");
             let bytes = if low_bits { 1 } else { bytes };

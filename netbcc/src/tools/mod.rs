@@ -1,6 +1,7 @@
 //! One file per tool: module doc, options, hooks, columns, rows. A tool never imports another; `registry.rs` lists
 //! them all.
 
+pub mod bindsnoop;
 mod conn;
 pub mod hardirqs;
 pub mod netqtop;
