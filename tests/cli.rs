@@ -778,6 +778,28 @@ fn tcpstates_has_the_options_of_bcc() {
 }
 
 #[test]
+fn bindsnoop_has_the_options_of_bcc() {
+    accepted("bindsnoop", &["-tUE", "-w", "-p", "181", "-P", "80, 81", "-u", "0", "-v", "--json"]);
+    accepted("bindsnoop", &["-tUu0", "--ports", "0,65535", "-x", "--failed"]);
+    accepted("bindsnoop", &["--count", "--errors", "--print-uid", "--timestamp", "--wide"]);
+    accepted("bindsnoop", &["--cgroupmap", "/sys/fs/bpf/m", "--mntnsmap", "/sys/fs/bpf/n"]);
+    for args in [
+        &["-p", "x"][..],
+        &["-p", "0"],
+        &["-P", "70000"],
+        &["-P", "80,,81"],
+        &["-P", "80x"],
+        &["-u", "x"],
+        &["-u", "4294967296"],
+        &["80"],
+        &["--rport", "80"],
+        &["--raddr", "::1"],
+    ] {
+        wrong_use("bindsnoop", args);
+    }
+}
+
+#[test]
 fn solisten_has_the_options_of_bcc() {
     accepted("solisten", &["--show-netns", "-p", "181", "-n", "4026531840", "-t", "-v", "--json"]);
     accepted("solisten", &["--show", "--net", "4026531840", "--pi", "0"]);

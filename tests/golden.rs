@@ -15,6 +15,7 @@ use clap::FromArgMatches as _;
 
 use netbcc::out::{Clock, Format, Out, Table};
 use netbcc::tool::{self, Tool};
+use netbcc::tools::bindsnoop::{self, Bindsnoop};
 use netbcc::tools::hardirqs::{self, Hardirqs};
 use netbcc::tools::netqtop::{self, Netqtop};
 use netbcc::tools::softirqs::{self, Softirqs};
@@ -600,7 +601,8 @@ fn tcpwhy_json() {
 #[test]
 fn otlp_records() {
     type Block = (&'static str, &'static str, fn(&str) -> String);
-    let blocks: [Block; 18] = [
+    let blocks: [Block; 19] = [
+        ("bindsnoop", "--json -E", bind_block),
         ("hardirqs", "--json", hardirq_block),
         ("netqtop", "-n lo --json", queue_block),
         ("softirqs", "--json --count", softirq_block),
@@ -871,6 +873,68 @@ fn queue_length_block(args: &str) -> String {
 #[test]
 fn tcpsynbl_json() {
     matches_fixture("tcpsynbl", "slots.json", &[("--json", queue_length_block("--json"))]);
+}
+
+fn bind_block(args: &str) -> String {
+    let bind = |nth: usize| {
+        let (at, asked) = (tuples()[nth], tuples()[6 - nth]);
+        netbcc_common::bindsnoop::Event {
+            ts_ns: 1000 * SECOND + TIMES[nth],
+            addr: at.laddr,
+            asked_addr: asked.laddr,
+            pid: [1701, 1, 4_194_304, 2_147_483_647, 31_337, 77, 0][nth],
+            tid: [1702, 1, 4_194_304, 2_147_483_647, 31_337, 77, 0][nth],
+            uid: [0, 1000, 4_294_967_294, 65_534, 1, 2, 3][nth],
+            netns: [4_026_531_840, 1, 0, 4_294_967_295, 4_026_531_969, 7, 8][nth],
+            // One that the table has not got, one that has no name, and one that is no errno.
+            error: [0, -98, -99, -13, -110, -4000, i32::MIN][nth],
+            ifindex: [0, 1, 123, i32::MAX, -1, 0, 0][nth],
+            port: at.lport,
+            asked_port: asked.lport,
+            family: at.family,
+            addr_family: at.family,
+            asked_family: asked.family,
+            protocol: [6, 17, 136, 262, 58, 1, 65_535][nth],
+            options: [0, 1, 2, 4, 8, 16, 31][nth],
+            zero: 0,
+            comm: comm(COMMS[nth]),
+        }
+    };
+    let binds: Vec<bindsnoop::Row> = (0..7).map(bind).map(Into::into).collect();
+    let format = if args.contains("--json") { Format::Json } else { Format::Text };
+    let times = (0..7).map(|nth| bind(nth).ts_ns).collect::<Vec<_>>();
+    let nth = Cell::new(0);
+    printed(format, &bindsnoop::table(&options::<Bindsnoop>(args)), &binds, |_| times[nth.replace(nth.get() + 1)])
+}
+
+#[test]
+fn bindsnoop_text() {
+    let blocks = ["", "-t", "-U", "-E", "-w", "-tUE", "-wtUE"].map(|args| (args, bind_block(args)));
+    matches_fixture("bindsnoop", "rows.txt", &blocks);
+}
+
+#[test]
+fn bindsnoop_json() {
+    matches_fixture("bindsnoop", "rows.json", &[("--json -E", bind_block("--json -E"))]);
+}
+
+#[test]
+fn bindsnoop_counts() {
+    let count = |(nth, binds): (usize, u64)| bindsnoop::Count {
+        key: netbcc_common::bindsnoop::Key {
+            addr: tuples()[nth].laddr,
+            port: tuples()[nth].lport,
+            family: tuples()[nth].family,
+        },
+        binds,
+    };
+    let counts: Vec<_> = (0..7).zip([3, 2, 1, u64::MAX, 503, 2, 1]).map(count).collect();
+    let blocks = ["--count", "--count --json"].map(|args| {
+        let format = if args.contains("--json") { Format::Json } else { Format::Text };
+        let table = bindsnoop::count_table(&options::<Bindsnoop>(args));
+        (args, printed(format, &table, &counts, |_| 1000 * SECOND))
+    });
+    matches_fixture("bindsnoop", "counts.txt", &blocks);
 }
 
 fn listen_block(args: &str) -> String {

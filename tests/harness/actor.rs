@@ -112,6 +112,7 @@ impl Actor {
             ["forget"] => self.forget(),
             ["listen", id, at, ref how @ ..] => self.listen(number(id), address(at), how),
             ["bind", id, kind, ref at @ ..] => self.bind(number(id), kind, at),
+            ["bind-with", id, kind, at, ref options @ ..] => self.bind_with(number(id), kind, at, options),
             ["again", id, backlog, ref how @ ..] => self.listen_again(number(id), backlog, how),
             ["listen-fd", fd, backlog] => {
                 raw::listen(fd.parse().expect("a number"), backlog.parse().expect("a number"))?;
@@ -262,6 +263,19 @@ impl Actor {
             setsockopt(&socket, sockopt::ReuseAddr, &true)?;
             bind(socket.as_raw_fd(), &SockaddrStorage::from(address(at)))?;
         }
+        self.keep(id, socket)
+    }
+
+    /// A socket that [`raw::any_socket`] knows, bound to this address, with these options before: numbers of level, option and
+    /// value, with a colon between two.
+    fn bind_with(&mut self, id: u32, kind: &str, at: &str, options: &[&str]) -> Answer {
+        let socket = raw::any_socket(kind)?;
+        for option in options {
+            let mut numbers = option.split(':').map(|number| number.parse().expect("a number"));
+            let mut next = || numbers.next().expect("three numbers");
+            raw::set_option(&socket, next(), next(), next())?;
+        }
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(address(at)))?;
         self.keep(id, socket)
     }
 

@@ -222,6 +222,15 @@ impl Peer {
         Ok(Listener { peer: self, id, address: local.parse().unwrap_or(nowhere) })
     }
 
+    /// A socket of a kind that `raw.rs` knows (`tcp4`, `udp6`, `udplite4`, `icmp4`, `mptcp4`), bound to this address; `options`
+    /// are set before, as `level:option:value`.
+    pub fn bind_with(&self, kind: &str, at: SocketAddr, options: &str) -> Result<Listener<'_>, String> {
+        let id = self.id();
+        let local = self.ask(format!("bind-with {id} {kind} {at} {options}").trim_end())?;
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        Ok(Listener { peer: self, id, address: local.parse().unwrap_or(nowhere) })
+    }
+
     fn try_listen(&self, address: SocketAddr, how: &str) -> Result<Listener<'_>, String> {
         let id = self.id();
         let address = self.ask(&format!("listen {id} {address} {how}"))?;

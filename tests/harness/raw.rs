@@ -393,6 +393,34 @@ pub fn mptcp_socket(ipv6: bool) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// A socket of a kind: the first letters of its protocol, then `4` or `6`.
+pub fn any_socket(kind: &str) -> io::Result<OwnedFd> {
+    let family = if kind.ends_with('6') { libc::AF_INET6 } else { libc::AF_INET };
+    let (ty, protocol) = match kind.trim_end_matches(['4', '6']) {
+        "udp" => (libc::SOCK_DGRAM, 0),
+        "udplite" => (libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE),
+        "icmp" => (libc::SOCK_RAW, libc::IPPROTO_ICMP),
+        "mptcp" => (libc::SOCK_STREAM, libc::IPPROTO_MPTCP),
+        _ => (libc::SOCK_STREAM, 0),
+    };
+    // SAFETY: a system call without pointers.
+    let fd = unsafe { libc::socket(family, ty | libc::SOCK_CLOEXEC, protocol) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sets an option whose value is a whole number.
+pub fn set_option(socket: &OwnedFd, level: i32, option: i32, value: i32) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(size_of_val(&value)).unwrap_or_default();
+    // SAFETY: the kernel reads `len` bytes of a local, which has them.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), len) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Puts a TCP socket under repair (`TCP_REPAIR`), for which nix has no option.
 pub fn repair(socket: RawFd) -> io::Result<()> {
     let on: libc::c_int = 1;

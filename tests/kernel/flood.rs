@@ -70,6 +70,7 @@ const FLOODS: &[Flood] = &[
     Flood { tool: "tcpstates", traffic: Traffic::Refused, rows: 2 },
     // Before those whose ends listen.
     Flood { tool: "solisten", traffic: Traffic::Listens, rows: 1 },
+    Flood { tool: "bindsnoop", traffic: Traffic::Listens, rows: 1 },
     Flood { tool: "tcptracer", traffic: Traffic::Served, rows: 2 },
     Flood { tool: "tcpaccept", traffic: Traffic::Served, rows: 1 },
     Flood { tool: "tcpretrans", traffic: Traffic::Silence, rows: 1 },
@@ -135,7 +136,7 @@ impl Scene<'_> {
             "tcpstates" => format!("-D {},{},{END_PORT}", self.net.port(0), self.net.port(1)),
             // What is served takes a busy machine so long that it may have a row, too.
             "tcpwhy" => format!("-p {client} -D {},{END_PORT}", self.net.port(1)),
-            "tcpaccept" | "solisten" => format!("-p {server}"),
+            "tcpaccept" | "solisten" | "bindsnoop" => format!("-p {server}"),
             "tcpdrop" => format!("--all --netns-id {}", self.namespace()),
             // What earlier tests left sends segments again, too.
             "tcpretrans" => format!("--netns {}", self.namespace()),

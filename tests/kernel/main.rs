@@ -15,6 +15,7 @@ use netbcc_tests::kernel::{
 use netbcc_tests::run::binary;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
+mod bindsnoop;
 mod doctor;
 mod engine;
 mod flood;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         trials("verifier", &[Rung::Any], verifier::CHECKS),
         trials("softirqs", &[Rung::Tracepoint], softirqs::CHECKS),
         trials("softirqs", &[Rung::Any], softirqs::ANY),
+        trials("bindsnoop", &Rung::FORCED, bindsnoop::CHECKS),
         trials("solisten", &[Rung::Any], solisten::ANY),
         trials("solisten", &Rung::FORCED, solisten::CHECKS),
         trials("tcpaccept", &[Rung::Any], tcpaccept::ANY),

@@ -9,6 +9,7 @@ use clap::FromArgMatches as _;
 use libfuzzer_sys::fuzz_target;
 use netbcc::out::{Format, Table};
 use netbcc::tool::{self, Tool};
+use netbcc::tools::bindsnoop::{self, Bindsnoop};
 use netbcc::tools::hardirqs::{self, Hardirqs};
 use netbcc::tools::netqtop::{self, Netqtop};
 use netbcc::tools::softirqs::{self, Softirqs};
@@ -102,6 +103,7 @@ fn all() -> Vec<Form> {
         plain!(Tcpconnlat, tcpconnlat, &["-tL", "--json"]),
         plain!(Tcptracer, tcptracer, &["-t", "-tvU", "--json"]),
         plain!(Tcprtt, tcprtt, &["--json --min"]),
+        plain!(Bindsnoop, bindsnoop, &["-tUE", "-wE", "--json -E"]),
         plain!(Solisten, solisten, &["-t --show-netns", "--json"]),
     ]
     .into_iter()

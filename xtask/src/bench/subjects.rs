@@ -92,6 +92,8 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         libbpf: Some(""),
         ..plain("solisten", Load::Listens)
     },
+    // Each listens on a port that it binds first.
+    Subject { budget: Some(Budget::Operation(20_000 / 5)), ..plain("bindsnoop", Load::Listens) },
     Subject {
         args: || "-a".to_owned(),
         variant: "-a",
@@ -196,6 +198,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     idle("tcpretrans", || "-l".to_owned(), "-l"),
     idle("tcpdrop", String::new, ""),
     idle("solisten", String::new, ""),
+    idle("bindsnoop", String::new, ""),
     // Another process connects, which is not asked for.
     idle("tcpconnlat", || "-p 1".to_owned(), "-p 1"),
 ];
