@@ -273,7 +273,7 @@ impl Actor {
         for option in options {
             let mut numbers = option.split(':').map(|number| number.parse().expect("a number"));
             let mut next = || numbers.next().expect("three numbers");
-            raw::set_option(&socket, next(), next(), next())?;
+            raw::set_option(socket.as_raw_fd(), next(), next(), next())?;
         }
         bind(socket.as_raw_fd(), &SockaddrStorage::from(address(at)))?;
         self.keep(id, socket)

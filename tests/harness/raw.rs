@@ -412,15 +412,6 @@ pub fn any_socket(kind: &str) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Sets an option whose value is a whole number.
-pub fn set_option(socket: &OwnedFd, level: i32, option: i32, value: i32) -> io::Result<()> {
-    let len = libc::socklen_t::try_from(size_of_val(&value)).unwrap_or_default();
-    // SAFETY: the kernel reads `len` bytes of a local, which has them.
-    let result =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), len) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
 /// Puts a TCP socket under repair (`TCP_REPAIR`), for which nix has no option.
 pub fn repair(socket: RawFd) -> io::Result<()> {
     let on: libc::c_int = 1;

@@ -86,12 +86,12 @@ fn a_failed_bind_is_a_row_with_what_was_asked_for(case: &Case) {
     // Banner, header and the end.
     assert_eq!(run.lines().len(), 3, "{:?}", run.lines());
     run.finish();
-    let run = start(case, "-E -P 4242,5000", &net, &server);
+    let run = start(case, &format!("-E -P 4242,{END_PORT}"), &net, &server);
     assert!(server.bind_with("tcp4", at, "").is_err());
     run.rows(1)[0]
         .reads(&format!("-98 {}", text(server.pid(), "TCP", &at.ip().to_string(), 4242, ".....", 0)));
     run.finish();
-    let run = start(case, "-Ew -P 4242,5000", &net, &server);
+    let run = start(case, &format!("-Ew -P 4242,{END_PORT}"), &net, &server);
     assert!(server.bind_with("tcp4", at, "").is_err());
     run.rows(1)[0].reads(&format!(
         "{:<25} {:>10} {:<12} TCP  {:<39} {:>5} .....  0",
