@@ -46,7 +46,9 @@ struct Call {
     /// Address of the kernel's copy of what is asked for, which the caller keeps until the call is over.
     asked: u64,
     /// Its bytes.
-    len: u64,
+    len: u32,
+    /// 1: it is MPTCP's, inside of which a subflow's call, that is not noted, may begin and end.
+    mptcp: u32,
 }
 
 /// Where the address that was asked for lies.
@@ -245,13 +247,13 @@ fn ended(ctx: &FExitContext) {
 
 /// It begins.
 #[inline(always)]
-fn entered(ctx: &ProbeContext) {
+fn entered(ctx: &ProbeContext, mptcp: u32) {
     if let (Some(sk), Some(asked), Some(len)) =
         (ctx.arg(0).and_then(socket_sk::<Probed>), ctx.arg::<u64>(1), ctx.arg::<u32>(2))
         && filter::keeps_task()
         && !is_subflow(sk)
     {
-        let call = Call { sk: sk.id(), asked, len: u64::from(len) };
+        let call = Call { sk: sk.id(), asked, len, mptcp };
         if CALLS.insert(task::pid_tid() as u32, call, 0).is_err() {
             lost(Loss::MapFull);
         }
@@ -260,12 +262,15 @@ fn entered(ctx: &ProbeContext) {
 
 /// It returns.
 #[inline(always)]
-fn returned(ctx: &RetProbeContext) {
+fn returned(ctx: &RetProbeContext, mptcp: u32) {
     let tid = task::pid_tid() as u32;
     let Some(call) = storage::entry(&CALLS, tid).map(|call| *call) else { return };
+    if call.mptcp != mptcp {
+        return;
+    }
     let _gone_already = CALLS.remove(tid);
     if let Some(sk) = Sock::new(call.sk as *const u8) {
-        bound(sk, At::Kernel(call.asked), call.len, ctx.ret());
+        bound(sk, At::Kernel(call.asked), u64::from(call.len), ctx.ret());
     }
 }
 
@@ -293,39 +298,39 @@ fn mptcp_fexit(ctx: FExitContext) -> i32 {
 // match-proto: int inet_bind(struct socket *sock, struct sockaddr *uaddr, int addr_len)
 #[kprobe]
 fn v4_kprobe(ctx: ProbeContext) -> u32 {
-    entered(&ctx);
+    entered(&ctx, 0);
     0
 }
 
 // match-proto: int inet6_bind(struct socket *sock, struct sockaddr *uaddr, int addr_len)
 #[kprobe]
 fn v6_kprobe(ctx: ProbeContext) -> u32 {
-    entered(&ctx);
+    entered(&ctx, 0);
     0
 }
 
 // match-proto: static int mptcp_bind(struct socket *sock, struct sockaddr *uaddr, int addr_len)
 #[kprobe]
 fn mptcp_kprobe(ctx: ProbeContext) -> u32 {
-    entered(&ctx);
+    entered(&ctx, 1);
     0
 }
 
 #[kretprobe]
 fn v4_kretprobe(ctx: RetProbeContext) -> u32 {
-    returned(&ctx);
+    returned(&ctx, 0);
     0
 }
 
 #[kretprobe]
 fn v6_kretprobe(ctx: RetProbeContext) -> u32 {
-    returned(&ctx);
+    returned(&ctx, 0);
     0
 }
 
 #[kretprobe]
 fn mptcp_kretprobe(ctx: RetProbeContext) -> u32 {
-    returned(&ctx);
+    returned(&ctx, 1);
     0
 }
 
