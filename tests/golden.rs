@@ -904,7 +904,9 @@ fn bind_block(args: &str) -> String {
     let format = if args.contains("--json") { Format::Json } else { Format::Text };
     let times = (0..7).map(|nth| bind(nth).ts_ns).collect::<Vec<_>>();
     let nth = Cell::new(0);
-    printed(format, &bindsnoop::table(&options::<Bindsnoop>(args)), &binds, |_| times[nth.replace(nth.get() + 1)])
+    printed(format, &bindsnoop::table(&options::<Bindsnoop>(args)), &binds, |_| {
+        times[nth.replace(nth.get() + 1)]
+    })
 }
 
 #[test]

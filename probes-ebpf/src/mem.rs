@@ -209,7 +209,8 @@ pub unsafe fn field<A: Access, T: Copy + Default>(base: *const u8, field: Field)
 #[inline(always)]
 pub unsafe fn bit<A: Access>(base: *const u8, field: Field) -> bool {
     // SAFETY: the caller promises what is asked above; the byte that has the bit lies within the struct.
-    offset(field).is_some_and(|bits| unsafe { A::load::<u8>(base.wrapping_add(bits / 8)) } >> (bits % 8) & 1 != 0)
+    offset(field)
+        .is_some_and(|bits| unsafe { A::load::<u8>(base.wrapping_add(bits / 8)) } >> (bits % 8) & 1 != 0)
 }
 
 /// The `T` at `at` in the memory of the current program; zero if it cannot be read.

@@ -308,7 +308,8 @@ pub fn table(args: &Options) -> Table<Row> {
         .socket(args.json.json.is_some(), &[SocketFact::Cookie], |r| &r.bind.facts)
 }
 
-const RC: About = About::text("With -E: what bind() returned, 0 or a negative errno; with -w the error's text.");
+const RC: About =
+    About::text("With -E: what bind() returned, 0 or a negative errno; with -w the error's text.");
 
 const ADDR: About = About::new(
     Kind::Address,
