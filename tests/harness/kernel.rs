@@ -1,6 +1,7 @@
 //! What this kernel offers, how a check is skipped, and how checks become trials.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
@@ -106,7 +107,7 @@ macro_rules! checks {
 
 /// Trials of `tool`: every check on every rung. `NETBCC_WHOLE` may name the rungs (`any` for checks that need none) whose
 /// checks all run, or one tool's (`tcptop::fexit`); on the others it is the first one of the list, by convention the tool's
-/// plainest rows.
+/// plainest rows. It leaves out all lists of a tool that it names with a minus (`-doctor`).
 pub fn trials(tool: &'static str, rungs: &'static [Rung], checks: &'static [Check]) -> Vec<Trial> {
     rungs.iter().flat_map(|&rung| trials_of(tool, rung, rung.name(), checks)).collect()
 }
@@ -117,9 +118,12 @@ const SMOKE: &str = "smoke";
 /// And the first check of these lists: a tool that chooses its rung by itself, and what says which rungs there are.
 const SMOKE_WITHOUT_RUNG: [&str; 2] = ["doctor", "tcpdrop"];
 
-/// Trials of what netbcc does in the same way on every kernel: the list `netbcc` of `NETBCC_WHOLE`.
+/// The list of what does not depend on the kernel.
+const NETBCC: &str = "netbcc";
+
+/// Trials of what netbcc does in the same way on every kernel: where `NETBCC_WHOLE` is set, it must name them.
 pub fn trials_of_netbcc(tool: &'static str, checks: &'static [Check]) -> Vec<Trial> {
-    trials_of(tool, Rung::Any, "netbcc", checks)
+    trials_of(tool, Rung::Any, NETBCC, checks)
 }
 
 /// Trials that take long in a guest, of a rung's list: where `NETBCC_WHOLE` is set, it must name this group and that rung
@@ -149,6 +153,7 @@ fn all_of(tool: &'static str, rung: Rung, checks: &'static [Check]) -> Vec<Trial
 
 fn trials_of(tool: &'static str, rung: Rung, list: &str, checks: &'static [Check]) -> Vec<Trial> {
     let (is_whole, is_smoke) = match std::env::var("NETBCC_WHOLE") {
+        Ok(whole) if whole.split(',').any(|word| word.strip_prefix('-') == Some(tool)) => return Vec::new(),
         Ok(whole) => {
             let is_whole = whole.split(',').any(|word| match word.split_once("::") {
                 Some((of, rung)) => of == tool && rung == list,
@@ -158,7 +163,11 @@ fn trials_of(tool: &'static str, rung: Rung, list: &str, checks: &'static [Check
         }
         Err(_) => (true, false),
     };
-    let checks = match (is_whole, is_smoke && rung == Rung::Any && !SMOKE_WITHOUT_RUNG.contains(&tool)) {
+    let is_left_out = match is_smoke {
+        true => rung == Rung::Any && !SMOKE_WITHOUT_RUNG.contains(&tool),
+        false => list == NETBCC,
+    };
+    let checks = match (is_whole, is_left_out) {
         (true, _) => checks,
         (false, true) => &[],
         (false, false) => checks.get(..1).unwrap_or(checks),
@@ -254,6 +263,16 @@ fn hidden() -> usize {
     CANARIES.get().map_or(0, Canaries::hidden)
 }
 
+thread_local! {
+    /// How many events the kernel had hidden when the check of this thread began.
+    static HIDDEN_BEFORE: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// Whether the kernel has hidden events from all programs since the check of this thread began: one that fails runs again.
+pub(crate) fn kernel_hid_events() -> bool {
+    hidden() > HIDDEN_BEFORE.get()
+}
+
 /// Runs a check; again if it failed and the kernel may be why, which is said.
 fn run(name: &str, case: Case, check: Check) -> Result<Completion, Failed> {
     let mut nth = 1;
@@ -291,6 +310,7 @@ fn run_once(name: &str, case: Case, check: Check) -> Result<Completion, Failed> 
         (Some(MACHINE.read().unwrap_or_else(PoisonError::into_inner)), None)
     };
     let body = move || {
+        HIDDEN_BEFORE.set(hidden());
         panic::catch_unwind(AssertUnwindSafe(|| {
             require_rung(case);
             (check.body)(&case);

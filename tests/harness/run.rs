@@ -25,7 +25,7 @@ use tempfile::TempDir;
 
 use crate::ended::Ended;
 use crate::hidden::Watch;
-use crate::kernel::{Rung, also_said, has_failed, lacks_rung, skip};
+use crate::kernel::{Rung, also_said, has_failed, kernel_hid_events, lacks_rung, skip};
 use crate::laws::Laws;
 use crate::lines::Lines;
 use crate::net::{END_PORT, Net};
@@ -36,6 +36,10 @@ use crate::schema::Schema;
 /// How long anything that must happen may take: a test that fails waits this long, one that passes does not. An emulated
 /// guest on a loaded machine needed half a minute for what takes a second here.
 pub const PATIENCE: Duration = Duration::from_mins(2);
+
+/// How long a row may take in a check that has lost events to the kernel, and runs again if it fails: the row is most
+/// likely one of those.
+const PATIENCE_WITH_LOST: Duration = Duration::from_secs(30);
 
 /// What a tool says when the kernel lacks the rung that it was forced to.
 const REFUSAL: &str = "this kernel does not offer";
@@ -634,7 +638,7 @@ impl<'n> Run<'n> {
 
     /// Waits until `reached`, which looks at what was parsed so far.
     fn wait_until(&self, what: &str, reached: impl Fn(&Parsed) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let began = Instant::now();
         loop {
             self.look();
             if let Some(odd) = &self.parsed.borrow().odd {
@@ -647,7 +651,11 @@ impl<'n> Run<'n> {
                 }
                 parsed.lines
             };
-            if !self.started.out.grow(known, deadline) {
+            let patience = if kernel_hid_events() { PATIENCE_WITH_LOST } else { PATIENCE };
+            let look_again = Instant::now() + Duration::from_secs(5);
+            if !self.started.out.grow(known, look_again)
+                && (Instant::now() < look_again || began.elapsed() > patience)
+            {
                 self.fail(&format!("{what} did not come"));
             }
         }

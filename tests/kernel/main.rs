@@ -2,8 +2,9 @@
 //!
 //! Trials are made at run time and named `tool::rung::sentence`. What this kernel or machine lacks is skipped and
 //! said; `NETBCC_EXPECT_RUNGS=fexit,kprobe,tracepoint,raw_tp` makes the absence of a rung a failure instead.
-//! `NETBCC_WHOLE=netbcc,any,tcptop::fexit` takes the first check only of every list that is not named, `NETBCC_WHOLE=smoke`
-//! the first one of each tool's rungs and nothing else: for machines that are slow.
+//! `NETBCC_WHOLE=any,tcptop::fexit` takes the first check only of every list that is not named, and none of `netbcc`, which
+//! depends on no kernel; `NETBCC_WHOLE=smoke` takes the first one of each tool's rungs and nothing else: for machines that
+//! are slow. `-doctor` among the names leaves that file out.
 
 use std::process::ExitCode;
 
