@@ -150,6 +150,18 @@ pub(super) const SUBJECTS: &[Subject] = &[
         ..ROWS
     },
     Subject {
+        tool: "bindsnoop",
+        args: &["-twU"],
+        head: &[
+            "Tracing binds ... Hit Ctrl-C to end",
+            "TIME(s)      UID        PID COMM         PROT ADDR                                    PORT   OPTS IF",
+        ],
+        connection: &["ADDR", "PORT"],
+        measured: &[("TIME(s)", Measure::Since(0.05))],
+        libbpf: Some(Libbpf { names: &[("OPT", "OPTS")], ..Libbpf::PLAIN }),
+        ..ROWS
+    },
+    Subject {
         tool: "tcpretrans",
         args: &["-s"],
         traffic: Traffic::Retransmits,
