@@ -43,6 +43,7 @@ struct Scene {
 }
 
 const SCENES: &[Scene] = &[
+    Scene { tool: "bindsnoop", rows: 5, traffic: binds, process: Stage::server, chance: &[] },
     Scene { tool: "solisten", rows: 3, traffic: connections, process: Stage::server, chance: &[] },
     Scene { tool: "tcpaccept", rows: 4, traffic: connections, process: Stage::server, chance: &[] },
     Scene { tool: "tcpconnect", rows: 4, traffic: connections, process: Stage::client, chance: &[] },
@@ -187,6 +188,21 @@ fn connections(stage: &Stage) -> Rest<'_> {
     Box::new(|| {})
 }
 
+/// Calls of bind() by two users, one of them twice at the same address. All on IPv4: other addresses are cut in rows.
+fn binds(stage: &Stage) -> Rest<'_> {
+    let (net, [first, second], [one, two]) = (&stage.net, &stage.servers, &stage.clients);
+    for (process, at) in [
+        (first, net.v4_of(2, 80)),
+        (first, net.v4_of(2, 80)),
+        (second, net.v4_of(2, 5001)),
+        (one, net.v4_of(2, 81)),
+        (two, net.v4(5001)),
+    ] {
+        drop(process.bind(at));
+    }
+    Box::new(|| {})
+}
+
 /// Opens of which a rule drops the packets where this hook sees them; ended at once, or when all rows are there.
 fn opens<'s>(stage: &'s Stage, hook: &str, at_once: bool) -> Rest<'s> {
     let (net, [one, two]) = (&stage.net, &stage.clients);
@@ -320,8 +336,15 @@ type Said = BTreeMap<String, String>;
 /// The names by which BCC's tools call the same.
 fn key(name: &str) -> String {
     let name = name.to_lowercase().replace('-', "_");
-    let known =
-        [("saddr", "laddr"), ("daddr", "raddr"), ("sport", "lport"), ("dport", "rport"), ("t", "type")];
+    let known = [
+        ("saddr", "laddr"),
+        ("addr", "laddr"),
+        ("port", "lport"),
+        ("daddr", "raddr"),
+        ("sport", "lport"),
+        ("dport", "rport"),
+        ("t", "type"),
+    ];
     known.iter().find(|(other, _)| *other == name).map_or(name, |(_, one)| (*one).to_owned())
 }
 
@@ -351,7 +374,7 @@ fn rows_of(ended: &Ended, scene: &Scene, stage: &Stage, json: bool) -> Vec<Said>
         if !said.values().any(|cell| cell.starts_with("v4-") || cell.starts_with("v6-")) {
             continue;
         }
-        let count = ["connects", "retransmits"].iter().find_map(|name| said.remove(*name));
+        let count = ["connects", "retransmits", "binds", "count"].iter().find_map(|name| said.remove(*name));
         said.retain(|name, _| !is_time(name) && !scene.chance.contains(&name.as_str()));
         let times = count.map_or(1, |count| count.parse().unwrap_or_else(|_| ended.fail("no count")));
         // A count that is absurd is a failure, not a reason to fill the memory.
