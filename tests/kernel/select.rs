@@ -29,7 +29,8 @@ pub(crate) const CHECKS: &[Check] =
 pub(crate) const ONCE: &[Check] = checks![the_end_of_a_cgroup_is_said_once];
 
 /// The tools that have rows with an end, and the rungs on which they are walked.
-pub(crate) const TOOLS: [(&str, &[Rung]); 12] = [
+pub(crate) const TOOLS: [(&str, &[Rung]); 13] = [
+    ("bindsnoop", &Rung::FORCED),
     ("solisten", &Rung::FORCED),
     ("tcpaccept", &Rung::FORCED),
     ("tcpconnect", &Rung::FORCED),
@@ -43,6 +44,9 @@ pub(crate) const TOOLS: [(&str, &[Rung]); 12] = [
     ("tcptracer", &Rung::FORCED),
     ("tcpwhy", &[Rung::Tracepoint]),
 ];
+
+/// Those whose rows have no remote end.
+const WITHOUT_REMOTE: [&str; 2] = ["bindsnoop", "solisten"];
 
 /// Those whose rows have ends and no process: a test of their own has the cgroup of the socket.
 pub(crate) const TOOLS_OF_ENDS: [(&str, &[Rung]); 1] = [("tcprtt", &[Rung::Tracepoint])];
@@ -247,14 +251,15 @@ fn each_filter_keeps_exactly_its_rows(case: &Case) {
     let mut filters = filters(&net, stage.client.pid());
     if is_slow() {
         filters[1].words = format!("{} --netns={}", filters[1].words, net.near().path());
-        // Another one on some rungs; of tcpdrop the first keeps all, and of solisten there is no second.
-        let second = case.rung == Rung::Kprobe && case.tool != "solisten" || case.tool == "tcpdrop";
+        // Another one on some rungs; of tcpdrop the first keeps all, and without a remote end there is no second.
+        let second =
+            case.rung == Rung::Kprobe && !WITHOUT_REMOTE.contains(&case.tool) || case.tool == "tcpdrop";
         filters.swap_remove(usize::from(!second));
     } else if ["tcplife", "tcpstates"].contains(&case.tool) {
         // A letter of BCC's and the long option: both hold.
         filters.push(Filter::of("-L 80,5001 --lport=0-80".into(), |ends, _| ends.local.port() == 80));
     }
-    if case.tool == "solisten" {
+    if WITHOUT_REMOTE.contains(&case.tool) {
         filters.retain(|filter| !filter.words.contains("--r"));
     }
     let kept = walk(case, &stage, &filters);
