@@ -329,7 +329,7 @@ mod tests {
 
     #[test]
     fn there_is_every_tool() {
-        assert_eq!(SUBJECTS.len(), 15);
+        assert_eq!(SUBJECTS.len(), 16);
     }
 
     #[test]
