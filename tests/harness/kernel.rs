@@ -163,11 +163,8 @@ fn trials_of(tool: &'static str, rung: Rung, list: &str, checks: &'static [Check
         }
         Err(_) => (true, false),
     };
-    let is_left_out = if is_smoke {
-        rung == Rung::Any && !SMOKE_WITHOUT_RUNG.contains(&tool)
-    } else {
-        list == NETBCC
-    };
+    let is_left_out =
+        if is_smoke { rung == Rung::Any && !SMOKE_WITHOUT_RUNG.contains(&tool) } else { list == NETBCC };
     let checks = match (is_whole, is_left_out) {
         (true, _) => checks,
         (false, true) => &[],
