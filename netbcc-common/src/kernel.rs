@@ -144,6 +144,8 @@ fields! {
     TaskGroupLeader = "task_struct"."group_leader": 8,
     /// Process of a task, as the initial PID namespace counts.
     TaskTgid = "task_struct"."tgid": 4,
+    /// A task's own number, as the initial PID namespace counts.
+    TaskPid = "task_struct"."pid": 4,
     /// Open files of a task.
     TaskFiles = "task_struct"."files": 8,
     /// The table of open files.
@@ -224,6 +226,8 @@ fields! {
     SkbCb = "sk_buff"."cb": 0,
     /// In there, for TCP: sequence number of the first byte, host order.
     TcpSkbCbSeq = "tcp_skb_cb"."seq": 4,
+    /// In there, for TCP: sequence number behind the last byte, a SYN and a FIN included, host order.
+    TcpSkbCbEndSeq = "tcp_skb_cb"."end_seq": 4,
     /// In there, for TCP: how many segments the packet has.
     TcpSkbCbGsoSegs = "tcp_skb_cb"."tcp_gso_segs": 2,
     /// Sequence number of the SYN-ACK, of a connection that is not complete yet.

@@ -12,6 +12,7 @@ use crate::tools::tcpconnect::Tcpconnect;
 use crate::tools::tcpconnlat::Tcpconnlat;
 use crate::tools::tcpdrop::Tcpdrop;
 use crate::tools::tcplife::Tcplife;
+use crate::tools::tcppktlat::Tcppktlat;
 use crate::tools::tcpretrans::Tcpretrans;
 use crate::tools::tcprtt::Tcprtt;
 use crate::tools::tcpstates::Tcpstates;
@@ -34,6 +35,7 @@ pub const TOOLS: &[Entry] = &[
     entry::<Tcpconnlat>(),
     entry::<Tcpdrop>(),
     entry::<Tcplife>(),
+    entry::<Tcppktlat>(),
     entry::<Tcpretrans>(),
     entry::<Tcprtt>(),
     entry::<Tcpstates>(),

@@ -112,6 +112,14 @@ impl<A: Access> Skb<A> {
         unsafe { field::<A, u32>(self.at.wrapping_add(cb), Field::TcpSkbCbSeq) }
     }
 
+    /// Sequence number behind the last byte, of a packet that TCP has: a SYN and a FIN have one, too.
+    #[inline(always)]
+    pub fn tcp_end_seq(self) -> u32 {
+        let Some(cb) = offset(Field::SkbCb) else { return 0 };
+        // SAFETY: `at` is a struct sk_buff, as `Skb::new` asks; TCP keeps a tcp_skb_cb there.
+        unsafe { field::<A, u32>(self.at.wrapping_add(cb), Field::TcpSkbCbEndSeq) }
+    }
+
     /// How many segments the packet has, of one that TCP has.
     #[inline(always)]
     pub fn tcp_segments(self) -> u32 {

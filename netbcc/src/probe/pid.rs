@@ -1,4 +1,4 @@
-//! `--pid` as the user's PID namespace counts (ARCHITECTURE.md, D22).
+//! `--pid` and `--tid` as the user's PID namespace counts (ARCHITECTURE.md, D22).
 //!
 //! Programs compare with the numbers of the initial namespace. Who runs a tool in another one (in a container) means the
 //! numbers that `ps` shows there, and the kernel is asked for the other one: a BPF iterator over one task, which is
@@ -44,6 +44,35 @@ pub(super) fn to_compare(low: u32, high: u32, kernel: &Kernel, cx: &Ctx) -> Resu
     Ok((low, high))
 }
 
+/// The number that programs compare with for that of `--tid`. Says what a user may not expect: that there is no such thread.
+pub(super) fn thread_to_compare(tid: u32, kernel: &Kernel, cx: &Ctx) -> Result<u32> {
+    let is_there = !matches!(look(tid), Found::Nothing);
+    if !machine::is_elsewhere(Space::Pid) {
+        if !is_there {
+            cx.warn(format_args!("--tid {tid}: there is no such thread now"));
+        }
+        return Ok(tid);
+    }
+    if !is_there {
+        return Err(hinted(
+            anyhow!("--tid {tid}: there is no such thread in this PID namespace"),
+            "it is named as this namespace counts (ps -L), not as the TID column does, which has the host's numbers",
+        ));
+    }
+    let told = ask(tid, Field::TaskPid, kernel).map_err(|error| {
+        let what =
+            format!("--tid {tid}: this kernel does not tell which number a thread of this PID namespace has outside of it");
+        hinted(error.context(what), IN_THE_HOSTS)
+    })?;
+    cx.warn(format_args!(
+        "--tid {tid} of this PID namespace is thread {told} of the host, whose numbers the TID column has"
+    ));
+    Ok(told)
+}
+
+/// What helps where a number cannot be told.
+const IN_THE_HOSTS: &str = "run it in the host's PID namespace (nsenter -t 1 -p, docker run --pid=host)";
+
 fn one(pid: u32, kernel: &Kernel, cx: &Ctx) -> Result<u32> {
     let there = look(pid);
     if !machine::is_elsewhere(Space::Pid) {
@@ -62,13 +91,10 @@ fn one(pid: u32, kernel: &Kernel, cx: &Ctx) -> Result<u32> {
             "it is named as this namespace counts (ps), not as the PID column does, which has the host's numbers",
         ));
     }
-    let told = ask(pid, kernel).map_err(|error| {
-        hinted(
-            error.context(format!(
-                "--pid {pid}: this kernel does not tell which number a process of this PID namespace has outside of it"
-            )),
-            "run it in the host's PID namespace (nsenter -t 1 -p, docker run --pid=host)",
-        )
+    let told = ask(pid, Field::TaskTgid, kernel).map_err(|error| {
+        let what =
+            format!("--pid {pid}: this kernel does not tell which number a process of this PID namespace has outside of it");
+        hinted(error.context(what), IN_THE_HOSTS)
     })?;
     // The kernel tells a thread's process.
     let is = if matches!(there, Found::ThreadOf(_)) { "is a thread of" } else { "is" };
@@ -105,12 +131,12 @@ fn look(pid: u32) -> Found {
     }
 }
 
-/// The number outside of the process that is `pid` here.
-fn ask(pid: u32, kernel: &Kernel) -> Result<u32> {
-    kernel.require(Field::TaskTgid)?;
-    let tgid = kernel.offsets()[Field::TaskTgid as usize];
+/// A number outside of the thread that is `tid` here: its process's (`TaskTgid`) or its own (`TaskPid`).
+fn ask(tid: u32, which: Field, kernel: &Kernel) -> Result<u32> {
+    kernel.require(which)?;
+    let offset = kernel.offsets()[which as usize];
     let target = kernel.function(ITERATOR).context("no iterators over tasks (before 5.8)")?;
-    let instructions = tell(i16::try_from(tgid).context("its tgid lies too far behind")?);
+    let instructions = tell(i16::try_from(offset).context("its number lies too far behind")?);
     let program = bpf::Program {
         name: "pid",
         prog_type: bpf_prog_type::BPF_PROG_TYPE_TRACING,
@@ -120,7 +146,7 @@ fn ask(pid: u32, kernel: &Kernel) -> Result<u32> {
     };
     let program = bpf::prog_load(&program, &mut []).context("load an iterator over tasks")?;
     let mut number = [0; 4];
-    bpf::iterate_task(program.as_fd(), pid)
+    bpf::iterate_task(program.as_fd(), tid)
         .and_then(|mut told| told.read_exact(&mut number))
         .context("iterate over one task")?;
     match u32::from_ne_bytes(number) {
@@ -129,8 +155,8 @@ fn ask(pid: u32, kernel: &Kernel) -> Result<u32> {
     }
 }
 
-/// An iterator that writes the tgid of its task.
-fn tell(tgid: i16) -> [bpf_insn; 13] {
+/// An iterator that writes the number that its task has at `offset`.
+fn tell(offset: i16) -> [bpf_insn; 13] {
     /// `bpf_seq_write`.
     const SEQ_WRITE: i32 = 127;
     let new = |code: u32, dst: u8, src: u8, off: i16, imm: i32| bpf_insn {
@@ -149,7 +175,7 @@ fn tell(tgid: i16) -> [bpf_insn; 13] {
         // struct bpf_iter__task: the iterator's own, then the task, which is null in the last call.
         load(BPF_DW, 2, 6, 8),
         new(BPF_JMP | BPF_JEQ | BPF_K, 2, 0, 8, 0),
-        load(BPF_W, 2, 2, tgid),
+        load(BPF_W, 2, 2, offset),
         new(BPF_STX | BPF_MEM | BPF_W, 10, 2, -4, 0),
         load(BPF_DW, 1, 6, 0),
         load(BPF_DW, 1, 1, 0),

@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -109,6 +110,8 @@ pub struct Plan {
     lports: Option<PortSet>,
     rports: Option<PortSet>,
     pids: Option<IdList>,
+    /// The thread to keep, and the global of the tool's object that says so.
+    thread: Option<(&'static str, u32)>,
     groups: Option<Groups>,
     by_socket: bool,
     /// What is asked for of sockets: bits of [`asked`].
@@ -145,6 +148,7 @@ impl Plan {
             lports: None,
             rports: None,
             pids: None,
+            thread: None,
             groups: None,
             by_socket: false,
             facts: 0,
@@ -231,6 +235,12 @@ impl Plan {
     /// Sets a configuration global of the tool's object.
     pub fn global<T: IntoBytes + Immutable>(mut self, name: &'static str, value: &T) -> Self {
         self.globals.push((name, value.as_bytes().to_vec()));
+        self
+    }
+
+    /// Sets a configuration global of the tool's object to the number of a thread, which is named as our PID namespace counts.
+    pub fn thread(mut self, name: &'static str, tid: Option<NonZeroU32>) -> Self {
+        self.thread = tid.map(|tid| (name, tid.get()));
         self
     }
 
@@ -531,6 +541,10 @@ impl Plan {
             pids.translate(|low, high| pid::to_compare(low, high, &kernel, cx))?;
             self.ids(&pids, PID, |filter| &mut filter.pid, PIDS, "PIDS");
         }
+        if let Some((name, tid)) = self.thread.take() {
+            let tid = pid::thread_to_compare(tid, &kernel, cx)?;
+            self = self.global(name, &tid);
+        }
         let mut object = self.parse_object(&kernel)?;
         self.fill(&mut object)?;
         let mut chosen = Vec::new();
@@ -645,7 +659,7 @@ impl Plan {
         let functions = [CAST_FUNCTION, LOCK_THAT_WAITS, COOKIE_FUNCTION, STORAGE_FUNCTION];
         let functions = functions.into_iter().chain(HOLD_FUNCTIONS);
         wanted.functions.extend(functions.map(str::to_owned));
-        if self.pids.is_some() {
+        if self.pids.is_some() || self.thread.is_some() {
             wanted.functions.push(pid::ITERATOR.to_owned());
         }
         wanted.structs.push(ALLOCATOR.to_owned());

@@ -14,6 +14,7 @@ pub mod tcpconnect;
 pub mod tcpconnlat;
 pub mod tcpdrop;
 pub mod tcplife;
+pub mod tcppktlat;
 pub mod tcpretrans;
 pub mod tcprtt;
 pub mod tcpstates;
