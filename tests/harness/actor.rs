@@ -95,14 +95,21 @@ struct Actor {
 }
 
 impl Actor {
-    /// Sends from a thread of this name.
-    fn push_as(&mut self, id: u32, how: &str, bytes: usize, name: Vec<u8>) -> Answer {
+    /// Sends or receives from a thread of this name.
+    fn move_as(
+        &mut self,
+        call: fn(RawFd, &str, usize) -> io::Result<usize>,
+        id: u32,
+        how: &str,
+        bytes: usize,
+        name: Vec<u8>,
+    ) -> Answer {
         let (socket, how) = (self.socket(id)?.as_raw_fd(), how.to_owned());
-        let pushed = thread::spawn(move || {
+        let moved = thread::spawn(move || {
             fs::write("/proc/thread-self/comm", name).expect("a thread may name itself");
-            raw::push(socket, &how, bytes)
+            call(socket, &how, bytes)
         });
-        Ok(pushed.join().map_err(|_| Errno::UnknownErrno)??.to_string())
+        Ok(moved.join().map_err(|_| Errno::UnknownErrno)??.to_string())
     }
 
     fn obey(&mut self, order: &str) -> Answer {
@@ -148,7 +155,12 @@ impl Actor {
             ["push", id, how, bytes] => {
                 Ok(raw::push(self.socket(number(id))?.as_raw_fd(), how, size(bytes))?.to_string())
             }
-            ["push", id, how, bytes, name] => self.push_as(number(id), how, size(bytes), unhex(name)),
+            ["push", id, how, bytes, name] => {
+                self.move_as(raw::push, number(id), how, size(bytes), unhex(name))
+            }
+            ["pull", id, how, bytes, name] => {
+                self.move_as(raw::pull, number(id), how, size(bytes), unhex(name))
+            }
             ["pull", id, how, bytes] => {
                 Ok(raw::pull(self.socket(number(id))?.as_raw_fd(), how, size(bytes))?.to_string())
             }

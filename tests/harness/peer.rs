@@ -592,6 +592,12 @@ impl Conn<'_> {
         self.peer.order(&format!("pull {} {how} {bytes}", self.id)).parse().expect("a number")
     }
 
+    /// Receives in that way from a second thread with this name.
+    pub fn pull_in_thread(&self, how: &str, bytes: usize, name: &str) -> usize {
+        let name = hex(name.as_bytes());
+        self.peer.order(&format!("pull {} {how} {bytes} {name}", self.id)).parse().expect("a number")
+    }
+
     /// `tcpi_bytes_acked` and `tcpi_bytes_received` of the socket.
     pub fn counts(&self) -> (u64, u64) {
         let answer = self.peer.order(&format!("counts {}", self.id));

@@ -35,6 +35,7 @@ mod tcpconnect;
 mod tcpconnlat;
 mod tcpdrop;
 mod tcplife;
+mod tcppktlat;
 mod tcpretrans;
 mod tcprtt;
 mod tcpstates;
@@ -101,6 +102,8 @@ fn main() -> ExitCode {
         trials("tcplife", &Rung::FORCED, tcplife::CHECKS),
         trials("tcplife", &[Rung::Kprobe], tcplife::KPROBES),
         trials("tcplife", &[Rung::Fexit, Rung::Tracepoint], tcplife::TYPED),
+        trials("tcppktlat", &[Rung::Any], tcppktlat::ANY),
+        trials("tcppktlat", &Rung::FORCED, tcppktlat::CHECKS),
         trials("tcpretrans", &[Rung::Any], tcpretrans::ANY),
         trials("tcpretrans", &Rung::FORCED, tcpretrans::CHECKS),
         trials("tcprtt", &[Rung::Any], tcprtt::ANY),

@@ -28,7 +28,7 @@ use netbcc_common::tcppktlat::{Config, Event, details};
 use super::{conn, object};
 use crate::hook::{Ladder, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::options::select::{PortList, port_list};
-use crate::options::{FILTERS, Family, Json, OUTPUT, Pid, Verbose, WallClock};
+use crate::options::{FILTERS, Family, Json, OUTPUT, Pid, Verbose};
 use crate::out::{About, Cell, Format, Kind, Of, Process, Rows, SocketFact, Table, data, left, wall};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
@@ -57,8 +57,9 @@ pub struct Options {
     rport: Vec<PortList>,
     #[command(flatten)]
     family: Family,
-    #[command(flatten)]
-    clock: WallClock,
+    /// Add the time of day (HH:MM:SS)
+    #[arg(short = 'T', long, help_heading = OUTPUT)]
+    timestamp: bool,
     /// Wide columns of addresses
     #[arg(short, long, help_heading = OUTPUT)]
     wide: bool,
@@ -238,10 +239,10 @@ pub fn table(args: &Options) -> Table<Row> {
     let format = args.json.format();
     let addr = if args.wide { 26 } else { 15 };
     Table::new(format)
-        .col_if(args.clock.time, wall(8).title("TIME(s)").about(About::text("With -T: the local time of day.")))
+        .col_if(args.timestamp, wall(8).title("TIME(s)").about(About::text("With -T: the local time of day.")))
         .col(left("PID", 7, |r: &Row| r.pid.into()).about(conn::pid("The process that reads.")))
         .col(left("TID", 7, |r: &Row| r.tid.into()).about(About::count("The thread that reads.").otel("thread.id")))
-        .col(left("COMM", 16, |r: &Row| (&r.comm).into()).about(conn::COMM))
+        .col(left("COMM", 16, |r: &Row| (&r.comm).into()).cut().about(conn::COMM))
         .col(data("ip", |r: &Row| Cell::Unsigned(conn::version(r.tuple.family))).about(conn::IP))
         .col(left("LADDR", addr, |r: &Row| conn::laddr(&r.tuple).into()).about(conn::LADDR))
         .col(left("LPORT", 5, |r: &Row| r.tuple.lport.into()).about(conn::LPORT))
@@ -279,7 +280,7 @@ pub fn table(args: &Options) -> Table<Row> {
         )
         .col(
             data("unread", |r: &Row| r.unread.into()).needs(details::UNREAD).about(About::count(
-                "Bytes that are left to read: none of those that the reader took so far, all where it only looks.",
+                "Bytes that were left to read once the reader had taken, or looked at, the first segment; it may have gone on.",
             )),
         )
         .col(data("netns", |r: &Row| r.netns.into()).needs(details::NETNS).about(conn::NETNS))
