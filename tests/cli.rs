@@ -865,6 +865,35 @@ fn tcpcong_has_the_options_of_bcc() {
 }
 
 #[test]
+fn tcppktlat_has_the_options_of_libbpf_tools() {
+    accepted("tcppktlat", &["-p", "181", "-t", "184", "-l", "80", "-r", "1-65535", "-T", "-w", "-v", "1000"]);
+    accepted(
+        "tcppktlat",
+        &["--pid=181", "--tid=184", "--lport=80,8080", "--rport=!80", "--timestamp", "--wide"],
+    );
+    accepted("tcppktlat", &["--first", "--json", "-4", "1"]);
+    for args in [
+        &["0"][..],
+        &["-5"],
+        &["1000x"],
+        &["1.5"],
+        &["1", "2"],
+        &["-p", "0"],
+        &["-p", "12x"],
+        &["-t", "0"],
+        &["-t", "-1"],
+        &["-l", "abc"],
+        &["-l", "0"],
+        &["-l", "65616"],
+        &["-r", "0"],
+        &["-4", "-6"],
+        &["-4", "--laddr=::1"],
+    ] {
+        wrong_use("tcppktlat", args);
+    }
+}
+
+#[test]
 fn tcpsynbl_has_the_options_of_bcc() {
     accepted("tcpsynbl", &["-4"]);
     accepted("tcpsynbl", &["--ipv6", "-T", "1", "10", "-v", "--json"]);

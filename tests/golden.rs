@@ -26,6 +26,7 @@ use netbcc::tools::tcpconnect::{self, Tcpconnect};
 use netbcc::tools::tcpconnlat::{self, Tcpconnlat};
 use netbcc::tools::tcpdrop::{self, Tcpdrop};
 use netbcc::tools::tcplife::{self, Tcplife};
+use netbcc::tools::tcppktlat::{self, Tcppktlat};
 use netbcc::tools::tcpretrans::{self, Tcpretrans};
 use netbcc::tools::tcprtt::{self, Tcprtt};
 use netbcc::tools::tcpstates::{self, Tcpstates};
@@ -36,6 +37,7 @@ use netbcc::tools::tcptracer::{self, Tcptracer};
 use netbcc::tools::tcpwhy::{self, Tcpwhy};
 use netbcc_common::Comm;
 use netbcc_common::addr::{AF_INET, AF_INET6, Addr, Tuple};
+use netbcc_common::socket::SocketFacts;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -312,6 +314,44 @@ fn tcpconnlat_text() {
 #[test]
 fn tcpconnlat_json() {
     matches_fixture("tcpconnlat", "rows.json", &[("--json", latency_block("--json"))]);
+}
+
+fn read_block(args: &str) -> String {
+    // 5, 15 and 25 microseconds are 0.01, 0.01 and 0.03: C rounds the double.
+    let spans = [50_196_999, 5_000, 15_000, 25_999, 999_994_999, 86_400 * SECOND, 1_000];
+    let later = [101_000_000, 0, 1_999, 240_000_000, 0, SECOND, 0];
+    let options = options::<Tcppktlat>(args);
+    let read = |nth: usize| {
+        let ts_ns = 100_000 * SECOND + TIMES[nth];
+        let event = netbcc_common::tcppktlat::Event {
+            ts_ns,
+            // In the fourth row nothing came that was new and in order.
+            first_ns: if nth == 4 { 0 } else { ts_ns - spans[nth] - later[nth] },
+            last_ns: ts_ns - spans[nth],
+            tuple: tuples()[nth],
+            pid: [1701, 1, 4_194_304, 2_147_483_647, 31_337, 77, 4424][nth],
+            tid: [1701, 2, 4_194_304, 2_147_483_647, 31_338, 78, 4424][nth],
+            unread: [0, 40, u32::MAX, 1, 0, 0, 0][nth],
+            netns: [4_026_531_833, 1, 0, u32::MAX, 4_026_532_178, 4_026_532_178, 4_026_532_178][nth],
+            comm: comm(COMMS[nth]),
+        };
+        tcppktlat::Row::new((event, SocketFacts::default()), args.contains("--first"))
+    };
+    let reads: Vec<_> = (0..7).filter(|nth| *nth != 4 || !args.contains("--first")).map(read).collect();
+    let format = if args.contains("--json") { Format::Json } else { Format::Text };
+    printed(format, &tcppktlat::table(&options), &reads, |event| event.ts_ns)
+}
+
+#[test]
+fn tcppktlat_text() {
+    let blocks = ["", "-T", "-w", "-Tw --first"].map(|args| (args, read_block(args)));
+    matches_fixture("tcppktlat", "rows.txt", &blocks);
+}
+
+#[test]
+fn tcppktlat_json() {
+    let blocks = ["--json", "--json --first"].map(|args| (args, read_block(args)));
+    matches_fixture("tcppktlat", "rows.json", &blocks);
 }
 
 fn retransmits() -> Vec<tcpretrans::Row> {
@@ -601,7 +641,7 @@ fn tcpwhy_json() {
 #[test]
 fn otlp_records() {
     type Block = (&'static str, &'static str, fn(&str) -> String);
-    let blocks: [Block; 19] = [
+    let blocks: [Block; 20] = [
         ("bindsnoop", "--json -E", bind_block),
         ("hardirqs", "--json", hardirq_block),
         ("netqtop", "-n lo --json", queue_block),
@@ -613,6 +653,7 @@ fn otlp_records() {
         ("tcpconnlat", "--json", latency_block),
         ("tcpdrop", "--json", drop_block),
         ("tcplife", "--json", life_block),
+        ("tcppktlat", "--json", read_block),
         ("tcpretrans", "--json --failed", retransmit_block),
         ("tcprtt", "--json --min", shortest_block),
         ("tcpstates", "--json", transition_block),

@@ -203,6 +203,7 @@ impl Actor {
             ["churn", to, times, threads, "reset"] => churn(address(to), size(times), size(threads), true),
             ["time-out", to, count] => time_out(address(to), size(count)),
             ["listens", at, times] => listens(address(at), size(times)),
+            ["reads", at, times] => reads(address(at), size(times)),
             ["udp-connect", to] => udp_connect(address(to)),
             ["dns", at, ref message @ ..] => serve_dns(address(at), unhex(&message.concat())),
             ["resolve", server, query, how] => resolve(address(server), &unhex(query), how),
@@ -625,6 +626,28 @@ fn listens(at: SocketAddr, times: usize) -> Answer {
         bind(socket.as_raw_fd(), &SockaddrStorage::from(at))?;
         listen(&socket, Backlog::new(1)?)?;
     }
+    done()
+}
+
+/// Sends a byte on a connection of its own and reads it, so many times.
+fn reads(at: SocketAddr, times: usize) -> Answer {
+    /// Tools of times tell whole microseconds.
+    const A_LITTLE: Duration = Duration::from_micros(5);
+    let listener = stream(at, false)?;
+    setsockopt(&listener, sockopt::ReuseAddr, &true)?;
+    bind(listener.as_raw_fd(), &SockaddrStorage::from(at))?;
+    listen(&listener, Backlog::new(1)?)?;
+    let mut near = TcpStream::connect(at)?;
+    let mut far = TcpListener::from(listener).accept()?.0;
+    for _ in 0..times {
+        far.write_all(PING)?;
+        wait_for(&near.as_fd().try_clone_to_owned()?, PollFlags::POLLIN)?;
+        let came = Instant::now();
+        while came.elapsed() < A_LITTLE {}
+        near.read_exact(&mut [0; PING.len()])?;
+    }
+    // Nothing stays that would keep the port for itself.
+    setsockopt(&far, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
     done()
 }
 

@@ -301,6 +301,12 @@ impl Peer {
         self.order(&format!("time-out {to} {count}"));
     }
 
+    /// Connects to itself at this address; so many times it sends a byte there and reads it a little later, at the end that
+    /// connected.
+    pub fn reads(&self, at: SocketAddr, times: usize) {
+        self.order(&format!("reads {at} {times}"));
+    }
+
     /// Binds to this address, listens and closes so many times.
     pub fn listens(&self, at: SocketAddr, times: usize) {
         self.order(&format!("listens {at} {times}"));

@@ -53,6 +53,8 @@ enum Traffic {
     Listens,
     /// Opens that nobody answers, with one retransmission each.
     Silence,
+    /// Reads of a byte that had come, on one connection.
+    Reads,
 }
 
 /// A tool, the traffic that makes its rows, and how many rows each operation makes.
@@ -75,6 +77,7 @@ const FLOODS: &[Flood] = &[
     Flood { tool: "tcpaccept", traffic: Traffic::Served, rows: 1 },
     Flood { tool: "tcpretrans", traffic: Traffic::Silence, rows: 1 },
     Flood { tool: "tcpdrop", traffic: Traffic::Refused, rows: 1 },
+    Flood { tool: "tcppktlat", traffic: Traffic::Reads, rows: 1 },
     Flood { tool: "tcpwhy", traffic: Traffic::Refused, rows: 1 },
 ];
 
@@ -187,6 +190,7 @@ impl Scene<'_> {
             }
             Traffic::Listens => self.server.listens(self.net.v4(81), count),
             Traffic::Silence => self.client.time_out(self.net.silent(SILENT), count),
+            Traffic::Reads => self.client.reads(self.net.v4_of(3, 84), count),
         }
         let again = self.net.retransmissions() - before;
         if traffic == Traffic::Refused && again > 0 {
@@ -227,6 +231,7 @@ impl Scene<'_> {
             (_, Traffic::Refused | Traffic::Served) => self.client.refused(self.net.v4(END_PORT)),
             (_, Traffic::Listens) => self.server.listens(self.net.v4(END_PORT), 1),
             (_, Traffic::Silence) => self.client.time_out(self.net.silent(END_PORT), 1),
+            (_, Traffic::Reads) => self.client.reads(self.net.v4_of(3, END_PORT), 1),
         }
     }
 }
@@ -389,6 +394,7 @@ fn kill_9_in_a_flood_leaves_nothing(case: &Case) {
             Traffic::Served => peer.begin(&format!("churn {} 2003 1", scene.web.address())),
             Traffic::Listens => peer.begin(&format!("listens {} 2003", scene.net.v4(81))),
             Traffic::Silence => peer.begin(&format!("time-out {} 503", scene.net.silent(SILENT))),
+            Traffic::Reads => peer.begin(&format!("reads {} 2003", scene.net.v4_of(3, 84))),
         }
         run.arrival(1);
         run.signal(Signal::SIGKILL);
@@ -417,7 +423,7 @@ fn all_tools_at_once_are_right_after_five_seconds_without_them(_: &Case) {
         for (_, run) in &runs {
             run.suspend();
         }
-        let kinds = [Traffic::Refused, Traffic::Served, Traffic::Listens];
+        let kinds = [Traffic::Refused, Traffic::Served, Traffic::Listens, Traffic::Reads];
         let counts = kinds.map(|traffic| (traffic, scene.flood(traffic)));
         // What is tested is that the time itself does no harm.
         thread::sleep(Duration::from_secs(5).saturating_sub(start.elapsed()));
@@ -488,7 +494,7 @@ fn ten_times_the_events_take_no_more_memory(_: &Case) {
     const TIMES: usize = 10;
     const ROUNDS: usize = 3;
     // Not silence, which takes seconds each time.
-    for traffic in [Traffic::Refused, Traffic::Served, Traffic::Listens] {
+    for traffic in [Traffic::Refused, Traffic::Served, Traffic::Listens, Traffic::Reads] {
         with_scene(traffic, |scene| {
             let floods = FLOODS.iter().filter(|flood| flood.traffic == traffic);
             let runs: Vec<(&Flood, Run<'_>)> = floods.map(|flood| (flood, scene.start(flood, ""))).collect();

@@ -57,6 +57,7 @@ const SCENES: &[Scene] = &[
         process: Stage::client,
         chance: &["rx_bytes", "tx_bytes"],
     },
+    Scene { tool: "tcppktlat", rows: 4, traffic: connections, process: Stage::server, chance: &[] },
     Scene { tool: "tcpretrans", rows: 4, traffic: resends, process: Stage::client, chance: &["pid", "seq"] },
     Scene {
         tool: "tcpstates",
@@ -313,9 +314,10 @@ impl Choice {
             return self.typed.clone();
         }
         let value = match self.id.as_str() {
-            "pid" | "pid_netns" => (scene.process)(stage).to_string(),
+            "pid" | "pid_netns" | "tid" => (scene.process)(stage).to_string(),
             "uid" => NOBODY.to_string(),
-            "port" | "remoteport" => "80".into(),
+            "port" | "remoteport" | "lport" => "80".into(),
+            "rport" => "5001".into(),
             "localport" => "80,5001".into(),
             "netns" | "netns_id" => stage.inode().to_string(),
             "reason" => "NETFILTER_DROP".into(),

@@ -29,7 +29,7 @@ pub(crate) const CHECKS: &[Check] =
 pub(crate) const ONCE: &[Check] = checks![the_end_of_a_cgroup_is_said_once];
 
 /// The tools that have rows with an end, and the rungs on which they are walked.
-pub(crate) const TOOLS: [(&str, &[Rung]); 13] = [
+pub(crate) const TOOLS: [(&str, &[Rung]); 14] = [
     ("bindsnoop", &Rung::FORCED),
     ("solisten", &Rung::FORCED),
     ("tcpaccept", &Rung::FORCED),
@@ -37,6 +37,7 @@ pub(crate) const TOOLS: [(&str, &[Rung]); 13] = [
     ("tcpconnlat", &Rung::FORCED),
     ("tcpdrop", &[Rung::Any]),
     ("tcplife", &Rung::FORCED),
+    ("tcppktlat", &Rung::FORCED),
     ("tcpretrans", &Rung::FORCED),
     ("tcpstates", &Rung::FORCED),
     ("tcpsubnet", &Rung::FORCED),
@@ -391,7 +392,7 @@ fn walk(case: &Case, stage: &Stage<'_>, filters: &[Filter<'_>]) -> Vec<(usize, u
         "tcpstates" if case.rung != Rung::Tracepoint => ("--json".to_owned(), 36),
         "tcpstates" => ("--json".to_owned(), 43),
         "tcptracer" => ("--json".to_owned(), 16),
-        "tcplife" => ("--json".to_owned(), 8),
+        "tcplife" | "tcppktlat" => ("--json".to_owned(), 8),
         "tcpwhy" => ("--json -a".to_owned(), 8),
         "tcprtt" => ("--json --min".to_owned(), 8),
         _ => ("--json".to_owned(), 4),

@@ -20,6 +20,7 @@ use netbcc::tools::tcpconnect::{self, Tcpconnect};
 use netbcc::tools::tcpconnlat::{self, Tcpconnlat};
 use netbcc::tools::tcpdrop::{self, Tcpdrop};
 use netbcc::tools::tcplife::{self, Tcplife};
+use netbcc::tools::tcppktlat::{self, Tcppktlat};
 use netbcc::tools::tcpretrans::{self, Tcpretrans};
 use netbcc::tools::tcprtt::{self, Tcprtt};
 use netbcc::tools::tcpstates::{self, Tcpstates};
@@ -29,6 +30,7 @@ use netbcc::tools::tcptop::{self, Tcptop};
 use netbcc::tools::tcptracer::{self, Tcptracer};
 use netbcc::tools::tcpwhy::{self, Tcpwhy};
 use netbcc::{fuzzing, registry};
+use netbcc_common::socket::SocketFacts;
 use netbcc_common::addr::AF_INET6;
 use netbcc_fuzz::{is_harmless, printed, records, take, take_some};
 use netbcc_tests::schema::Schema;
@@ -117,6 +119,11 @@ fn all() -> Vec<Form> {
             Some((event.ts_ns, event.into()))
         },
     ));
+    all.extend(forms::<Tcppktlat, _>(&["", "-Tw --first", "--json"], tcppktlat::table, |_, data| {
+        let [first] = take(data);
+        let event = event::<netbcc_common::tcppktlat::Event>(data)?;
+        Some((event.ts_ns, tcppktlat::Row::new((event, SocketFacts::default()), first & 1 != 0)))
+    }));
     all.extend(forms::<Tcpconnect, _>(&["", "-tULd", "--json -d -L"], tcpconnect::table, |_, data| {
         let query = take_some(data).to_vec();
         let event = event::<netbcc_common::tcpconnect::Event>(data)?;

@@ -163,6 +163,16 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         libbpf: Some("-B -i 3600"),
         ..plain("tcprtt", Load::Sends)
     },
+    // A segment with data, its read, and a row.
+    Subject { budget: Some(Budget::Operation(4000)), libbpf: Some(""), ..plain("tcppktlat", Load::Sends) },
+    // The same without rows.
+    Subject {
+        args: || "60000000".to_owned(),
+        variant: "60000000",
+        budget: Some(Budget::Operation(1200)),
+        libbpf: Some("60000000"),
+        ..plain("tcppktlat", Load::Sends)
+    },
     // What is kept with both sockets, and a program at each of their ten changes of state.
     Subject {
         args: || "3600".to_owned(),
