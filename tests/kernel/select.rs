@@ -220,7 +220,7 @@ fn rows(case: &Case, net: &Net, ended: &Ended) -> Vec<(String, Ends, u32)> {
             .and_then(Value::as_u64)
             .and_then(|pid| u32::try_from(pid).ok());
         row.retain(|name, _| !own.contains(&name.as_str()));
-        if case.tool == "tcpwhy" {
+        if ["tcppktlat", "tcpwhy"].contains(&case.tool) {
             // Each run takes the time for itself.
             row.retain(|name, _| !name.ends_with("_us") && name != "evidence");
         }

@@ -20,12 +20,13 @@
 use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::Deref;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{ArgAction, Args};
 use netbcc_common::socket::SocketFacts;
 use netbcc_common::tcppktlat::{Config, Event, details};
 
 use super::{conn, object};
+use crate::error::usage;
 use crate::hook::{Ladder, Rung, RungName, fentry, kprobe, tp_btf};
 use crate::options::select::{PortList, port_list};
 use crate::options::{FILTERS, Family, Json, OUTPUT, Pid, Verbose};
@@ -145,6 +146,9 @@ impl Tool for Tcppktlat {
 
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {
         cx.verbose |= args.verbose.verbose;
+        if !cx.select.addresses_agree(args.family) {
+            bail!(usage("no connection has ends of both families: there would be no row"));
+        }
         let table = table(&args);
         cx.out.set_format(args.json.format());
         let needs = table.needs(&cx.out) | if args.first { details::FIRST } else { 0 };

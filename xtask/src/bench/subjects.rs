@@ -165,7 +165,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     },
     // A segment with data, its read, and a row.
     Subject { budget: Some(Budget::Operation(4000)), libbpf: Some(""), ..plain("tcppktlat", Load::Sends) },
-    // The same without rows.
+    // A segment with data and its read, without a row.
     Subject {
         args: || "60000000".to_owned(),
         variant: "60000000",
