@@ -38,7 +38,7 @@ static TID: u32 = 0;
 #[btf_map]
 static ARRIVALS: SkStorage<Arrivals> = SkStorage::new();
 
-/// The same by the socket's address, for kprobes.
+/// What arrived and was not looked at, by the socket's address, for kprobes.
 #[map]
 static ARRIVALS_BY_SK: HashMap<u64, Arrivals> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
