@@ -100,6 +100,8 @@ struct Scene<'n> {
     net: &'n Net,
     client: &'n Peer,
     server: &'n Peer,
+    /// Both ends of the connections that are only read from: a connection per batch that no other tool's process opens.
+    reader: &'n Peer,
     web: &'n Listener<'n>,
     /// How often this kernel sends the SYN of one open again that nobody answers.
     resent: usize,
@@ -117,11 +119,18 @@ fn with_scene(traffic: Traffic, action: impl FnOnce(&Scene<'_>)) {
     // Newer kernels (6.5) send a SYN some times more at the pace of the first; how often until the time of the retries is
     // over, depends on how punctual timers are.
     net.near().sysctl_if_any("ipv4/tcp_syn_linear_timeouts", "0");
-    let (server, client) = (net.peer("server"), net.peer("client"));
+    let (server, client, reader) = (net.peer("server"), net.peer("client"), net.peer("reader"));
     let web = server.listen(net.v4_of(2, net.port(0)));
     web.serve();
-    let mut scene =
-        Scene { net: &net, client: &client, server: &server, web: &web, resent: 0, again: Cell::new(0) };
+    let mut scene = Scene {
+        net: &net,
+        client: &client,
+        server: &server,
+        reader: &reader,
+        web: &web,
+        resent: 0,
+        again: Cell::new(0),
+    };
     if traffic == Traffic::Silence {
         scene.make(traffic, 1);
         scene.resent = scene.again.take();
@@ -140,6 +149,7 @@ impl Scene<'_> {
             // What is served takes a busy machine so long that it may have a row, too.
             "tcpwhy" => format!("-p {client} -D {},{END_PORT}", self.net.port(1)),
             "tcpaccept" | "solisten" | "bindsnoop" => format!("-p {server}"),
+            "tcppktlat" => format!("-p {}", self.reader.pid()),
             "tcpdrop" => format!("--all --netns-id {}", self.namespace()),
             // What earlier tests left sends segments again, too.
             "tcpretrans" => format!("--netns {}", self.namespace()),
@@ -190,7 +200,7 @@ impl Scene<'_> {
             }
             Traffic::Listens => self.server.listens(self.net.v4(81), count),
             Traffic::Silence => self.client.time_out(self.net.silent(SILENT), count),
-            Traffic::Reads => self.client.reads(self.net.v4_of(3, 84), count),
+            Traffic::Reads => self.reader.reads(self.net.v4_of(3, 84), count),
         }
         let again = self.net.retransmissions() - before;
         if traffic == Traffic::Refused && again > 0 {
@@ -231,7 +241,7 @@ impl Scene<'_> {
             (_, Traffic::Refused | Traffic::Served) => self.client.refused(self.net.v4(END_PORT)),
             (_, Traffic::Listens) => self.server.listens(self.net.v4(END_PORT), 1),
             (_, Traffic::Silence) => self.client.time_out(self.net.silent(END_PORT), 1),
-            (_, Traffic::Reads) => self.client.reads(self.net.v4_of(3, END_PORT), 1),
+            (_, Traffic::Reads) => self.reader.reads(self.net.v4_of(3, END_PORT), 1),
         }
     }
 }
@@ -388,7 +398,11 @@ fn kill_9_in_a_flood_leaves_nothing(case: &Case) {
             "{programs:?} {maps:?} {links:?}"
         );
         // An order that takes a while, and is not over when the tool dies.
-        let peer = if flood.traffic == Traffic::Listens { scene.server } else { scene.client };
+        let peer = match flood.traffic {
+            Traffic::Listens => scene.server,
+            Traffic::Reads => scene.reader,
+            Traffic::Refused | Traffic::Served | Traffic::Silence => scene.client,
+        };
         match flood.traffic {
             Traffic::Refused => peer.begin(&format!("churn {} 2003 1", scene.closed())),
             Traffic::Served => peer.begin(&format!("churn {} 2003 1", scene.web.address())),

@@ -687,8 +687,18 @@ fn ten_thousand_that_end_well_are_no_rows(case: &Case) {
         web.served(BATCH);
     }
     client.refused(net.v4_of(2, 81));
-    let rows = run.rows(1);
-    rows[0].must(rows[0].get("VERDICT").starts_with("refused: "), "the only one that did not end well");
+    run.settle();
+    let rows = run.so_far();
+    let (refused, others): (Vec<_>, Vec<_>) =
+        rows.iter().partition(|row| row.get("VERDICT").starts_with("refused: "));
+    assert_eq!(refused.len(), 1);
+    // A machine that stalls sends a segment again: such a connection did not go well, and says so.
+    for row in &others {
+        row.must(row.get("RTX") != "0", "only what was sent again has a row");
+    }
+    if !others.is_empty() {
+        note(format!("NOTE {} connections sent a segment again on this machine", others.len()));
+    }
     run.finish();
 }
 
