@@ -1,5 +1,5 @@
 //! Builds one BPF object per tool from `probes-ebpf`, drops its debugging information (the loader needs BTF only),
-//! and leaves it in `OUT_DIR` for the tools to embed.
+//! and leaves it in `OUT_DIR`, as it is and packed, for the tools to embed.
 
 use std::env;
 use std::fs;
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use miniz_oxide::deflate::{CompressionLevel, compress_to_vec};
 use object::build::elf::{Builder, SectionData};
 use object::elf::SHT_STRTAB;
 use xtask::toolchain::{Toolchain, bpf_rustflags, find_bpf_linker};
@@ -39,12 +40,14 @@ fn run() -> Result<()> {
         let source = entry?.path();
         let Some(name) = source.file_stem() else { continue };
         if left_out {
-            fs::write(out_dir.join(name).with_extension("o"), [])?;
+            fs::write(out_dir.join(name).with_extension("o.packed"), [])?;
             continue;
         }
         let built = target_dir.join("bpfel-unknown-none/release").join(name);
         let object = stripped(&built).with_context(|| format!("strip {}", built.display()))?;
+        let packed = packed(&object).with_context(|| format!("pack {}", built.display()))?;
         fs::write(out_dir.join(name).with_extension("o"), object)?;
+        fs::write(out_dir.join(name).with_extension("o.packed"), packed)?;
     }
     Ok(())
 }
@@ -82,6 +85,13 @@ fn build_objects(workspace: &Path, out_dir: &Path) -> Result<PathBuf> {
         bail!("building the BPF objects failed ({status})");
     }
     Ok(target_dir)
+}
+
+/// The object as `src/packed.rs` reads it: its length, then a raw DEFLATE stream.
+fn packed(object: &[u8]) -> Result<Vec<u8>> {
+    let mut packed = u32::try_from(object.len())?.to_le_bytes().to_vec();
+    packed.extend(compress_to_vec(object, CompressionLevel::UberCompression as u8));
+    Ok(packed)
 }
 
 /// The object without its `.debug_*` sections and their relocations, nor `.BTF.ext` (lines for verifier logs, as large

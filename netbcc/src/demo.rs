@@ -10,6 +10,7 @@ use crate::options::{
     Containers, Every, Family, FlowPorts, Json, Pid, PidOrAll, Ports, Timestamp, Verbose, WallClock, WideCsv,
 };
 use crate::out::{self, About, Cell, Kind, Out, Rows, Table};
+use crate::packed::Packed;
 use crate::tool::{Ctx, Entry, Spec, Tool, entry};
 
 pub(crate) const TOOLS: &[Entry] = &[entry::<Flows>(), entry::<Load>()];
@@ -53,7 +54,7 @@ impl Tool for Flows {
                         sentence must be broken somewhere.",
         ],
         refuses: &[],
-        object: &[1, 2, 3],
+        object: Packed::new(&[1, 2, 3]),
         ladders: &[],
     };
     type Args = FlowsArgs;
@@ -98,7 +99,7 @@ impl Tool for Load {
         overhead: "None.",
         differences: &[],
         refuses: &[(ENDS, "it samples nothing"), (&[NETNS], "it samples nothing")],
-        object: &[],
+        object: Packed::new(&[]),
         ladders: &[],
     };
     type Args = LoadArgs;

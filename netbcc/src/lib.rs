@@ -13,6 +13,7 @@ pub mod hook;
 pub mod options;
 pub mod out;
 pub mod owner;
+pub mod packed;
 pub mod probe;
 pub mod registry;
 pub mod sys;

@@ -13,6 +13,7 @@ use crate::hook::Ladder;
 use crate::options::select::{self, Refused, Select};
 use crate::options::{self, manners};
 use crate::out::{self, Out, Rows};
+use crate::packed::Packed;
 
 /// One of BCC's tools.
 pub trait Tool: 'static {
@@ -50,7 +51,7 @@ pub struct Spec {
     /// Which options of [`select`](crate::options::select) mean nothing to it, and why.
     pub refuses: &'static [Refused],
     /// The embedded BPF object.
-    pub object: &'static [u8],
+    pub object: Packed,
     /// How its programs are attached.
     pub ladders: &'static [Ladder],
 }

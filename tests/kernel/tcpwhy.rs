@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use netbcc_tests::checks;
-use netbcc_tests::kernel::{Case, Check};
+use netbcc_tests::kernel::{Case, Check, note};
 use netbcc_tests::net::{Net, has_ipv6};
 use netbcc_tests::peer::{Conn, How, Info, Listener, Peer};
 use netbcc_tests::rows::{Row, Rows};

@@ -90,7 +90,7 @@ fn run_tool(entry: &'static Entry, typed: &str, args: Vec<OsString>) -> Result<(
             "{name}: no source is generated at run time: its BPF object, {size} bytes in this binary, is \
              compiled from probes-ebpf/src/bin/{name}.rs\n",
             name = entry.spec.name,
-            size = entry.spec.object.len(),
+            size = entry.spec.object.size(),
         ));
     }
     let verbose = wants_debug()?;

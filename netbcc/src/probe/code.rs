@@ -433,7 +433,8 @@ mod tests {
         ]);
         let tool = TOOLS.iter().find(|other| other.spec.name == tool).unwrap();
         let means = Means { ipv6: true, ..Means::default() };
-        Object::parse(tool.spec.object, globals, &[], Vec::new(), means).unwrap()
+        let elf = tool.spec.object.unpack().unwrap();
+        Object::parse(elf.as_ref(), globals, &[], Vec::new(), means).unwrap()
     }
 
     /// The programs of a tool that such a kernel has not got all fields for, and the first of these fields.
@@ -561,8 +562,9 @@ mod tests {
         let mut found = BTreeSet::new();
         for tool in TOOLS {
             let name = tool.spec.name;
+            let elf = tool.spec.object.unpack().unwrap();
             let object =
-                Object::parse(tool.spec.object, HashMap::new(), &[], Vec::new(), Means::default()).unwrap();
+                Object::parse(elf.as_ref(), HashMap::new(), &[], Vec::new(), Means::default()).unwrap();
             for (program, instructions) in object.code() {
                 if (1..=instructions.len()).any(|end| adds(&instructions[..end])) {
                     found.insert((name, program.to_owned()));

@@ -605,7 +605,7 @@ mod tests {
         for tool in TOOLS {
             let name = tool.spec.name;
             let object = Object::parse(
-                tool.spec.object,
+                tool.spec.object.unpack().unwrap().as_ref(),
                 HashMap::new(),
                 &[("EVENTS", 4096)],
                 Vec::new(),
@@ -635,7 +635,8 @@ mod tests {
             let maps = |allocates| {
                 let means = Means { allocates, ..Means::default() };
                 let sizes = [("EVENTS", 4096)];
-                let object = Object::parse(tool.spec.object, HashMap::new(), &sizes, Vec::new(), means);
+                let elf = tool.spec.object.unpack().unwrap();
+                let object = Object::parse(elf.as_ref(), HashMap::new(), &sizes, Vec::new(), means);
                 let mut maps = object.unwrap().maps;
                 maps.sort_by(|a, b| a.name.cmp(&b.name));
                 maps
@@ -661,7 +662,8 @@ mod tests {
         for tool in TOOLS {
             let pinned = OPTIONAL.map(|name| (name, None)).into();
             let sizes = [("EVENTS", 4096)];
-            let object = Object::parse(tool.spec.object, HashMap::new(), &sizes, pinned, Means::default());
+            let elf = tool.spec.object.unpack().unwrap();
+            let object = Object::parse(elf.as_ref(), HashMap::new(), &sizes, pinned, Means::default());
             let mut object = object.unwrap();
             // Nothing else is to be made here.
             for map in object.maps.iter_mut().filter(|map| matches!(map.state, State::New)) {
@@ -688,7 +690,8 @@ mod tests {
 
     #[test]
     fn an_unknown_global_or_map_is_an_error() {
-        let elf = TOOLS[0].spec.object;
+        let elf = TOOLS[0].spec.object.unpack().unwrap();
+        let elf = elf.as_ref();
         let globals = || HashMap::from([("FILTER", (&[0_u8; 1][..], true))]);
         assert!(
             Object::parse(elf, globals(), &[("EVENTS", 4096)], Vec::new(), Means::default()).is_err(),

@@ -34,6 +34,7 @@ use crate::hook::{Kind, Ladder, LessExact, Need, Prog, RungName};
 use crate::options::select::{Groups, IdList, PortSet, Prefix, Select, id_prefixes};
 use crate::options::{Containers, Family, Ports};
 use crate::owner::{self, OWNERS, SNAPSHOT};
+use crate::packed::Packed;
 use crate::sys::bpf;
 use crate::sys::btf::{self, Kernel, Wanted};
 use crate::sys::machine::{self, Space};
@@ -100,7 +101,7 @@ const RADDRS: &str = "RADDRS";
 pub struct Plan {
     purpose: Purpose,
     ring_bytes: u32,
-    object: &'static [u8],
+    object: Packed,
     ladders: Vec<&'static Ladder>,
     asked: Vec<&'static str>,
     with_v: Option<LessExact>,
@@ -719,7 +720,9 @@ impl Plan {
             ipv6: kernel_has_ipv6(),
             preempted: preempted(kernel),
         };
-        Object::parse(self.object, globals, &sizes, pinned, means).context("its BPF object")
+        let parsed =
+            self.object.unpack().and_then(|elf| Object::parse(elf.as_ref(), globals, &sizes, pinned, means));
+        parsed.context("its BPF object")
     }
 }
 

@@ -24,11 +24,11 @@ pub mod tcptop;
 pub mod tcptracer;
 pub mod tcpwhy;
 
-/// Embeds a tool's BPF object. aya-obj needs it aligned to 4 bytes at least.
+/// Embeds a tool's BPF object.
 macro_rules! object {
     ($name:literal) => {{
-        // The build script leaves it there, without DWARF.
-        aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/", $name, ".o"))
+        // The build script leaves it there, without DWARF, and packed.
+        crate::packed::Packed::new(include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".o.packed")))
     }};
 }
 use object;
