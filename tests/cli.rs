@@ -977,6 +977,32 @@ fn softirqs_has_the_options_of_bcc() {
 }
 
 #[test]
+fn softirqslower_has_the_options_of_bcc() {
+    accepted("softirqslower", &["-vc0", "1000", "--json"]);
+    accepted("softirqslower", &["--cpu=0", "0", "--softirq", "net_rx, rcu", "--softirq=hi"]);
+    accepted("softirqslower", &["1000000000000", "--stage", "run"]);
+    accepted("softirqslower", &["--st", "wait", "-o", "cpu,latency_ns,other_ns"]);
+    for args in [
+        &["x"][..],
+        &["-5"],
+        &["1.5"],
+        &["1", "2"],
+        &["1000000000001"],
+        &["-c", "x"],
+        &["-c", "-1"],
+        &["--softirq", ""],
+        &["--softirq", "NET_RX"],
+        &["--stage", "both"],
+        &["--pid", "1"],
+        &["--lport", "80"],
+    ] {
+        wrong_use("softirqslower", args);
+    }
+    assert!(wrong_use("softirqslower", &["-c", "999999"]).contains("no such CPU"));
+    assert!(wrong_use("softirqslower", &["--softirq", "tcp"]).contains("net_tx"));
+}
+
+#[test]
 fn tcptop_has_the_options_of_bcc() {
     accepted("tcptop", &["-CSp", "181", "1", "10", "-v", "--json"]);
     accepted("tcptop", &["5", "-4", "--cgroupmap", "/x", "--mntnsmap", "/y"]);

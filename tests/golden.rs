@@ -19,6 +19,7 @@ use netbcc::tools::bindsnoop::{self, Bindsnoop};
 use netbcc::tools::hardirqs::{self, Hardirqs};
 use netbcc::tools::netqtop::{self, Netqtop};
 use netbcc::tools::softirqs::{self, Softirqs};
+use netbcc::tools::softirqslower::{self, Softirqslower};
 use netbcc::tools::solisten::{self, Solisten};
 use netbcc::tools::tcpaccept::{self, Tcpaccept};
 use netbcc::tools::tcpcong::{self, Tcpcong};
@@ -641,11 +642,12 @@ fn tcpwhy_json() {
 #[test]
 fn otlp_records() {
     type Block = (&'static str, &'static str, fn(&str) -> String);
-    let blocks: [Block; 20] = [
+    let blocks: [Block; 21] = [
         ("bindsnoop", "--json -E", bind_block),
         ("hardirqs", "--json", hardirq_block),
         ("netqtop", "-n lo --json", queue_block),
         ("softirqs", "--json --count", softirq_block),
+        ("softirqslower", "--json", stage_block),
         ("solisten", "--json", listen_block),
         ("tcpaccept", "--json", accept_block),
         ("tcpcong", "--json", stay_block),
@@ -914,6 +916,39 @@ fn queue_length_block(args: &str) -> String {
 #[test]
 fn tcpsynbl_json() {
     matches_fixture("tcpsynbl", "slots.json", &[("--json", queue_length_block("--json"))]);
+}
+
+fn stage_block(args: &str) -> String {
+    let stage = |nth: usize| netbcc_common::softirqslower::Event {
+        ts_ns: 1000 * SECOND + TIMES[nth],
+        latency_ns: [10_000_000, 0, 999, 1000, 50_223_999, u64::MAX, 1 << 60][nth],
+        other_ns: [9_999_999, 0, 0, 1000, 7, u64::MAX, 0][nth],
+        raises: [1, 0, 2, u64::MAX, 0, 1, 0][nth],
+        pid: [1701, 0, 14, 2_147_483_647, 21, 77, 0][nth],
+        tid: [1702, 0, 14, 2_147_483_647, 21, 77, 0][nth],
+        cpu: [0, 1, 127, 8191, 1_000_000, 5, u32::MAX][nth],
+        vector: [3, 0, 9, 10, 1, 16, u32::MAX][nth],
+        kernel: [0, 1, 1, 0, 1, 0, 0][nth],
+        zero: 0,
+        // The second of these is no thread of the kernel's.
+        comm: comm(["cat", "swapper/1", "ksoftirqd/127", "ksoftirqd/0", "a23456789012345", "", "\u{1b}[2J"][nth].as_bytes()),
+    };
+    let stages: Vec<_> = (0..7).map(stage).collect();
+    let format = if args.contains("--json") { Format::Json } else { Format::Text };
+    let nth = Cell::new(0);
+    printed(format, &softirqslower::table(&options::<Softirqslower>(args)), &stages, |_| {
+        stages[nth.replace(nth.get() + 1)].ts_ns
+    })
+}
+
+#[test]
+fn softirqslower_text() {
+    matches_fixture("softirqslower", "rows.txt", &[("", stage_block(""))]);
+}
+
+#[test]
+fn softirqslower_json() {
+    matches_fixture("softirqslower", "rows.json", &[("--json", stage_block("--json"))]);
 }
 
 fn bind_block(args: &str) -> String {

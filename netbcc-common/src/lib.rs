@@ -18,6 +18,7 @@ pub mod netqtop;
 pub mod sends;
 pub mod socket;
 pub mod softirqs;
+pub mod softirqslower;
 pub mod solisten;
 pub mod tcpaccept;
 pub mod tcpcong;

@@ -5,6 +5,7 @@ use crate::tools::bindsnoop::Bindsnoop;
 use crate::tools::hardirqs::Hardirqs;
 use crate::tools::netqtop::Netqtop;
 use crate::tools::softirqs::Softirqs;
+use crate::tools::softirqslower::Softirqslower;
 use crate::tools::solisten::Solisten;
 use crate::tools::tcpaccept::Tcpaccept;
 use crate::tools::tcpcong::Tcpcong;
@@ -28,6 +29,7 @@ pub const TOOLS: &[Entry] = &[
     entry::<Hardirqs>(),
     entry::<Netqtop>(),
     entry::<Softirqs>(),
+    entry::<Softirqslower>(),
     entry::<Solisten>(),
     entry::<Tcpaccept>(),
     entry::<Tcpcong>(),

@@ -581,7 +581,7 @@ impl<'n> Run<'n> {
 
     /// The header, which is the line before the first row.
     pub fn header(&self) -> String {
-        let banner = ["bindsnoop", "tcpconnect", "tcpretrans", "tcptracer"]
+        let banner = ["bindsnoop", "softirqslower", "tcpconnect", "tcpretrans", "tcptracer"]
             .iter()
             .any(|tool| self.started.described.contains(tool));
         self.await_lines(if banner { 2 } else { 1 }).swap_remove(usize::from(banner))

@@ -28,6 +28,7 @@ mod power;
 mod samplers;
 mod select;
 mod softirqs;
+mod softirqslower;
 mod solisten;
 mod tcpaccept;
 mod tcpcong;
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
         trials("verifier", &[Rung::Any], verifier::CHECKS),
         trials("softirqs", &[Rung::Tracepoint], softirqs::CHECKS),
         trials("softirqs", &[Rung::Any], softirqs::ANY),
+        trials("softirqslower", &[Rung::Tracepoint], softirqslower::CHECKS),
         trials("bindsnoop", &Rung::FORCED, bindsnoop::CHECKS),
         trials("solisten", &[Rung::Any], solisten::ANY),
         trials("solisten", &Rung::FORCED, solisten::CHECKS),

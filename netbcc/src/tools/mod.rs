@@ -7,6 +7,7 @@ pub mod hardirqs;
 pub mod netqtop;
 mod sends;
 pub mod softirqs;
+pub mod softirqslower;
 pub mod solisten;
 pub mod tcpaccept;
 pub mod tcpcong;
@@ -23,6 +24,7 @@ pub mod tcpsynbl;
 pub mod tcptop;
 pub mod tcptracer;
 pub mod tcpwhy;
+mod vectors;
 
 /// Embeds a tool's BPF object.
 macro_rules! object {

@@ -33,6 +33,7 @@ use clap::Args;
 use netbcc_common::softirqs::{Config, RUNS_WORDS, SLOTS};
 
 use super::object;
+use super::vectors::{NAMES, name};
 use crate::error::usage;
 use crate::hook::{Ladder, Need, Rung, RungName, tp_btf};
 use crate::options::{Every, Json, Verbose, cpu, select};
@@ -191,19 +192,7 @@ const RUNS: Ladder = Ladder {
     }],
 };
 
-const OTHER: &str = "vec_other";
-
-const NAMES: [&str; 17] = [
-    "hi", "timer", "net_tx", "net_rx", "block", "irq_poll", "tasklet", "sched", "hrtimer", "rcu", "vec_10",
-    "vec_11", "vec_12", "vec_13", "vec_14", "vec_15", OTHER,
-];
-
 const SOFTIRQ: About = About::new(Kind::Word(&NAMES), "The kind of soft interrupt.");
-
-/// A vector's name (include/linux/interrupt.h).
-fn name(vector: usize) -> &'static str {
-    NAMES.get(vector).copied().unwrap_or(OTHER)
-}
 
 /// A vector's total.
 #[derive(Clone, Copy, Debug)]

@@ -13,6 +13,7 @@ use netbcc::tools::bindsnoop::{self, Bindsnoop};
 use netbcc::tools::hardirqs::{self, Hardirqs};
 use netbcc::tools::netqtop::{self, Netqtop};
 use netbcc::tools::softirqs::{self, Softirqs};
+use netbcc::tools::softirqslower::{self, Softirqslower};
 use netbcc::tools::solisten::{self, Solisten};
 use netbcc::tools::tcpaccept::{self, Tcpaccept};
 use netbcc::tools::tcpcong::{self, Tcpcong};
@@ -106,6 +107,7 @@ fn all() -> Vec<Form> {
         plain!(Tcptracer, tcptracer, &["-t", "-tvU", "--json"]),
         plain!(Tcprtt, tcprtt, &["--json --min"]),
         plain!(Bindsnoop, bindsnoop, &["-tUE", "-wE", "--json -E"]),
+        plain!(Softirqslower, softirqslower, &["", "--json"]),
         plain!(Solisten, solisten, &["-t --show-netns", "--json"]),
     ]
     .into_iter()
