@@ -51,8 +51,16 @@ const PAUSE: Duration = Duration::from_millis(1200);
 /// Longer than the first timeout of a retransmission, much shorter than until the kernel gives up.
 const LOST: Duration = Duration::from_millis(400);
 
-fn the_header_is_exactly_this(case: &Case) {
+/// A network in which no segment is sent again as a probe (TLP): on a machine that stalls for some milliseconds, what goes well
+/// would not.
+fn calm() -> Net {
     let net = Net::new();
+    net.near().sysctl("ipv4/tcp_early_retrans", "0");
+    net
+}
+
+fn the_header_is_exactly_this(case: &Case) {
+    let net = calm();
     let run = case.launch("").start(&net);
     assert_eq!(run.header(), HEADER);
     run.finish();
@@ -162,7 +170,7 @@ fn has_verdicts(
     expected: &[Expected],
     play: impl for<'a> FnOnce(&'a Stage<'_>) -> Vec<Conn<'a>>,
 ) {
-    let net = Net::new();
+    let net = calm();
     net.near().sysctl("ipv4/tcp_syn_retries", "2");
     net.near().sysctl("ipv4/tcp_retries2", "4");
     net.near().nft("add chain inet probe in { type filter hook input priority 0; }\n");
@@ -498,7 +506,7 @@ fn what_gives_up_has_its_verdict_once(case: &Case) {
 }
 
 fn a_process_that_dies_resets_what_it_did_not_read(case: &Case) {
-    let net = Net::new();
+    let net = calm();
     let (server, client) = (net.peer("server"), net.peer("client"));
     let run = case.launch("-a --json").start(&net);
     let web = server.listen(net.v4_of(2, 80));
@@ -598,7 +606,7 @@ fn small_packets(net: &Net) {
 }
 
 fn figures_are_those_that_the_socket_gave(case: &Case) {
-    let net = Net::new();
+    let net = calm();
     let (server, client, watcher) = (net.peer("server"), net.peer("client"), net.peer("watcher"));
     let run = case.launch("-a --slow 200 --json").start(&net);
     for (nth, at) in families(&net, 80).into_iter().enumerate() {
@@ -654,7 +662,7 @@ fn what_is_lost_on_the_way_is_counted_as_the_socket_does(case: &Case) {
 }
 
 fn a_long_way_makes_a_slow_connect(case: &Case) {
-    let net = Net::new();
+    let net = calm();
     net.near().tc("qdisc add dev lo root netem delay 150ms");
     let (server, client) = (net.peer("server"), net.peer("client"));
     let run = case.launch("-a --slow 200 --json").start(&net);
@@ -675,7 +683,7 @@ fn a_long_way_makes_a_slow_connect(case: &Case) {
 fn ten_thousand_that_end_well_are_no_rows(case: &Case) {
     /// So many at a time: the server is not far behind, and a guest's table of ended connections has room.
     const BATCH: usize = 500;
-    let net = Net::new();
+    let net = calm();
     let (server, client) = (net.peer("server"), net.peer("client"));
     // Whatever was slow on this machine is not told.
     let run = case.launch("--slow 0").start(&net);
@@ -703,7 +711,7 @@ fn ten_thousand_that_end_well_are_no_rows(case: &Case) {
 }
 
 fn what_ends_well_is_no_row_but_with_all(case: &Case) {
-    let net = Net::new();
+    let net = calm();
     let (server, client) = (net.peer("server"), net.peer("client"));
     let (some, all) = (case.launch("").start(&net), case.launch("-a").start(&net));
     let web = server.listen(net.v4_of(2, 80));
@@ -723,7 +731,7 @@ fn what_ends_well_is_no_row_but_with_all(case: &Case) {
 }
 
 fn only_and_except_keep_their_verdicts(case: &Case) {
-    let net = Net::new();
+    let net = calm();
     let (server, client) = (net.peer("server"), net.peer("client"));
     let only = case.launch("--only reset-received,ok,refused").start(&net);
     let except = case.launch("--except reset-received").start(&net);
@@ -743,7 +751,7 @@ fn only_and_except_keep_their_verdicts(case: &Case) {
 }
 
 fn a_socket_from_before_the_start_has_a_row_and_says_so(case: &Case) {
-    let net = Net::new();
+    let net = calm();
     let (server, client) = (net.peer("server"), net.peer("client"));
     let web = server.listen(net.v4_of(2, 80));
     let (near, far) = client.converse(&web);
@@ -759,7 +767,7 @@ fn a_socket_from_before_the_start_has_a_row_and_says_so(case: &Case) {
 }
 
 fn counts_are_by_verdict_and_by_the_columns_named(case: &Case) {
-    let net = Net::new();
+    let net = calm();
     let (server, client) = (net.peer("server"), net.peer("client"));
     let pid = client.pid();
     let all = case.launch(&format!("-p {pid} -c rport,raddr -c user --json")).start(&net);
@@ -969,7 +977,7 @@ fn what_is_stuck_is_a_row_once_and_says_that_it_lives(case: &Case) {
 }
 
 fn a_listener_that_refuses_is_a_row_with_its_owner(case: &Case) {
-    let net = Net::new();
+    let net = calm();
     let (server, client) = (net.peer("server"), net.peer("client"));
     let before = server.listen(net.v4_of(2, 80));
     before.again(1).expect("a shorter queue");
