@@ -931,7 +931,10 @@ fn stage_block(args: &str) -> String {
         kernel: [0, 1, 1, 0, 1, 0, 0][nth],
         zero: 0,
         // The second of these is no thread of the kernel's.
-        comm: comm(["cat", "swapper/1", "ksoftirqd/127", "ksoftirqd/0", "a23456789012345", "", "\u{1b}[2J"][nth].as_bytes()),
+        comm: comm(
+            ["cat", "swapper/1", "ksoftirqd/127", "ksoftirqd/0", "a23456789012345", "", "\u{1b}[2J"][nth]
+                .as_bytes(),
+        ),
     };
     let stages: Vec<_> = (0..7).map(stage).collect();
     let format = if args.contains("--json") { Format::Json } else { Format::Text };

@@ -49,7 +49,8 @@ fn the_header_is_exactly_these_bytes(case: &Case) {
 /// The CPU that this thread, from now on, stays on.
 fn stay_on_a_cpu() -> usize {
     let allowed = sched_getaffinity(Pid::from_raw(0)).expect("its own");
-    let cpu = (0..CpuSet::count()).rev().find(|&cpu| allowed.is_set(cpu) == Ok(true)).expect("it runs on one");
+    let cpu =
+        (0..CpuSet::count()).rev().find(|&cpu| allowed.is_set(cpu) == Ok(true)).expect("it runs on one");
     let mut only = CpuSet::new();
     only.set(cpu).expect("it is one");
     sched_setaffinity(Pid::from_raw(0), &only).expect("it may");
@@ -107,7 +108,9 @@ fn every_run_has_a_row(case: &Case) {
             let (mut waits, mut runs, mut waited) = (0, 0, None);
             for row in &rows {
                 if row["stage"] == "wait" {
-                    assert!(number(row, "raises") >= 1 && number(row, "other_ns") <= number(row, "latency_ns"));
+                    assert!(
+                        number(row, "raises") >= 1 && number(row, "other_ns") <= number(row, "latency_ns")
+                    );
                     waits += 1;
                     waited = Some(number(row, "ts_ns"));
                     continue;
@@ -120,7 +123,10 @@ fn every_run_has_a_row(case: &Case) {
                 }
             }
             let lost = ended.lost() as u64;
-            assert!((inner..=outer).contains(&(runs + lost)) || lost > 0, "{runs} of {inner} to {outer}, {lost} lost");
+            assert!(
+                (inner..=outer).contains(&(runs + lost)) || lost > 0,
+                "{runs} of {inner} to {outer}, {lost} lost"
+            );
             // What was raised again before it began is one wait of two runs.
             assert!(waits <= runs + 1 && (waits >= runs / 2 || lost > 0), "{waits} waits, {runs} runs");
         }
@@ -168,7 +174,9 @@ fn a_wait_tells_how_long_others_ran(case: &Case) {
     many_rules(&net);
     net.near().enter(|| {
         let cpu = stay_on_a_cpu();
-        let run = case.launch(&format!("--json --stage wait --softirq timer,sched,rcu,hrtimer -c {cpu} 1")).start(&net);
+        let run = case
+            .launch(&format!("--json --stage wait --softirq timer,sched,rcu,hrtimer -c {cpu} 1"))
+            .start(&net);
         let deadline = Instant::now() + PATIENCE;
         loop {
             datagrams(&net, 499);

@@ -539,6 +539,7 @@ mod tests {
             ("softirqs", "entry_of_some_tp"),
             ("softirqs", "exit_of_some_tp"),
             ("softirqs", "exit_tp"),
+            ("softirqslower", "raise_tp"),
             // These forget one of two packets where one interrupts another right there.
             ("tcpdrop", "receive4_fentry"),
             ("tcpdrop", "receive4_kprobe"),

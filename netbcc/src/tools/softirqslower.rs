@@ -214,24 +214,34 @@ pub fn table(args: &Options) -> Table<Row> {
                 Cell::Label(if is_wait(r) { "irq(hard) to softirq" } else { "softirq runtime" })
             })
             .except(Format::Json)
-            .about(About::text("What took so long: `irq(hard) to softirq` is a wait, `softirq runtime` a run.")),
+            .about(About::text(STAGE)),
         )
-        .col(data("stage", |r: &Row| Cell::Label(if is_wait(r) { "wait" } else { "run" })).about(About::new(
-            Kind::Word(&["wait", "run"]),
-            "What took so long: the wait from its raise to its handler's start, or the handler's run.",
-        )))
+        .col(
+            data("stage", |r: &Row| Cell::Label(if is_wait(r) { "wait" } else { "run" }))
+                .about(About::new(Kind::Word(&["wait", "run"]), STAGE)),
+        )
         .col(
             left("SOFTIRQ", 8, |r: &Row| Cell::Label(name(r.vector as usize)))
                 .about(About::new(Kind::Word(&NAMES), "The kind of soft interrupt.")),
         )
-        .col(data("vec", |r: &Row| r.vector.into()).about(About::count("The kind of soft interrupt, by its number.")))
+        .col(
+            data("vec", |r: &Row| r.vector.into())
+                .about(About::count("The kind of soft interrupt, by its number.")),
+        )
         .col(
             left("LAT(us)", 14, |r: &Row| (r.latency_ns / 1000).into())
                 .except(Format::Json)
                 .about(About::count("How long it took, in microseconds.")),
         )
-        .col(data("latency_ns", |r: &Row| r.latency_ns.into()).about(About::count("How long it took, in nanoseconds.")))
-        .col(left("CPU", 6, |r: &Row| r.cpu.into()).about(About::count("The CPU.").otel("cpu.logical_number")))
+        .col(
+            data("latency_ns", |r: &Row| r.latency_ns.into())
+                .about(About::count("How long it took, in nanoseconds.")),
+        )
+        .col(
+            left("CPU", 6, |r: &Row| r.cpu.into()).about(
+                About::count("The CPU that raised it and ran its handler.").otel("cpu.logical_number"),
+            ),
+        )
         .col(data("pid", |r: &Row| r.pid.into()).about(About::count("The process of the task on the CPU.")))
         .col(data("tid", |r: &Row| r.tid.into()).about(About::count("The task on the CPU.")))
         .col(left("COMM", 6, |r: &Row| (&r.comm).into()).about(About::text(
@@ -246,9 +256,14 @@ pub fn table(args: &Options) -> Table<Row> {
                 .about(About::count("Of a wait: how often it was raised until its handler began.").or_null()),
         )
         .col(
-            data("other_ns", |r: &Row| if is_wait(r) { r.other_ns.into() } else { Cell::Empty }).needs(OTHERS).about(
-                About::count("Of a wait: how long other handlers ran on this CPU meanwhile, in nanoseconds.").or_null(),
-            ),
+            data("other_ns", |r: &Row| if is_wait(r) { r.other_ns.into() } else { Cell::Empty })
+                .needs(OTHERS)
+                .about(
+                    About::count(
+                        "Of a wait: how long other handlers ran on this CPU meanwhile, in nanoseconds.",
+                    )
+                    .or_null(),
+                ),
         )
         .process(|r| Process::now(r.pid).named(&r.comm))
 }

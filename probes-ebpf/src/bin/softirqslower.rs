@@ -121,6 +121,7 @@ fn raise_tp(ctx: BtfTracePointContext) -> i32 {
     }
     let Some((cpu, at)) = place(vector) else { return 0 };
     if cpu.vectors[at].raised_ns != 0 {
+        // Alone: no other program adds to this word.
         cpu.vectors[at].raises += 1;
         return 0;
     }
@@ -184,7 +185,8 @@ fn begins(vector: u32, by_task: bool) {
             if latency_ns >= setting!(CONFIG.min_ns) {
                 let mut other_ns = 0;
                 if others {
-                    let meanwhile = others_ns(cpu, at, now_ns).wrapping_sub(raised.before_ns) & !Stopwatch::RUNS;
+                    let meanwhile =
+                        others_ns(cpu, at, now_ns).wrapping_sub(raised.before_ns) & !Stopwatch::RUNS;
                     // Both clocks are read at moments of their own.
                     other_ns = meanwhile.min(latency_ns);
                 }

@@ -147,8 +147,16 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         ..plain("softirqs", Load::Datagrams)
     },
     // Of a datagram: a raise, a handler's start and its end.
-    Subject { budget: Some(Budget::Operation(600)), libbpf: Some(""), ..plain("softirqslower", Load::Datagrams) },
-    Subject { args: || "--stage run".to_owned(), variant: "--stage run", ..plain("softirqslower", Load::Datagrams) },
+    Subject {
+        budget: Some(Budget::Operation(600)),
+        libbpf: Some(""),
+        ..plain("softirqslower", Load::Datagrams)
+    },
+    Subject {
+        args: || "--stage run".to_owned(),
+        variant: "--stage run",
+        ..plain("softirqslower", Load::Datagrams)
+    },
     // Two segments that an established connection receives: data, and its acknowledgement. Most of what is left is the way into
     // a program.
     Subject {
