@@ -205,6 +205,9 @@ fn is_ksoftirqd(row: &Row) -> bool {
     row.kernel != 0 && row.comm.starts_with(b"ksoftirqd/")
 }
 
+const STAGE: &str = "What took so long: a wait from its raise to its handler's start, in text `irq(hard) to softirq`, or the \
+                     handler's run, in text `softirq runtime`.";
+
 /// The columns.
 pub fn table(args: &Options) -> Table<Row> {
     Table::new(args.json.format())
