@@ -106,8 +106,8 @@ macro_rules! checks {
 }
 
 /// Trials of `tool`: every check on every rung. `NETBCC_WHOLE` may name the rungs (`any` for checks that need none) whose
-/// checks all run, or one tool's (`tcptop::fexit`); on the others it is the first one of the list, by convention the tool's
-/// plainest rows. It leaves out all lists of a tool that it names with a minus (`-doctor`).
+/// checks all run, or one tool's (`tcptop::fexit`); on the other rungs it is the first one of the list, by convention the
+/// tool's plainest rows, and none of the lists that belong to no rung. It leaves out all lists of a tool that it names with a minus (`-doctor`).
 pub fn trials(tool: &'static str, rungs: &'static [Rung], checks: &'static [Check]) -> Vec<Trial> {
     rungs.iter().flat_map(|&rung| trials_of(tool, rung, rung.name(), checks)).collect()
 }
@@ -115,8 +115,11 @@ pub fn trials(tool: &'static str, rungs: &'static [Rung], checks: &'static [Chec
 /// The value of `NETBCC_WHOLE` that leaves nothing but the first check of each list that belongs to a rung.
 const SMOKE: &str = "smoke";
 
-/// And the first check of these lists: a tool that chooses its rung by itself, and what says which rungs there are.
-const SMOKE_WITHOUT_RUNG: [&str; 2] = ["doctor", "tcpdrop"];
+/// Of these the first check runs everywhere: a tool that chooses its rung by itself, what says which rungs there are, and the
+/// verifier's table, but this one not in a smoke test.
+const WITHOUT_RUNG: [&str; 3] = ["doctor", "tcpdrop", VERIFIER];
+
+const VERIFIER: &str = "verifier";
 
 /// The list of what does not depend on the kernel.
 const NETBCC: &str = "netbcc";
@@ -163,8 +166,9 @@ fn trials_of(tool: &'static str, rung: Rung, list: &str, checks: &'static [Check
         }
         Err(_) => (true, false),
     };
+    let needs_no_rung = rung == Rung::Any && !WITHOUT_RUNG.contains(&tool);
     let is_left_out =
-        if is_smoke { rung == Rung::Any && !SMOKE_WITHOUT_RUNG.contains(&tool) } else { list == NETBCC };
+        if is_smoke { needs_no_rung || tool == VERIFIER } else { needs_no_rung || list == NETBCC };
     let checks = match (is_whole, is_left_out) {
         (true, _) => checks,
         (false, true) => &[],

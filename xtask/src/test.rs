@@ -65,7 +65,7 @@ enum Extent {
 
 impl Extent {
     /// The lists whose checks all run in the guest of this line, as `NETBCC_WHOLE` says them; nothing when all do. Of
-    /// every other list the first check runs; in a smoke test, of those that belong to a rung.
+    /// every other list that belongs to a rung the first check runs.
     fn whole(self, line: Line) -> Option<&'static str> {
         match self {
             Self::All => None,

@@ -17,7 +17,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use netbcc_common::loss::Loss;
 use netbcc_common::softirqslower::{Config, Event, VECTORS};
 use probes_ebpf::emit::{lost, reserve};
-use probes_ebpf::mem::Typed;
+use probes_ebpf::mem::Probed;
 use probes_ebpf::{setting, storage, task};
 
 #[unsafe(no_mangle)]
@@ -270,9 +270,10 @@ fn send(vector: u32, ts_ns: u64, latency_ns: u64, raises: u64, other_ns: u64) {
     event.tid = pid_tid as u32;
     event.cpu = task::cpu();
     event.vector = vector;
-    event.kernel = task::is_kernel::<Typed>().into();
+    // By the helper: what types are for, 5.10 has not got.
+    event.kernel = task::is_kernel::<Probed>().into();
     event.zero = 0;
-    task::comm_by::<Typed>(&mut event.comm);
+    task::comm(&mut event.comm);
 }
 
 // match-proto: void cpuhp_enter(unsigned int cpu, int target, int idx, int (*fun)(unsigned int))
