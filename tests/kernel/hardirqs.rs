@@ -23,7 +23,7 @@ pub(crate) const CHECKS: &[Check] = checks![
 pub(crate) const ANY: &[Check] = checks![ctrl_c_prints_the_interval_under_way];
 
 /// How often each CPU took an interrupt: by the name of its only handler, or by the kernel's label.
-fn kernel_counts() -> BTreeMap<String, Vec<u64>> {
+pub(crate) fn kernel_counts() -> BTreeMap<String, Vec<u64>> {
     let text = fs::read_to_string("/proc/interrupts").expect("/proc is mounted");
     let mut lines = text.lines();
     let cpus = lines.next().map_or(0, |header| header.split_whitespace().count());
@@ -48,7 +48,7 @@ fn kernel_counts() -> BTreeMap<String, Vec<u64>> {
 }
 
 /// Makes disk interrupts, where there is a disk; and lasts until timers have interrupted, too.
-fn stir() {
+pub(crate) fn stir() {
     let folder = std::env::current_exe().ok().and_then(|exe| exe.parent().map(ToOwned::to_owned));
     for _ in 0..23 {
         let file = folder.as_ref().and_then(|folder| tempfile::tempfile_in(folder).ok());

@@ -91,7 +91,7 @@ fn converse<'c, 's>(client: &'c Peer, web: &Listener<'s>) -> (Conn<'c>, Conn<'s>
 }
 
 /// Whether programs of this kernel can ask for a socket's cookie, on this rung.
-fn makes_cookies(case: &Case) -> bool {
+pub(crate) fn makes_cookies(case: &Case) -> bool {
     let wanted = Wanted { functions: vec!["bpf_get_socket_ptr_cookie".into()], ..Wanted::default() };
     let kernel = btf::read(&wanted).expect("the kernel has BTF");
     case.rung != Rung::Kprobe && kernel.function("bpf_get_socket_ptr_cookie").is_some()
@@ -492,6 +492,8 @@ fn a_socket_has_one_cookie_in_all_tools(case: &Case) {
         ("tcptracer", "", 4),
         ("tcpaccept", "", 1),
         ("solisten", "", 1),
+        ("tcpwhy", "-a", 2),
+        ("tcpwhy", "-ae", 2),
     ];
     let runs = tools.map(|(tool, words, rows)| {
         let launch = Launch::new(tool, &format!("{words} --json -o +cookie,netns"));

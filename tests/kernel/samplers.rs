@@ -1,6 +1,7 @@
 //! Every option of a sampler alone, and every two that go together, from its own command line: all at once on one traffic
 //! that is known. What a set must print follows from what each of its options says.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use netbcc_tests::net::{Net, has_ipv6};
 use netbcc_tests::run::{PATIENCE, Run};
 use serde_json::Value;
 
+use crate::hardirqs::{kernel_counts, stir};
 use crate::pairs::{AT_ONCE, Choice, choices, command, is_slow};
 use crate::tcpcong;
 use crate::tcprtt::{self, End, Talk, listen};
@@ -19,7 +21,8 @@ use crate::tcprtt::{self, End, Talk, listen};
 const CHECKS: &[Check] = checks![any_two_options_say_what_each_says: alone];
 
 /// The samplers that are walked.
-const TOOLS: [&str; 6] = ["netqtop", "softirqs", "tcpcong", "tcprtt", "tcpsubnet", "tcptop"];
+const TOOLS: [&str; 8] =
+    ["hardirqs", "netqtop", "softirqs", "tcpcong", "tcprtt", "tcpsubnet", "tcpsynbl", "tcptop"];
 
 pub(crate) fn tools() -> impl Iterator<Item = &'static str> {
     TOOLS.into_iter()
@@ -95,11 +98,13 @@ fn any_two_options_say_what_each_says(case: &Case) {
         skip("IPv6");
     }
     match case.tool {
+        "hardirqs" => interrupts(case),
         "netqtop" => packets(case),
         "softirqs" => handlers(case),
         "tcpcong" => stays(case),
         "tcprtt" => round_trips(case),
         "tcpsubnet" => subnets(case),
+        "tcpsynbl" => queues(case),
         _ => processes(case),
     }
 }
@@ -486,6 +491,137 @@ fn runs_in(ended: &Ended, set: &Set) -> Option<u64> {
     let row = ended.stdout.iter().find_map(|line| line.strip_prefix("net_rx "));
     let last = row.map_or(0, |row| row.split_whitespace().last().expect("a cell").parse().expect("a number"));
     (events || counts).then_some(last)
+}
+
+/// What the kernel counted of hard interrupts by name: of all CPUs, and of the first.
+fn interrupted() -> BTreeMap<String, [u64; 2]> {
+    let names = kernel_counts().into_iter();
+    names.map(|(name, counts)| (name, [counts.iter().sum(), counts[0]])).collect()
+}
+
+fn interrupts(case: &Case) {
+    /// As the kernel calls the local timer, and as the tool does.
+    const TIMER: [&str; 2] = ["LOC", "local_timer"];
+    let sets = sets("hardirqs", |id| match id {
+        "cpu" => Some("0".into()),
+        other => panic!("say here which value of --{other} changes the rows"),
+    });
+    let cpus = kernel_counts().values().next().map_or(1, |counts| counts.len() as u64);
+    for sets in sets.chunks(AT_ONCE) {
+        let net = Net::new();
+        let before = interrupted();
+        let runs = start(case, &net, sets, "");
+        let inner = interrupted();
+        stir();
+        let after = interrupted();
+        for (set, run) in sets.iter().zip(runs) {
+            let Some(run) = run else { continue };
+            let ended = run.finish();
+            let last = interrupted();
+            let nth = usize::from(set.has("cpu"));
+            let is_time = |line: &String| line.len() == 8 && line.matches(':').count() == 2;
+            let stamped = ended.stdout.iter().any(is_time);
+            must(&ended, set, stamped == (set.has("timestamp") && !set.has("json")), "the time of day");
+            for (name, counts) in &inner {
+                let [least, most] = [(&after, counts), (&last, before.get(name).unwrap_or(&[0; 2]))]
+                    .map(|(to, from)| to.get(name).unwrap_or(&[0; 2])[nth].saturating_sub(from[nth]));
+                // The kernel's own labels are in capitals, and these have no handler.
+                let is_label = name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
+                let name = match (name == TIMER[0], is_label) {
+                    (true, _) => TIMER[1],
+                    (_, true) => continue,
+                    _ => name,
+                };
+                let is_seen = set.has("vectors") || name != TIMER[1];
+                // A call that began before the start has no time.
+                let least = least.saturating_sub(if set.has("counts") { 0 } else { cpus });
+                let bounds = if is_seen { least..=most } else { 0..=0 };
+                if let Some(count) = calls_in(&ended, set, name) {
+                    must(&ended, set, bounds.contains(&count), &format!("{name}: {count}, not {bounds:?}"));
+                }
+            }
+        }
+    }
+}
+
+/// How many calls of this handler a run of hardirqs says that it saw, if it counts.
+fn calls_in(ended: &Ended, set: &Set, name: &str) -> Option<u64> {
+    let (dist, counts) = (set.has("dist"), set.has("counts"));
+    let unit = if set.has("nanoseconds") { "nsecs" } else { "usecs" };
+    if set.has("json") {
+        let rows = json(ended);
+        let mine: Vec<_> = rows.iter().filter(|row| row["hardirq"] == *name).collect();
+        for row in &mine {
+            let has = |name: &str| row.get(name).is_some();
+            let time = if dist { format!("high_{unit}") } else { format!("total_{unit}") };
+            must(ended, set, has(&time) != counts, "the unit");
+            must(ended, set, has("cpu") == set.has("per_cpu"), "the CPU");
+        }
+        return Some(mine.iter().map(|row| row["count"].as_u64().expect("a number")).sum());
+    }
+    let has = |word: &str| ended.stdout.iter().any(|line| line.split_whitespace().any(|known| known == word));
+    if dist {
+        let mut sum = 0;
+        let mut lines = ended.stdout.iter().peekable();
+        while let Some(line) = lines.next() {
+            let title = line.strip_prefix("hardirq = ").unwrap_or_default();
+            let (title, cpu) = title.split_once(", cpu = ").map_or((title, false), |(name, _)| (name, true));
+            if title != name {
+                continue;
+            }
+            must(ended, set, cpu == set.has("per_cpu"), "the CPU");
+            while let Some(row) = lines.next_if(|line| !line.is_empty()) {
+                let count = row.split([':', '|']).nth(1).and_then(|count| count.trim().parse::<u64>().ok());
+                sum += count.unwrap_or(0);
+            }
+        }
+        must(ended, set, has(unit) || sum == 0, "the unit");
+        return Some(sum);
+    }
+    must(ended, set, has(&format!("TOTAL_{unit}")) != counts, "the unit");
+    must(ended, set, has("TOTAL_count") == counts, "the count");
+    must(ended, set, has("CPU") == set.has("per_cpu"), "the CPU");
+    let rows = ended.stdout.iter().filter_map(|line| line.strip_prefix(&format!("{name} ")));
+    let last = |row: &str| row.split_whitespace().last().and_then(|cell| cell.parse::<u64>().ok());
+    counts.then(|| rows.filter_map(last).sum())
+}
+
+/// Connections of each family, which wait for accept().
+fn queues(case: &Case) {
+    let sets = sets("tcpsynbl", |id| panic!("say here which value of --{id} changes the rows"));
+    for sets in sets.chunks(AT_ONCE) {
+        let net = Net::new();
+        let (server, client) = (net.peer("server"), net.peer("client"));
+        let runs = start(case, &net, sets, &format!("--netns={}", net.near().path()));
+        let listeners = [(net.v4_of(2, 80), 5, 3), (net.v6_of(2, 80), 11, 7)].map(|(at, limit, times)| {
+            let listener = server.bind(at);
+            listener.again(limit).expect("it may listen");
+            (listener, limit, times)
+        });
+        let conns = listeners.iter().flat_map(|(to, _, times)| vec![to.address(); *times]);
+        let waiting: Vec<_> = conns.map(|to| client.connect(to)).collect();
+        for (set, run) in sets.iter().zip(runs) {
+            let Some(run) = run else { continue };
+            let ended = run.finish();
+            let is_kept = |nth: usize| !set.has(["ipv6", "ipv4"][nth]);
+            let wanted: u64 =
+                [3, 7].iter().enumerate().filter(|(nth, _)| is_kept(*nth)).map(|(_, n)| n).sum();
+            let is_time = |line: &String| line.len() == 8 && line.matches(':').count() == 2;
+            let stamped = ended.stdout.iter().any(is_time);
+            must(&ended, set, stamped == (set.has("timestamp") && !set.has("json")), "the time of day");
+            let found = if set.has("json") {
+                tcprtt::counted(&ended, |_| true)
+            } else {
+                let titles: Vec<&str> =
+                    ended.stdout.iter().filter_map(|line| line.strip_prefix("backlog_max = ")).collect();
+                let limits = ["5", "11"].into_iter().enumerate().filter(|(nth, _)| is_kept(*nth));
+                must(&ended, set, limits.map(|(_, limit)| limit).eq(titles), "the limits");
+                tcprtt::text(&ended, "-", false).1
+            };
+            tcprtt::is(&ended, &set.words(), found, wanted);
+        }
+        drop(waiting);
+    }
 }
 
 fn packets(case: &Case) {

@@ -1,6 +1,8 @@
 //! tcpwhy: each verdict, made by real traffic, exactly once and with its owner; what ended well; what the options keep.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::thread;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use nix::libc::{
     IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_USER_TIMEOUT,
 };
 
+use crate::owner::makes_cookies;
 use crate::pairs::is_slow;
 use crate::tcplife::a_change_that_interrupts_another_is_seen;
 
@@ -921,7 +924,14 @@ fn a_timeline_says_in_order_what_happened(case: &Case) {
 }
 
 /// Every second.
-const LIVE: &str = "-i 1 --slow 300 --json";
+const LIVE: &str = "-i 1 --slow 300 --json -o +cookie,netns";
+
+/// A row that names its socket: by the network's inode, and by its cookie where programs can ask for one.
+fn has_socket(row: &Row, net: &Net, makes_cookies: bool) {
+    let inode = fs::metadata(net.near().path()).expect("it is ours").ino();
+    row.is("netns", inode);
+    row.must(!makes_cookies || row.get("cookie") != "null", "a cookie");
+}
 
 fn what_is_stuck_is_a_row_once_and_says_that_it_lives(case: &Case) {
     let net = Net::new();
@@ -958,10 +968,12 @@ fn what_is_stuck_is_a_row_once_and_says_that_it_lives(case: &Case) {
     // Each of them for a while longer.
     thread::sleep(PAUSE);
     let rows = run.so_far();
+    let makes_cookies = makes_cookies(case);
     for (port, at, verdict, owner) in expected {
         let found: Vec<&Row> = rows.iter().filter(|row| is(row, port, at, verdict)).collect();
         let [row] = found[..] else { rows.fail(format!("{} rows of {verdict}, not one", found.len())) };
         row.is("pid", owner).is("complete", at != 94);
+        has_socket(row, &net, makes_cookies);
         row.must(row.get("evidence").starts_with("still open: "), "it lives");
     }
     // What was stuck goes on.
@@ -998,7 +1010,9 @@ fn a_listener_that_refuses_is_a_row_with_its_owner(case: &Case) {
         });
     }
     let rows = run.so_far();
+    let makes_cookies = makes_cookies(case);
     for row in rows.iter().filter(|row| row.get("verdict") == "accept-refused") {
+        has_socket(row, &net, makes_cookies);
         row.is("pid", server.pid()).is("comm", "server").is("state", "LISTEN").is("live", false);
         row.is("queue", 2).is("queue_limit", 1).is("complete", true);
         row.must(

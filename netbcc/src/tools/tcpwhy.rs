@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::{ArgAction, Args};
 use netbcc_common::kernel::Func;
+use netbcc_common::socket::SocketFacts;
 use netbcc_common::tcpwhy::{Config, Conn, Detailed, Event, Refused, Timeline};
 use zerocopy::FromZeros as _;
 
@@ -21,7 +22,9 @@ use super::{conn, object};
 use crate::context::ask_facts;
 use crate::hook::{Ladder, LessExact, Need, Rung, RungName, iter, iter_over, tp_btf};
 use crate::options::{Family, FlowPorts, Json, Pid, Timestamp, Verbose, WallClock, WideCsv, positive};
-use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, right, seconds, wall};
+use crate::out::{
+    About, Cell, Format, Kind, Process, Rows, SocketFact, Table, data, left, right, seconds, wall,
+};
 use crate::probe::{Batch, Plan, Probe, Walk, next_due};
 use crate::sys::machine::jiffy_us;
 use crate::tool::{Ctx, Glossary, Spec, Tool};
@@ -225,6 +228,7 @@ impl Tool for Tcpwhy {
         }
         plan = if args.looks() { plan.ask(LIVE) } else { plan.without("LISTENERS") };
         let probe = plan
+            .socket_facts(if args.counts() { 0 } else { table(&args).asks_of_sockets(&cx.out) })
             .groups_of_sockets()
             .ladder(&SOCKETS)
             .family(args.family)
@@ -257,17 +261,17 @@ fn rows(args: &Options, cx: &mut Ctx, mut probe: Probe, facts: impl Fn(Event) ->
     let every = args.every().filter(|_| args.looks());
     let mut due = every.map(|every| Instant::now() + every);
     probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
-        for record in batch.records() {
-            if args.looks() && record.len() == size_of::<Refused>() {
-                if let Some(refused) = batch.decode(record) {
-                    show(cx, &Row::of(listener(refused, &facts)));
-                }
+        for (record, socket) in batch.records_with_facts() {
+            let row = if args.looks() && record.len() == size_of::<Refused>() {
+                batch.decode(record).map(|refused| Row::of(listener(refused, &facts)))
             } else if args.events {
-                if let Some(detailed) = batch.decode::<Detailed>(record) {
-                    show(cx, &Row::detailed(facts(detailed.event), &detailed.timeline));
-                }
-            } else if let Some(event) = batch.decode(record) {
-                show(cx, &Row::of(facts(event)));
+                let detailed = batch.decode::<Detailed>(record);
+                detailed.map(|detailed| Row::detailed(facts(detailed.event), &detailed.timeline))
+            } else {
+                batch.decode(record).map(|event| Row::of(facts(event)))
+            };
+            if let Some(row) = row {
+                show(cx, &Row { socket, ..row });
             }
         }
         let Some((at, every)) = due.zip(every) else { return Ok(None) };
@@ -397,6 +401,8 @@ pub struct Row {
     errno: Option<String>,
     /// Its timeline, if it was asked for.
     events: Vec<String>,
+    /// What was asked for of its socket.
+    socket: SocketFacts,
 }
 
 impl Row {
@@ -423,7 +429,17 @@ impl Row {
             comm[1] = 0;
         }
         let errno = (facts.error_number() != 0).then(|| rules::errno(facts.error_number()));
-        Self { facts, verdict, evidence, sentence, comm, age, errno, events: Vec::new() }
+        Self {
+            facts,
+            verdict,
+            evidence,
+            sentence,
+            comm,
+            age,
+            errno,
+            events: Vec::new(),
+            socket: SocketFacts::default(),
+        }
     }
 }
 
@@ -527,6 +543,7 @@ pub fn table(args: &Options) -> Table<Row> {
                 ))
                 .known_if(args.events, "add -e"),
         )
+        .socket(false, &SocketFact::PLAIN, |r| &r.socket)
         .process(|r| {
             Process::now(r.facts.event.conn.pid).named(&r.comm).noted_before(r.facts.span_us() * 1000)
         })

@@ -20,10 +20,11 @@ use netbcc_common::tcpwhy::{
     GAP, INFLATED_TIMES, INFLATED_US, KEPT, LINGER, LIVE, Listener, Moment, NOBODY, READER, REPORTED, RESET,
     Refused, SERVER, SHUT, SHUT_WINDOW, Timeline, moment, stuck,
 };
-use probes_ebpf::emit::{lost, reserve};
+use probes_ebpf::emit::{lost, reserve_with};
 use probes_ebpf::filter::{self, SockEnds};
 use probes_ebpf::iter::{Holder, OverFiles, OverSockets};
 use probes_ebpf::mem::Typed;
+use probes_ebpf::owner::Facts;
 use probes_ebpf::skb::Skb;
 use probes_ebpf::sock::{Sock, TcpSock, ToTcp as _, is_inet, state};
 use probes_ebpf::twice::{self, Notes};
@@ -303,11 +304,11 @@ fn report(sk: Sock<Typed>, tcp: Tcp, conn: &Conn, old: i32, error: i32, bits: u3
         return;
     }
     if setting!(CONFIG.events) == 0 {
-        let Some(mut event) = reserve::<Event>() else { return };
+        let Some(mut event) = reserve_with::<Event>(Facts::of(sk)) else { return };
         fill(sk, tcp, conn, (old, error, bits), (family, lport), &mut event);
         return;
     }
-    let Some(mut row) = reserve::<Detailed>() else { return };
+    let Some(mut row) = reserve_with::<Detailed>(Facts::of(sk)) else { return };
     match storage::get(&TIMELINES, sk) {
         Some(timeline) => row.timeline = *timeline,
         // Behind the count is what an older event left there.
@@ -479,7 +480,7 @@ fn looks_at_listener(sk: Sock<Typed>, listener: &mut Listener) {
     {
         return;
     }
-    let Some(mut refused) = reserve::<Refused>() else { return };
+    let Some(mut refused) = reserve_with::<Refused>(Facts::of(sk)) else { return };
     refused.ts_ns = now_ns;
     refused.span_ns = now_ns.saturating_sub(since_ns);
     sk.addrs(family, &mut refused.tuple);
