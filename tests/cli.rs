@@ -897,6 +897,8 @@ fn tcppktlat_has_the_options_of_libbpf_tools() {
 fn tcpsynbl_has_the_options_of_bcc() {
     accepted("tcpsynbl", &["-4"]);
     accepted("tcpsynbl", &["--ipv6", "-T", "1", "10", "-v", "--json"]);
+    accepted("tcpsynbl", &["--listeners", "-T6", "--lport=80", "--laddr=::/0", "--netns=1", "1", "10"]);
+    accepted("tcpsynbl", &["--listeners", "--json", "-o", "pid,refused,container"]);
     accepted("tcpsynbl", &["--timestamp", "5", "--lport=80", "--raddr=10.0.0.0/8", "--cgroup=/"]);
     for args in [
         &["-4", "-6"][..],
@@ -911,7 +913,12 @@ fn tcpsynbl_has_the_options_of_bcc() {
         &["--laddr=10.0.0.1", "--raddr=::1"],
         &["--pid=1"],
         &["--comm=x"],
-        &["--listeners"],
+        &["--listeners", "-4", "-6"],
+        &["--listeners", "0"],
+        &["--listeners", "--raddr=10.0.0.1"],
+        &["--listeners", "--rport=80"],
+        &["--listeners", "-o", "backlog_max"],
+        &["-o", "qmax", "--json"],
     ] {
         wrong_use("tcpsynbl", args);
     }

@@ -954,6 +954,48 @@ fn softirqslower_json() {
     matches_fixture("softirqslower", "rows.json", &[("--json", stage_block("--json"))]);
 }
 
+fn listening_block(args: &str) -> String {
+    let row = |nth: usize| {
+        let v6 = [0xb80d_0120, 0, 0, 0x0100_0000];
+        let listener = netbcc_common::tcpsynbl::Listener {
+            cookie: [0, 1, 4097, u64::MAX, 5, 6, 7][nth],
+            tuple: Tuple {
+                laddr: if nth % 2 == 0 { [0x0100_007f, 0, 0, 0] } else { v6 },
+                raddr: [0; 4],
+                lport: [1, 22, 80, 443, 8080, 32_768, 65_535][nth],
+                rport: 0,
+                family: if nth % 2 == 0 { AF_INET } else { AF_INET6 },
+                zero: 0,
+            },
+            queue: [0, 1, 5, 128, 511, 4096, u32::MAX][nth],
+            limit: [0, 1, 5, 128, 511, 4096, u32::MAX][nth],
+            netns: 4_026_531_840,
+            holders: [0, 1, 1, 4, 1, 2, u32::MAX][nth],
+            pid: [0, 1, 42, 1701, 4_194_304, 7, u32::MAX][nth],
+            comm: *b"a name of 15 by\0",
+            ..Default::default()
+        };
+        let refused =
+            [(0, true), (1, false), (38, true), (1 << 40, false), (0, true), (7, true), (u64::MAX, false)];
+        let mut row = tcpsynbl::listeners::Row::new(listener, 7, refused[nth]);
+        row.accepted = [None, Some(0), Some(3), Some(u64::MAX), Some(1), Some(2), None][nth];
+        row.late = [None, Some(0), Some(2), None, Some(0), Some(1), Some(u64::MAX)][nth];
+        row.drops = [0, 2, 40, u32::MAX, 0, 8, 1][nth];
+        row.overflows = [None, Some(1), Some(38), Some(u64::MAX), Some(0), Some(7), None][nth];
+        row
+    };
+    let format = if args.contains("--json") { Format::Json } else { Format::Text };
+    let rows: Vec<_> = (0..7).map(row).collect();
+    printed(format, &tcpsynbl::listeners::table(&options::<Tcpsynbl>(args)), &rows, |_| 1000 * SECOND)
+}
+
+#[test]
+fn tcpsynbl_listeners() {
+    for (name, args) in [("listeners.txt", "--listeners"), ("listeners.json", "--listeners --json")] {
+        matches_fixture("tcpsynbl", name, &[(args, listening_block(args))]);
+    }
+}
+
 fn bind_block(args: &str) -> String {
     let bind = |nth: usize| {
         let (at, asked) = (tuples()[nth], tuples()[6 - nth]);

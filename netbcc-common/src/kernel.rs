@@ -134,6 +134,8 @@ fields! {
     IcskUlpData = "inet_connection_sock"."icsk_ulp_data": 8,
     /// The MPTCP socket of a subflow. Absent from kernels without MPTCP.
     SubflowConn = "mptcp_subflow_context"."conn": 8,
+    /// The first subflow of an MPTCP socket; of one that listens, the TCP listener. Absent from kernels without MPTCP.
+    MptcpFirst = "mptcp_sock"."first": 8,
     /// `PF_*` of a task.
     TaskFlags = "task_struct"."flags": 4,
     /// The common part of a network namespace.
@@ -196,6 +198,8 @@ fields! {
     TaskNsproxy = "task_struct"."nsproxy": 8,
     /// Mount namespace.
     NsproxyMntNs = "nsproxy"."mnt_ns": 8,
+    /// In there: the network namespace.
+    NsproxyNetNs = "nsproxy"."net_ns": 8,
     /// The common part of a mount namespace.
     MntNsCommon = "mnt_namespace"."ns": 0,
     /// Inode number of a namespace.

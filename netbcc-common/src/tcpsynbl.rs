@@ -1,6 +1,9 @@
-//! tcpsynbl: lengths of accept queues in slots of log2, per limit.
+//! tcpsynbl: lengths of accept queues in slots of log2, per limit; or what each listener took and refused.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::Comm;
+use crate::addr::Tuple;
 
 /// Slots of a histogram: slot `i` counts lengths of `i` bits, slot 1 also the length 0, and slot 0 nothing.
 pub const SLOTS: usize = 33;
@@ -19,4 +22,53 @@ pub struct Hist {
 pub struct Config {
     /// The reason `TCP_LISTEN_OVERFLOW` of this kernel; 0: it has none.
     pub overflow: u32,
+}
+
+/// Value of the table `LISTENERS`, of which the key is the listener's address. Counts only grow; what is seen of it is written anew
+/// whenever all listeners are looked at.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Listener {
+    /// When it came to be known: `CLOCK_MONOTONIC`, ns. Tells it from an older one at this address.
+    pub born_ns: u64,
+    /// Handshakes that found room.
+    pub accepted: u64,
+    /// SYNs that were refused because its queue was full.
+    pub early: u64,
+    /// Handshakes that were refused at their third packet because its queue was full.
+    pub late: u64,
+    /// The number that the kernel gave it (`SO_COOKIE`); 0: none, or not known.
+    pub cookie: u64,
+    /// Its end; the other one is zero.
+    pub tuple: Tuple,
+    /// The longest queue that handshakes made or found, by the lowest bit of the interval's number.
+    pub longest: [u32; 2],
+    /// In which intervals.
+    pub intervals: [u32; 2],
+    /// The interval in which it was last looked at; 0: none.
+    pub seen: u32,
+    /// How many connections waited for accept() then.
+    pub queue: u32,
+    /// How many might wait.
+    pub limit: u32,
+    /// What it had dropped by then, modulo 2^32.
+    pub drops: u32,
+    /// Its network namespace (inode number).
+    pub netns: u32,
+    /// How many processes had it open.
+    pub holders: u32,
+    /// The smallest of their numbers (tgid), but not 1 if there was another; 0: there was none.
+    pub pid: u32,
+    /// The last of them that was seen.
+    pub last: u32,
+    /// One of them that is in the listener's network namespace itself; 0: none is.
+    pub inside: u32,
+    /// 1: the filters keep it.
+    pub kept: u32,
+    /// 1: it listens no more.
+    pub closed: u32,
+    /// Always 0: no padding.
+    pub zero: u32,
+    /// The name of the process `pid`.
+    pub comm: Comm,
 }

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::bpf_sock_from_file;
 use netbcc_common::Comm;
 use netbcc_common::kernel::Field;
 
-use crate::mem::{Access as _, Typed, copy, field, field_ptr, offset};
+use crate::mem::{Access as _, Probed, Typed, copy, field, field_ptr, offset};
 use crate::sock::{Sock, socket_sk};
 
 /// What an iterator over the sockets that a storage map knows is told (`struct bpf_iter__bpf_sk_storage_map`).
@@ -110,6 +110,18 @@ impl Holder {
                 word(word(self.0 as u64 + cgroups as u64).wrapping_add(of_v2 as u64))
             }
             _ => 0,
+        }
+    }
+
+    /// Inode number of its network namespace; 0: it has none any more.
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        let Some(common) = offset(Field::NetCommon) else { return 0 };
+        // SAFETY: Probed copes with any address.
+        unsafe {
+            let nsproxy = field_ptr::<Probed>(self.0, Field::TaskNsproxy);
+            let net = field_ptr::<Probed>(nsproxy, Field::NsproxyNetNs);
+            if net.is_null() { 0 } else { field::<Probed, u32>(net.wrapping_add(common), Field::NsInum) }
         }
     }
 

@@ -104,6 +104,14 @@ impl<A: Access> Sock<A> {
         unsafe { field::<A, u16>(self.at, Field::SkProtocol) == IPPROTO_MPTCP }
     }
 
+    /// The first subflow of an MPTCP socket; of one that listens, the TCP listener.
+    #[inline(always)]
+    pub fn first_subflow(self) -> Option<Sock<Probed>> {
+        let at = offset_if_any(Field::MptcpFirst)?;
+        let word: [u8; 8] = copy((self.at as u64).wrapping_add(at as u64));
+        Sock::new(u64::from_ne_bytes(word) as *const u8)
+    }
+
     /// Whether `word` is its address.
     #[inline(always)]
     pub fn is_at(self, word: &u64) -> bool {

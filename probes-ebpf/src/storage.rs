@@ -6,7 +6,7 @@ use core::ptr;
 use aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_SK_STORAGE;
 use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE};
 use aya_ebpf::btf_maps::SkStorage;
-use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+use aya_ebpf::helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get};
 
 use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap};
 
@@ -92,6 +92,14 @@ pub fn get_or_zero<M: OfSockets>(map: &'static M, sk: Sock<Typed>) -> Option<&'s
         .cast::<M::Value>()
         .as_mut()
     }
+}
+
+/// Forgets what `map` keeps for `sk`.
+#[inline(always)]
+pub fn delete<M: OfSockets>(map: &'static M, sk: Sock<Typed>) {
+    // SAFETY: a map of sockets' storage, and a socket that the verifier knows as one.
+    let _may_be_none =
+        unsafe { bpf_sk_storage_delete(ptr::from_ref(map).cast_mut().cast(), sk.as_ptr().cast_mut().cast()) };
 }
 
 /// The entry of `key` in `map`, if any.

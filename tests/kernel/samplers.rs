@@ -609,6 +609,25 @@ fn queues(case: &Case) {
             let is_time = |line: &String| line.len() == 8 && line.matches(':').count() == 2;
             let stamped = ended.stdout.iter().any(is_time);
             must(&ended, set, stamped == (set.has("timestamp") && !set.has("json")), "the time of day");
+            if set.has("listeners") {
+                let limits = [("80", "5"), ("80", "11")].into_iter().enumerate();
+                let wanted: Vec<String> = limits
+                    .filter(|(nth, _)| is_kept(*nth))
+                    .map(|(nth, (_, limit))| format!("{} {limit}", [3, 7][nth]))
+                    .collect();
+                let mut found: Vec<String> = if set.has("json") {
+                    json(&ended).iter().map(|row| format!("{} {}", row["qlen"], row["qmax"])).collect()
+                } else {
+                    let cells = ended.stdout.iter().map(|line| line.split_whitespace().collect::<Vec<_>>());
+                    let rows = cells.filter(|cells| cells.len() == 7 && cells[3] == "80");
+                    rows.map(|cells| format!("{} {}", cells[4], cells[5])).collect()
+                };
+                // The fuller one is the first.
+                found.reverse();
+                found.sort_by_key(String::len);
+                must(&ended, set, found == wanted, &format!("{found:?}, not {wanted:?}"));
+                continue;
+            }
             let found = if set.has("json") {
                 tcprtt::counted(&ended, |_| true)
             } else {

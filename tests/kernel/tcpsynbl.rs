@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv6Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
 use netbcc_tests::checks;
@@ -31,6 +32,10 @@ pub(crate) const CHECKS: &[Check] = checks![
     what_has_no_room_is_told: alone,
     cookies_and_fast_open_are_one_sample: alone,
     mptcp_is_one_sample: alone,
+    each_listener_is_a_row_with_its_owner_and_its_queue: alone,
+    refused_syns_are_those_of_their_listener: alone,
+    a_syn_that_comes_again_is_no_refusal: alone,
+    a_listener_that_closed_has_a_last_row: alone,
 ];
 
 pub(crate) const ANY: &[Check] = checks![
@@ -143,7 +148,13 @@ fn an_ipv4_client_of_an_ipv6_listener_is_one_sample(case: &Case) {
 
 /// How often a full queue refused a connection, as the kernel counts it in the far namespace.
 fn overflows(net: &Net) -> u64 {
-    let text = net.far().enter(|| fs::read_to_string("/proc/thread-self/net/netstat")).expect("it is there");
+    overflows_of(
+        &net.far().enter(|| fs::read_to_string("/proc/thread-self/net/netstat")).expect("it is there"),
+    )
+}
+
+/// `ListenOverflows` in such a text.
+fn overflows_of(text: &str) -> u64 {
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
     let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
     let mut pairs = names.split(' ').zip(values.split(' '));
@@ -157,6 +168,7 @@ fn what_a_full_queue_refuses_late_is_above_the_limit(case: &Case) {
     let netns = net.far().path();
     let runs = ["", "-4", "--laddr=!10.99.99.99"]
         .map(|words| case.launch(&format!("{words} --json --netns={netns}")).start(&net));
+    let listeners = case.launch(&format!("--listeners --json --netns={netns}")).start(&net);
     // Room for four, of whom three come at once. Three more begin while there is room, and wait for their third packet.
     let web = listener(&server, net.v4_of(2, 80), 3);
     let mut near = wait_in_line(&client, web.address(), 3);
@@ -180,6 +192,12 @@ fn what_a_full_queue_refuses_late_is_above_the_limit(case: &Case) {
     // Nothing comes any more.
     net.far().nft(hold);
     let refused = overflows(&net);
+    let ended = listeners.finish();
+    let row = only_row(&ended, 80);
+    let late = row["refused_late"].as_u64();
+    holds(&ended, row["refused"] == refused && row["refused_exact"] == true, "each refusal once");
+    holds(&ended, late.is_none() && case.rung == Rung::Tracepoint || late == Some(refused), "late ones");
+    holds(&ended, row["sk_drops"].as_u64() >= Some(2 * refused), "two drops for each");
     for run in runs {
         let ended = run.finish();
         is(&ended, "taken", between(&ended, 3, 0, 1), 2);
@@ -445,4 +463,175 @@ fn two_copies_count_the_same(case: &Case) {
         is(&ended, "each", counted(&ended, |_| true), 23);
     }
     drop(waiting);
+}
+
+/// Rows of `--listeners` with this local port.
+fn rows_of(ended: &Ended, port: u16) -> Vec<Value> {
+    let rows = ended.stdout.iter().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    rows.filter(|row| row["lport"] == port).collect()
+}
+
+fn only_row(ended: &Ended, port: u16) -> Value {
+    let mut rows = rows_of(ended, port);
+    if rows.len() != 1 {
+        ended.fail(&format!("{} rows of {port}, not one", rows.len()));
+    }
+    rows.remove(0)
+}
+
+#[track_caller]
+fn holds(ended: &Ended, holds: bool, what: &str) {
+    if !holds {
+        ended.fail(what);
+    }
+}
+
+fn each_listener_is_a_row_with_its_owner_and_its_queue(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let netns = net.near().path();
+    let before = listener(&server, net.v4_of(2, 79), 19);
+    let words = ["--json", "", "-T", "--json --lport=81", "--json -6", "--json --laddr=10.99.99.99"];
+    let runs = words.map(|words| case.launch(&format!("--listeners {words} --netns={netns}")).start(&net));
+    let long = listener(&server, net.v4_of(2, 81), 17);
+    let short = listener(&client, net.v4_of(2, 80), 5);
+    let mut waiting = wait_in_line(&client, long.address(), 7);
+    waiting.extend(wait_in_line(&server, short.address(), 3));
+    waiting.extend(wait_in_line(&client, before.address(), 2));
+    // One of them leaves the queue, which was longer.
+    let taken = long.accept();
+    let [rows, plain, timed, one, six, none] = runs.map(Run::finish);
+    for ended in [&rows, &one] {
+        let row = only_row(ended, 81);
+        holds(
+            ended,
+            row["pid"] == server.pid() && row["comm"] == "server" && row["holders"] == 1,
+            "its owner",
+        );
+        holds(ended, row["qlen_now"] == 6 && row["qmax"] == 17, "its queue");
+        let knows = row["accepted"].is_u64();
+        holds(ended, row["qlen"] == if knows { 7 } else { 6 }, "its longest queue");
+        holds(ended, !knows || row["accepted"] == 7, "what it took");
+        holds(ended, row["refused"] == 0 && row["refused_exact"] == true, "nothing was refused");
+        holds(ended, row["laddr"] == long.address().ip().to_string(), "its address");
+        holds(
+            ended,
+            row["netns"].as_u64() == fs::metadata(&netns).ok().map(|file| file.ino()),
+            "its namespace",
+        );
+    }
+    for (port, pid, queue, limit) in [(79, server.pid(), 2, 19), (80, client.pid(), 3, 5)] {
+        let row = only_row(&rows, port);
+        holds(&rows, row["pid"] == pid && row["qlen"] == queue && row["qmax"] == limit, "each its own");
+        holds(&rows, row["accepted"].is_null() || row["accepted"] == queue, "what it took");
+    }
+    for (ended, count) in [(&rows, 3), (&one, 1), (&six, 0), (&none, 0)] {
+        holds(ended, ended.stdout.len() == count, "one row for each that is kept");
+    }
+    // The fullest first.
+    let head = format!(
+        "{:<7} {:<16} {:<25} {:<5} {:>6} {:>6} {:>8}",
+        "PID", "COMM", "LADDR", "LPORT", "QLEN", "QMAX", "REFUSED"
+    );
+    let first = format!(
+        "{:<7} {:<16} {:<25} {:<5} {:>6} {:>6} {:>8}",
+        client.pid(),
+        "client",
+        short.address().ip(),
+        80,
+        3,
+        5,
+        0
+    );
+    assert_eq!(plain.stdout[..4], ["Tracing accept queues... Hit Ctrl-C to end.", "", &head, &first]);
+    assert_eq!(plain.stdout.len(), 6, "{:?}", plain.stdout);
+    assert!(timed.stdout[2].len() == 8 && timed.stdout[3] == head, "{:?}", timed.stdout);
+    drop((waiting, taken));
+}
+
+/// How often full queues refused a connection in the near namespace, and not fewer times than before.
+fn refusals(net: &Net) -> u64 {
+    overflows_of(
+        &net.near().enter(|| fs::read_to_string("/proc/thread-self/net/netstat")).expect("it is there"),
+    )
+}
+
+fn refused_syns_are_those_of_their_listener(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let netns = net.near().path();
+    let both = [80, 81].map(|port| listener(&server, net.v4_of(2, port), 1));
+    let run = case.launch(&format!("--listeners --json --netns={netns}")).start(&net);
+    let open = |at: SocketAddr, times: usize| {
+        let how = How::plain().nonblocking();
+        (0..times).map(|_| client.connect_as(at, &how)).collect::<Vec<_>>()
+    };
+    // Two have room. What the others send once more is refused, too.
+    let first = open(both[0].address(), 5);
+    let second = open(both[1].address(), 7);
+    let least = refusals(&net);
+    let ended = run.finish();
+    let most = refusals(&net);
+    let rows = [80, 81].map(|port| only_row(&ended, port));
+    let refused = rows.each_ref().map(|row| row["refused"].as_u64().expect("a number"));
+    for (row, (refused, own)) in rows.iter().zip(refused.into_iter().zip([3, 5])) {
+        holds(&ended, row["qlen"] == 2 && row["qmax"] == 1, "a full queue");
+        holds(&ended, refused >= own && row["refused_exact"] == true, "all that came");
+    }
+    holds(&ended, (least..=most).contains(&(refused[0] + refused[1])), &format!("{least} to {most} in all"));
+    drop((first, second));
+}
+
+fn a_syn_that_comes_again_is_no_refusal(case: &Case) {
+    let net = Net::pair();
+    let (server, client) = (net.far_peer("server"), net.peer("client"));
+    // No SYN-ACK comes through.
+    net.far().nft(
+        "add chain inet probe out { type filter hook output priority 0; }\n\
+         add rule inet probe out tcp sport 80 drop\n",
+    );
+    let web = listener(&server, net.v4_of(2, 80), 7);
+    let run = case.launch(&format!("--listeners --json --netns={} 1", net.far().path())).start(&net);
+    let conn = client.connect_as(web.address(), &How::plain().nonblocking());
+    let deadline = Instant::now() + PATIENCE;
+    let dropped = |lines: &[String]| lines.iter().any(|line| !line.contains("\"sk_drops\":0,"));
+    let mut lines = run.await_lines(1);
+    while !dropped(&lines) {
+        assert!(Instant::now() < deadline, "no SYN came again: {lines:?}");
+        lines = run.await_lines(lines.len() + 1);
+    }
+    let ended = run.finish();
+    for row in rows_of(&ended, 80) {
+        holds(&ended, row["refused"] == 0 && row["refused_exact"] == true, "nothing was refused");
+        holds(&ended, row["qlen"] == 0, "nobody waited");
+    }
+    conn.close();
+}
+
+fn a_listener_that_closed_has_a_last_row(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let run = case.launch(&format!("--listeners --json --netns={} 1", net.near().path())).start(&net);
+    let web = listener(&server, net.v4_of(2, 80), 7);
+    let waiting = wait_in_line(&client, web.address(), 3);
+    run.await_lines(1);
+    web.close();
+    let other = listener(&server, net.v4_of(2, 81), 7);
+    let deadline = Instant::now() + PATIENCE;
+    let both = |lines: &[String]| {
+        let last = lines.iter().rposition(|line| line.contains("\"lport\":80,"));
+        last.is_some_and(|last| lines.len() > last + 3)
+    };
+    let mut lines = run.lines();
+    while !both(&lines) {
+        assert!(Instant::now() < deadline, "it has rows for ever: {lines:?}");
+        lines = run.await_lines(lines.len() + 1);
+    }
+    let ended = run.finish();
+    let rows = rows_of(&ended, 80);
+    let taken: u64 = rows.iter().filter_map(|row| row["accepted"].as_u64()).sum();
+    holds(&ended, rows[0]["accepted"].is_null() || taken == 3, "what it took");
+    holds(&ended, rows.iter().all(|row| row["refused"] == 0), "nothing was refused");
+    drop(waiting);
+    other.close();
 }

@@ -224,6 +224,11 @@ impl Probe {
         self.rungs.iter().find(|(name, _)| *name == ladder).map(|&(_, rung)| rung)
     }
 
+    /// Whether the program of this name is attached.
+    pub fn has(&self, name: &str) -> bool {
+        self.object.iterator(name).is_some()
+    }
+
     /// What has the iterator of this name run; `None`: the run has none.
     ///
     /// # Errors

@@ -5,6 +5,8 @@
 //! listener's `sk_ack_backlog` from before it; the section is its `sk_max_ack_backlog`. Where these functions cannot be traced, the
 //! new socket's change from LISTEN to SYN_RECV is seen, which holds copies of both.
 //!
+//! `--listeners` prints a row per listener instead: `tcpsynbl/listeners.rs`.
+//!
 //! BCC counts an IPv4 client of an IPv6 listener twice, and has room for 64 pairs of limit and slot.
 //!
 //! A server that is slow to accept, on a 6.18 kernel that has neither kprobes nor fentry:
@@ -28,6 +30,7 @@ use netbcc_common::kernel::Func;
 use netbcc_common::tcpsynbl::{Config, Hist, SLOTS};
 use zerocopy::FromBytes as _;
 
+use self::listeners::Listeners;
 use super::object;
 use crate::error::usage;
 use crate::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_btf};
@@ -35,6 +38,8 @@ use crate::options::{Every, Family, Json, OUTPUT, Verbose, select};
 use crate::out::{About, Format, Rows, Table, data, hist, interval};
 use crate::probe::{Generations, Pace, Plan, Probe, Table as Map, Turn};
 use crate::tool::{Ctx, Spec, Tool};
+
+pub mod listeners;
 
 /// The tool.
 pub struct Tcpsynbl;
@@ -45,6 +50,9 @@ pub struct Options {
     /// Print the time of day (HH:MM:SS) before each output
     #[arg(short = 'T', long, help_heading = OUTPUT)]
     timestamp: bool,
+    /// A row for each listener: whose, how long its queue was, and how many connections it refused
+    #[arg(long, help_heading = OUTPUT)]
+    listeners: bool,
     #[command(flatten)]
     family: Family,
     #[command(flatten)]
@@ -68,25 +76,35 @@ impl Tool for Tcpsynbl {
              network namespace. All listeners with one limit are one histogram. The length is from before the connection, so \
              a queue with the limit N holds N+1. A value above the limit is a connection that the kernel refused.",
             "A SYN that finds the queue full is dropped before any of this, and no histogram shows it: lengths that reach the limit \
-             do not say how many clients were turned away. `nstat -az TcpExtListenOverflows` counts all refusals, and `ss -lnt` \
-             shows the queues: Recv-Q above Send-Q is a full one.",
+             do not say how many clients were turned away. --listeners does: it prints a row for each listener of all network \
+             namespaces, with the process that has it open, its longest queue in the interval (QLEN), the limit (QMAX) and the packets \
+             that it refused because its queue was full (REFUSED): SYNs, and third packets of a handshake. A client that tries \
+             again after 1, 3 and 7 seconds is refused four times. Most refusals come first.",
+            "Where functions cannot be traced, the kernel tells only some refusals: since 6.18 third packets have a reason of their own, \
+             but not those of a handshake by SYN cookie, which are dropped as packets of no connection. What a listener dropped, which may be more \
+             than it refused, is then held against ListenOverflows of its network namespace, which counts all. Where that does not \
+             tell whose they are, REFUSED is at most what it says, and begins with ~. A listener that no process holds, as \
+             one of the kernel's own, has a row only if it took or refused something and functions can be traced.",
         ],
         examples: &[
             ("tcpsynbl", "all listeners, until Ctrl-C"),
             ("tcpsynbl 1 10", "print 1-second summaries, 10 times"),
             ("tcpsynbl -T 5", "every 5 seconds, with the time of day"),
             ("tcpsynbl -4", "connections of IPv4 only"),
+            ("tcpsynbl --listeners 1", "who refuses connections? every second"),
             ("tcpsynbl --lport 80,443 1", "listeners of two ports, every second"),
             ("tcpsynbl --json 60", "one JSON object per slot, every minute"),
         ],
         overhead: "Runs a short program per connection that a listener of this host takes; where functions cannot be traced, one per change of a \
                    TCP socket's state, and a comparison per packet that the kernel drops. Nothing is sent to user space but \
-                   the sums.",
+                   the sums. --listeners also runs a program per SYN, and goes through the open files of all processes at the end of each \
+                   interval.",
         differences: &[
             "An IPv4 client of an IPv6 listener is one sample; BCC counts two. With -4 and with -6 it is among the samples, as in BCC.",
             "There is room for 10240 limits per interval, not for 64 pairs of limit and slot. What has none is counted as lost, \
              and said.",
             "Sections are sorted by limit, and what arrives while a block is printed belongs to the next one; BCC loses it.",
+            "--listeners is not in BCC, nor in libbpf-tools.",
             "-T, an interval and a number of outputs are those of libbpf-tools. A wrong interval and -4 with -6 are refused before anything \
              is loaded.",
         ],
@@ -95,12 +113,15 @@ impl Tool for Tcpsynbl {
             "a handshake ends while any task has the processor; --cgroup and --container are the listener's own",
         )],
         object: object!("tcpsynbl"),
-        ladders: &[COMPLETIONS],
+        ladders: &[COMPLETIONS, listeners::LISTENERS],
     };
     type Args = Options;
 
     fn rows(args: &Options) -> Vec<Rows> {
-        vec![Rows::new("Slots of histograms, with --json", slot_table(args))]
+        vec![
+            Rows::new("Slots of histograms, with --json", slot_table(args)).used_if(!args.listeners),
+            Rows::new("Listeners, with --listeners", listeners::table(args)).used_if(args.listeners),
+        ]
     }
 
     fn run(args: Options, cx: &mut Ctx) -> Result<()> {
@@ -109,14 +130,24 @@ impl Tool for Tcpsynbl {
         if !cx.select.addresses_agree(args.family) {
             bail!(usage("no connection has ends of both families: there would be no sample"));
         }
-        if cx.out.is_chosen() && args.json.format() == Format::Text {
+        if args.listeners && (cx.select.raddr.is_some() || cx.select.rport.is_some()) {
+            bail!(usage("--listeners: a listener has no remote end, so --raddr and --rport mean nothing"));
+        }
+        if !args.listeners && cx.out.is_chosen() && args.json.format() == Format::Text {
             bail!(usage("a histogram has no columns: -o is for --json"));
         }
         let select = &cx.select;
         let by_ends = select.laddr.is_some() || select.raddr.is_some() || select.rport.is_some();
-        let mut plan = Plan::new(cx)
-            .groups_of_sockets()
-            .ladder(&COMPLETIONS)
+        let plan = Plan::new(cx).groups_of_sockets();
+        let plan = if args.listeners {
+            TABLES
+                .iter()
+                .chain(&["YOUNG"])
+                .fold(plan.ladder(&listeners::LISTENERS), |plan, table| plan.without(table))
+        } else {
+            plan.ladder(&COMPLETIONS).without(listeners::TABLE).without(listeners::INHERITED)
+        };
+        let mut plan = plan
             .ask(if by_ends || args.family.ipv4 { ENDS } else { BEGINNINGS })
             .family(args.family)
             .enumeration(REASONS)
@@ -129,7 +160,21 @@ impl Tool for Tcpsynbl {
         let overflow = reasons.iter().find(|(_, name)| name == OVERFLOW).map_or(0, |(code, _)| *code);
         plan = plan.global("CONFIG", &Config { overflow });
         if let Some(entries) = cx.table_entries {
-            plan = TABLES.iter().fold(plan, |plan, table| plan.size(table, entries));
+            let tables = if args.listeners { &[listeners::TABLE][..] } else { &TABLES };
+            plan = tables.iter().fold(plan, |plan, table| plan.size(table, entries));
+        }
+        if args.listeners {
+            // Before capabilities are dropped.
+            let namespaces = listeners::Namespaces::there();
+            let mut probe = plan.attach(cx)?;
+            cx.out.line("Tracing accept queues... Hit Ctrl-C to end.");
+            let mut listeners = Listeners::new(&mut probe, namespaces)?;
+            return probe.sample(cx, Pace::from(args.every), |cx, _| {
+                let rows = listeners.taken()?;
+                let now_ns = cx.out.clock().monotonic_ns();
+                listeners::print(&args, cx, &rows, now_ns);
+                Ok(())
+            });
         }
         let mut probe = plan.attach(cx)?;
         cx.out.line("Tracing SYN backlog size. Ctrl-C to end.");

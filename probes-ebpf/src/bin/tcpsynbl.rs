@@ -6,24 +6,32 @@
 //! Without them, the change of the new socket from LISTEN to SYN_RECV is seen: it was just copied from its listener, queue and
 //! limit included. There is none where the queue is full; newer kernels drop the packet for a reason of its own then.
 //!
+//! With `--listeners` there is no histogram: what each listener took and refused is summed in a table by its address, and an iterator
+//! over open files writes there what its queue is, and who has it open. SYNs that find a full queue are seen where
+//! `tcp_conn_request` begins; without that and the functions above, what a listener dropped is read from it.
+//!
 //! Of the histograms there are two generations, of which programs use the one that the lowest bit of `CURRENT` names; user space
 //! empties the other.
 #![no_std]
 #![no_main]
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
-use aya_ebpf::macros::{btf_tracepoint, fentry, kprobe, map};
+use aya_ebpf::macros::{btf_map, btf_tracepoint, fentry, kprobe, map};
 use aya_ebpf::maps::{Array, HashMap};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::addr::{AF_INET, AF_INET6, MAPPED_WORD, Tuple};
 use netbcc_common::loss::Loss;
-use netbcc_common::tcpsynbl::{Config, Hist, SLOTS};
+use netbcc_common::socket::asked::IN_TABLE;
+use netbcc_common::tcpsynbl::{Config, Hist, Listener, SLOTS};
 use probes_ebpf::emit::lost;
 use probes_ebpf::filter::{self, SockEnds};
+use probes_ebpf::iter::{Holder, OverFiles};
 use probes_ebpf::mem::{Access, Probed, Typed};
+use probes_ebpf::owner::{Owned, SOCKET_FACTS};
 use probes_ebpf::skb::{ETH_P_IP, ETH_P_IPV6, Skb};
-use probes_ebpf::sock::{Sock, state};
-use probes_ebpf::{atomic, setting};
+use probes_ebpf::sock::{Sock, is_inet, state};
+use probes_ebpf::storage::{self, Inherited};
+use probes_ebpf::{atomic, setting, syscall, task};
 
 #[unsafe(no_mangle)]
 static CONFIG: Config = Config { overflow: 0 };
@@ -41,6 +49,14 @@ static SUMS_1: HashMap<u32, Hist> = HashMap::with_max_entries(10_240, BPF_F_NO_P
 /// New connections whose ends are not known yet: addresses of their sockets. Each leaves the table when its state changes again.
 #[map]
 static YOUNG: HashMap<u64, u8> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+/// Listeners by their addresses. User space may set another size, and takes out those that are gone.
+#[map]
+static LISTENERS: HashMap<u64, Listener> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+/// The address of a listener. A new connection inherits it, and loses it when it is counted.
+#[btf_map]
+static OF_LISTENER: Inherited<u64> = Inherited::new();
 
 /// What a new limit begins with.
 static EMPTY: Hist = Hist { slots: [0; SLOTS] };
@@ -300,6 +316,325 @@ fn refused_tp(ctx: BtfTracePointContext) -> i32 {
         && let (Some(skb), Some(listener)) = (Skb::<Typed>::new(ctx.arg(0)), Sock::<Typed>::new(ctx.arg(3)))
     {
         refused(skb, listener);
+    }
+    0
+}
+
+/// Whether a listener is asked for.
+#[inline(always)]
+fn keeps_listening<A: Access>(sk: Sock<A>) -> bool {
+    filter::keeps_family(sk.family())
+        && filter::keeps_nobody(|| sk.cgroup())
+        && (!filter::by_ends() || filter::keeps_ends(SockEnds { sk, lport: sk.num() }))
+}
+
+/// What a new listener begins with.
+static NOTHING: Listener = Listener {
+    born_ns: 0,
+    accepted: 0,
+    early: 0,
+    late: 0,
+    cookie: 0,
+    tuple: Tuple { laddr: [0; 4], raddr: [0; 4], lport: 0, rport: 0, family: 0, zero: 0 },
+    longest: [0; 2],
+    intervals: [0; 2],
+    seen: 0,
+    queue: 0,
+    limit: 0,
+    drops: 0,
+    netns: 0,
+    holders: 0,
+    pid: 0,
+    last: 0,
+    inside: 0,
+    kept: 0,
+    closed: 0,
+    zero: 0,
+    comm: [0; 16],
+};
+
+/// What is known of a listener, made if there was nothing.
+#[inline(always)]
+fn listening<A: Access>(sk: Sock<A>) -> Option<&'static mut Listener> {
+    if let Some(known) = storage::entry(&LISTENERS, sk.id()) {
+        return Some(known);
+    }
+    // Another CPU may have been faster.
+    let nothing: &'static Listener = &NOTHING;
+    let _there_already = LISTENERS.insert(sk.id(), nothing, u64::from(BPF_NOEXIST));
+    let Some(new) = storage::entry(&LISTENERS, sk.id()) else {
+        lost(Loss::MapFull);
+        return None;
+    };
+    new.born_ns = task::now_ns();
+    describe(sk, new);
+    Some(new)
+}
+
+/// Writes what a listener says of itself.
+#[inline(always)]
+fn describe<A: Access>(sk: Sock<A>, to: &mut Listener) {
+    let family = sk.family();
+    sk.laddr(family, &mut to.tuple.laddr);
+    to.tuple.family = family;
+    to.tuple.lport = sk.num();
+    to.netns = sk.netns();
+    to.limit = sk.most_waiting();
+    to.kept = u32::from(keeps_listening(sk));
+}
+
+/// A queue was so long.
+#[inline(always)]
+fn was(listener: &mut Listener, length: u32) {
+    let now = CURRENT.get(0).copied().unwrap_or(0);
+    let nth = (now & 1) as usize;
+    if listener.intervals[nth] != now {
+        listener.intervals[nth] = now;
+        listener.longest[nth] = length;
+    } else if listener.longest[nth] < length {
+        listener.longest[nth] = length;
+    }
+}
+
+/// A handshake that found the queue so long.
+#[inline(always)]
+fn ended(listener: &mut Listener, length: u32, limit: u32) {
+    let (count, length) = if length > limit {
+        (&raw mut listener.late, length)
+    } else {
+        (&raw mut listener.accepted, length + 1)
+    };
+    // SAFETY: a word of a map's value, which is aligned; programs change it by adding to it only.
+    unsafe { atomic::add(count, 1) };
+    was(listener, length);
+}
+
+/// A SYN came for `sk`.
+#[inline(always)]
+fn asked<A: Access>(sk: *const u8) {
+    if let Some(sk) = Sock::<A>::new(sk)
+        && sk.waiting() > sk.most_waiting()
+        && keeps_listening(sk)
+        && let Some(listener) = listening(sk)
+    {
+        // SAFETY: a word of a map's value, which is aligned; programs change it by adding to it only.
+        unsafe { atomic::add(&raw mut listener.early, 1) };
+        was(listener, sk.waiting());
+    }
+}
+
+/// The third packet of a handshake came for `sk`. `v4`: the listener may be of IPv6, and then is seen elsewhere.
+#[inline(always)]
+fn answered<A: Access>(sk: *const u8, v4: bool) {
+    if let Some(sk) = Sock::<A>::new(sk)
+        && !(v4 && sk.family() == AF_INET6)
+        && keeps_listening(sk)
+        && let Some(listener) = listening(sk)
+    {
+        ended(listener, sk.waiting(), sk.most_waiting());
+    }
+}
+
+// match-proto: int tcp_conn_request(struct request_sock_ops *rsk_ops, const struct tcp_request_sock_ops *af_ops, struct sock *sk, struct sk_buff *skb)
+#[fentry(function = "tcp_conn_request")]
+fn asked_fentry(ctx: FEntryContext) -> i32 {
+    asked::<Typed>(ctx.arg(2));
+    0
+}
+
+// match-proto: struct sock *tcp_v4_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, struct request_sock *req, struct dst_entry *dst, struct request_sock *req_unhash, bool *own_req)
+#[fentry(function = "tcp_v4_syn_recv_sock")]
+fn answered_v4_fentry(ctx: FEntryContext) -> i32 {
+    answered::<Typed>(ctx.arg(0), true);
+    0
+}
+
+// match-proto: struct sock *tcp_v6_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, struct request_sock *req, struct dst_entry *dst, struct request_sock *req_unhash, bool *own_req)
+#[fentry(function = "tcp_v6_syn_recv_sock")]
+fn answered_v6_fentry(ctx: FEntryContext) -> i32 {
+    answered::<Typed>(ctx.arg(0), false);
+    0
+}
+
+// match-proto: int tcp_conn_request(struct request_sock_ops *rsk_ops, const struct tcp_request_sock_ops *af_ops, struct sock *sk, struct sk_buff *skb)
+#[kprobe]
+fn asked_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(2) {
+        asked::<Probed>(sk);
+    }
+    0
+}
+
+// match-proto: struct sock *tcp_v4_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, struct request_sock *req, struct dst_entry *dst, struct request_sock *req_unhash, bool *own_req)
+#[kprobe]
+fn answered_v4_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(0) {
+        answered::<Probed>(sk, true);
+    }
+    0
+}
+
+// match-proto: struct sock *tcp_v6_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, struct request_sock *req, struct dst_entry *dst, struct request_sock *req_unhash, bool *own_req)
+#[kprobe]
+fn answered_v6_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(0) {
+        answered::<Probed>(sk, false);
+    }
+    0
+}
+
+/// A socket begins or ends to listen. Answers whether it begins.
+#[inline(always)]
+fn listens(sk: Sock<Typed>, old: i32, new: i32) -> bool {
+    if new == state::LISTEN {
+        // What is known is of another one at this address.
+        let _may_be_none = LISTENERS.remove(sk.id());
+        return listening(sk).is_some();
+    }
+    if old == state::LISTEN
+        && new == state::CLOSE
+        && let Some(listener) = storage::entry(&LISTENERS, sk.id())
+    {
+        listener.closed = 1;
+    }
+    false
+}
+
+// match-proto: void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn listens_tp(ctx: BtfTracePointContext) -> i32 {
+    if let Some(sk) = changes(&ctx, |old, new| old == state::LISTEN || new == state::LISTEN) {
+        listens(sk, ctx.arg(1), ctx.arg(2));
+    }
+    0
+}
+
+/// Also counts the connections that a listener takes: each is a copy of it, with its queue and with what is kept for it.
+// match-proto: void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn inherits_tp(ctx: BtfTracePointContext) -> i32 {
+    let Some(sk) = changes(&ctx, |old, new| old == state::LISTEN || new == state::LISTEN) else { return 0 };
+    if !begins(ctx.arg(1), ctx.arg(2)) {
+        if listens(sk, ctx.arg(1), ctx.arg(2)) {
+            mark(sk);
+        }
+        return 0;
+    }
+    let Some(&mut of) = storage::get(&OF_LISTENER, sk) else { return 0 };
+    storage::delete(&OF_LISTENER, sk);
+    if let Some(listener) = storage::entry(&LISTENERS, of) {
+        ended(listener, sk.waiting(), sk.most_waiting());
+    }
+    0
+}
+
+/// Lets connections know which listener they are of.
+#[inline(always)]
+fn mark(sk: Sock<Typed>) {
+    match storage::get_or_zero(&OF_LISTENER, sk) {
+        Some(of) => *of = sk.id(),
+        None => lost(Loss::MapFull),
+    }
+}
+
+/// A handshake that is refused at its third packet.
+// match-proto: void kfree_skb(struct sk_buff *skb, void *location, enum skb_drop_reason reason, struct sock *rx_sk) (since 6.11)
+#[btf_tracepoint(function = "kfree_skb")]
+fn late_tp(ctx: BtfTracePointContext) -> i32 {
+    let reason: u32 = ctx.arg(2);
+    if reason != setting!(CONFIG.overflow) {
+        return 0;
+    }
+    if let (Some(skb), Some(sk)) = (Skb::<Typed>::new(ctx.arg(0)), Sock::<Typed>::new(ctx.arg(3)))
+        && sk.state() == state::LISTEN
+        && skb.transport().read::<14>()[13] & SYN == 0
+        && let Some(listener) = listening(sk)
+    {
+        let limit = sk.most_waiting();
+        ended(listener, limit.wrapping_add(1), limit);
+    }
+    0
+}
+
+/// A process has a listener open. Answers whether it is one.
+#[inline(always)]
+fn looks<A: Owned>(sk: Sock<A>, holder: Holder) -> bool {
+    if !is_inet(sk.family()) || !sk.is_stream() || !sk.is_tcp() || sk.state() != state::LISTEN {
+        return false;
+    }
+    let Some(listener) = listening(sk) else { return false };
+    let (pid, now) = (holder.pid(), CURRENT.get(0).copied().unwrap_or(0));
+    if listener.seen != now {
+        listener.seen = now;
+        listener.holders = 0;
+        listener.pid = 0;
+        listener.last = 0;
+        listener.inside = 0;
+    }
+    // All descriptors of a process come one after the other.
+    if listener.last != pid {
+        listener.last = pid;
+        listener.holders += 1;
+        if listener.inside == 0 && holder.netns() == listener.netns {
+            listener.inside = pid;
+        }
+        // The first process has what it will give to another.
+        if listener.pid == 0 || listener.pid == 1 || pid != 1 && pid < listener.pid {
+            listener.pid = pid;
+            holder.comm(&mut listener.comm);
+        }
+    }
+    describe(sk, listener);
+    listener.cookie = A::cookie(sk);
+    listener.queue = sk.waiting();
+    listener.drops = sk.drops();
+    true
+}
+
+/// The listener below an MPTCP socket.
+#[inline(always)]
+fn looks_below<A: Owned>(sk: Sock<A>, holder: Holder) {
+    if sk.is_mptcp()
+        && let Some(first) = sk.first_subflow()
+    {
+        looks(first, holder);
+    }
+}
+
+/// Looks at a file that is open. Answers the listener, where the verifier knows it as a socket.
+#[inline(always)]
+fn looks_at(open: &OverFiles) -> Option<Sock<Typed>> {
+    let (holder, file) = open.get()?;
+    if setting!(SOCKET_FACTS) & IN_TABLE != 0 {
+        if let Some(sk) = syscall::socket_of(file.id())
+            && !looks(sk, holder)
+        {
+            looks_below(sk, holder);
+        }
+        return None;
+    }
+    let sk = file.socket()?;
+    if looks(sk, holder) {
+        return Some(sk);
+    }
+    looks_below(sk, holder);
+    None
+}
+
+// match-proto: void bpf_iter_task_file(struct bpf_iter_meta *meta, struct task_struct *task, u32 fd, struct file *file)
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+extern "C" fn listener_iter(open: &OverFiles) -> i32 {
+    looks_at(open);
+    0
+}
+
+// match-proto: void bpf_iter_task_file(struct bpf_iter_meta *meta, struct task_struct *task, u32 fd, struct file *file)
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+extern "C" fn listener_marks_iter(open: &OverFiles) -> i32 {
+    if let Some(sk) = looks_at(open) {
+        mark(sk);
     }
     0
 }

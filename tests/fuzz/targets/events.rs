@@ -226,6 +226,14 @@ fn all() -> Vec<Form> {
         let (count, backlog_max) = (u64::from_ne_bytes(take(data)), u32::from_ne_bytes(take(data)));
         Some((count, tcpsynbl::Slot { backlog_max, bits: bits.into(), count }))
     }));
+    let listeners = ["--listeners", "--listeners --json"];
+    all.extend(forms::<Tcpsynbl, _>(&listeners, tcpsynbl::listeners::table, |_, data| {
+        let listener = event::<netbcc_common::tcpsynbl::Listener>(data)?;
+        let [is_exact] = take(data);
+        let (longest, refused) = (u32::from_ne_bytes(take(data)), u64::from_ne_bytes(take(data)));
+        let row = tcpsynbl::listeners::Row::new(listener, longest, (refused, is_exact % 2 == 0));
+        Some((listener.born_ns, row))
+    }));
     all.extend(forms::<Softirqs, _>(&["", "-N", "-C", "--json"], softirqs::table, |_, data| {
         let [vector] = take(data);
         let (time_ns, count) = (u64::from_ne_bytes(take(data)), u64::from_ne_bytes(take(data)));
