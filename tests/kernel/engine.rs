@@ -456,6 +456,7 @@ fn a_stall_is_one_long_interval_and_nothing_catches_up(_: &Case) {
         ("tcpcong", "--json --open 1"),
         ("tcprtt", "--json -i 1"),
         ("tcpsubnet", "-i 1 --json"),
+        ("tcpsynbl", "--json --listeners 1"),
         ("tcptop", "--json 1"),
     ];
     let runs = samplers.map(|(tool, options)| (tool, Launch::new(tool, options).start(&net)));

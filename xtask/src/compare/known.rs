@@ -1,5 +1,7 @@
 //! The known, intended differences from the peers. Anything else fails.
 
+use super::subjects::STRAY;
+
 /// Whom netbcc is held against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Peer {
@@ -106,6 +108,34 @@ const KNOWN: &[Known] = &[
         reason: "BCC has no row for a connection with one change",
     },
     Known {
+        tool: "tcpsynbl",
+        peer: Peer::Bcc,
+        is: |theirs, ours| {
+            both(theirs, ours, |theirs, ours| number(theirs, 4) == 2.0 && number(ours, 4) == 1.0)
+        },
+        reason: "BCC counts a client of IPv4 at a listener of IPv6 twice",
+    },
+    Known {
+        tool: "tcpsynbl",
+        peer: Peer::Libbpf,
+        is: |theirs, ours| {
+            both(theirs, ours, |theirs, ours| number(theirs, 1) == 2.0 && number(ours, 1) == 1.0)
+        },
+        reason: "libbpf-tools counts a client of IPv4 at a listener of IPv6 twice, as BCC does",
+    },
+    Known {
+        tool: "hardirqs",
+        peer: Peer::Bcc,
+        is: |theirs, ours| only(theirs, ours, is_stray) || only(ours, theirs, is_stray),
+        reason: STRAYS,
+    },
+    Known {
+        tool: "hardirqs",
+        peer: Peer::Libbpf,
+        is: |theirs, ours| only(theirs, ours, is_stray) || only(ours, theirs, is_stray),
+        reason: STRAYS,
+    },
+    Known {
         tool: "tcpsubnet",
         peer: Peer::Bcc,
         is: |theirs, ours| {
@@ -150,6 +180,14 @@ pub(super) fn reason(
 ) -> Option<&'static str> {
     let fits = |known: &&Known| known.tool == tool && known.peer == peer && (known.is)(theirs, ours);
     KNOWN.iter().find(fits).map(|known| known.reason)
+}
+
+/// Why only one has an interrupt that came seldom.
+const STRAYS: &str = "tools begin and end one after the other";
+
+/// A count that two tools may differ by.
+fn is_stray(row: &str) -> bool {
+    number(row, 1) <= STRAY
 }
 
 /// tcptracer's row for the connect of an IPv6 socket to an IPv4 address.

@@ -125,7 +125,7 @@ fn rows(lines: &[String], names: &[(&str, &str)]) -> Vec<Row> {
 }
 
 /// How headers begin.
-const HEADERS: [&str; 6] = ["TIME(s)", "PID", "T", "SKADDR", "SOFTIRQ", "ADDRESS"];
+const HEADERS: [&str; 8] = ["TIME(s)", "PID", "T", "SKADDR", "SOFTIRQ", "HARDIRQ", "ADDRESS", "LIMIT"];
 
 /// Some put an address into brackets, some cut a name.
 fn key_of(cell: &str) -> &str {

@@ -279,6 +279,44 @@ pub(super) const SUBJECTS: &[Subject] = &[
         ..ROWS
     },
     Subject {
+        tool: "hardirqs",
+        args: &["-C"],
+        traffic: Traffic::Disk,
+        form: Form::Sums(Sums { in_blocks: false, read: sums::softirqs }),
+        head: &[
+            "Tracing hard irq events... Hit Ctrl-C to end.",
+            "",
+            "HARDIRQ                    TOTAL_count",
+        ],
+        connection: &["HARDIRQ"],
+        measured: &[("TOTAL_count", Measure::Near(0.05))],
+        older: Some(Older {
+            head: &[],
+            line: str::to_owned,
+            reason: "BCC 0.26 puts the least first; the newest, as netbcc, the greatest",
+        }),
+        // Newer ones mean something else by -C.
+        libbpf: Some(Libbpf { args: "-d", read: sums::counts_of_handlers, ..Libbpf::PLAIN }),
+        ..ROWS
+    },
+    Subject {
+        tool: "tcpsynbl",
+        traffic: Traffic::Waiting,
+        form: Form::Sums(Sums { in_blocks: false, read: sums::tcpsynbl }),
+        head: &[
+            "Tracing SYN backlog size. Ctrl-C to end.",
+            "",
+            "     backlog             : count     distribution",
+        ],
+        libbpf: Some(Libbpf {
+            connection: Some(&["LIMIT"]),
+            read: sums::samples_of_limits,
+            read_ours: sums::samples_of_limits,
+            ..Libbpf::PLAIN
+        }),
+        ..ROWS
+    },
+    Subject {
         tool: "netqtop",
         args: &["-n", "nq0", "-i", "15"],
         traffic: Traffic::Queues,
@@ -329,7 +367,7 @@ mod tests {
 
     #[test]
     fn there_is_every_tool() {
-        assert_eq!(SUBJECTS.len(), 16);
+        assert_eq!(SUBJECTS.len(), 18);
     }
 
     #[test]

@@ -137,7 +137,7 @@ pub(super) fn tcpsubnet(lines: &[&str]) -> Block {
     block
 }
 
-/// softirqs: one block for all of the traffic.
+/// softirqs and hardirqs: one block for all of the traffic.
 pub(super) fn softirqs(lines: &[&str]) -> Block {
     let mut block = Block::default();
     let mut last = f64::MAX;
@@ -167,6 +167,30 @@ pub(super) fn tcprtt(lines: &[&str]) -> Block {
         }
     }
     block
+}
+
+/// tcpsynbl: one block for all of the traffic. A row is a slot of the histogram of a limit.
+pub(super) fn tcpsynbl(lines: &[&str]) -> Block {
+    let mut block = Block::default();
+    let mut title = "";
+    for line in lines {
+        if let Some(limit) = line.strip_prefix(LIMIT) {
+            title = limit;
+        } else if let Some((range, _)) = line.split_once(" : ").filter(|(range, _)| range.contains("->")) {
+            block.row(format!("{title} {}", range.trim()), line, None, 0.0, &mut f64::MAX.clone());
+        } else if !block.frame.iter().any(|known| known == line) {
+            block.frame.push((*line).to_owned());
+        }
+    }
+    block
+}
+
+/// What the title of one of tcpsynbl's histograms begins with.
+const LIMIT: &str = "backlog_max = ";
+
+/// How many samples each limit has in tcpsynbl's histograms.
+pub(super) fn samples_of_limits(lines: &[&str]) -> Vec<String> {
+    counts(lines, LIMIT, "LIMIT SAMPLES")
 }
 
 /// tcpcong: one block for all of the traffic.
@@ -228,9 +252,19 @@ pub(super) fn netqtop(lines: &[&str]) -> Block {
 
 /// A histogram's counts, added up: lines as softirqs prints counts.
 pub(super) fn counts_of_histograms(lines: &[&str]) -> Vec<String> {
+    counts(lines, "softirq = ", "SOFTIRQ TOTAL_count")
+}
+
+/// A histogram's counts, added up: lines as hardirqs prints counts.
+pub(super) fn counts_of_handlers(lines: &[&str]) -> Vec<String> {
+    counts(lines, "hardirq = ", "HARDIRQ TOTAL_count")
+}
+
+/// What the histograms count that have titles beginning so, each added up, below this header.
+fn counts(lines: &[&str], title: &str, header: &str) -> Vec<String> {
     let mut counts: Vec<(&str, u64)> = Vec::new();
     for line in lines {
-        if let Some(name) = line.strip_prefix("softirq = ") {
+        if let Some(name) = line.strip_prefix(title) {
             counts.push((name, 0));
         } else if let (Some((_, last)), Some((range, rest))) = (counts.last_mut(), line.split_once(" : "))
             && range.contains("->")
@@ -239,7 +273,7 @@ pub(super) fn counts_of_histograms(lines: &[&str]) -> Vec<String> {
         }
     }
     let rows = counts.iter().map(|(name, count)| format!("{name} {count}"));
-    std::iter::once("SOFTIRQ TOTAL_count".to_owned()).chain(rows).collect()
+    std::iter::once(header.to_owned()).chain(rows).collect()
 }
 
 impl Block {

@@ -39,6 +39,10 @@ pub(super) enum Traffic {
     Transfers,
     /// Datagrams and connections for some seconds.
     Interrupts,
+    /// Reads from the disk that BCC is on.
+    Disk,
+    /// Connections that wait for accept(), at listeners with several limits.
+    Waiting,
     /// Packets of each size on each queue of an interface.
     Queues,
 }
@@ -53,7 +57,7 @@ impl Traffic {
             Self::Retransmits | Self::Stalls => lossy::prepare(Hook::Input),
             Self::Drops => queues::prepare().and_then(|()| lossy::prepare(Hook::Output)),
             Self::Queues => queues::prepare(),
-            Self::Connections | Self::Transfers | Self::Interrupts => Ok(()),
+            Self::Connections | Self::Transfers | Self::Interrupts | Self::Disk | Self::Waiting => Ok(()),
         }
     }
 
@@ -66,7 +70,7 @@ impl Traffic {
             Self::Retransmits | Self::Stalls => lossy::clear(),
             Self::Drops => lossy::clear().and_then(|()| queues::clear()),
             Self::Queues => queues::clear(),
-            Self::Connections | Self::Transfers | Self::Interrupts => Ok(()),
+            Self::Connections | Self::Transfers | Self::Interrupts | Self::Disk | Self::Waiting => Ok(()),
         }
     }
 
@@ -98,6 +102,8 @@ impl Traffic {
             Self::Drops => lossy::drops(),
             Self::Transfers => sums::transfers(),
             Self::Interrupts => sums::interrupts(),
+            Self::Disk => sums::reads(),
+            Self::Waiting => sums::waiting(),
             Self::Queues => queues::run(),
         }
     }

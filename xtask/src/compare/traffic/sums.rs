@@ -1,7 +1,9 @@
 //! Traffic that is added up.
 
+use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -75,4 +77,54 @@ pub(super) fn interrupts() -> Result<()> {
         thread::sleep(Duration::from_millis(20));
     }
     Ok(())
+}
+
+/// A page, as a read that goes past the page cache wants it.
+#[repr(align(4096))]
+struct Page([u8; 4096]);
+
+/// Reads that are an interrupt each.
+pub(super) fn reads() -> Result<()> {
+    /// `O_DIRECT` on x86-64, where tools are compared.
+    const DIRECT: i32 = 0o40000;
+    /// Of this part of the disk.
+    const PAGES: u64 = 8192;
+    let disk: File = OpenOptions::new().read(true).custom_flags(DIRECT).open(DISK).context(DISK)?;
+    let mut page = Page([0; 4096]);
+    let deadline = Instant::now() + TIME;
+    for nth in 0.. {
+        if Instant::now() > deadline {
+            break;
+        }
+        disk.read_exact_at(&mut page.0, nth % PAGES * 4096).context("read from the disk")?;
+    }
+    Ok(())
+}
+
+/// The disk that BCC is on.
+const DISK: &str = "/dev/nvme0n1";
+
+/// What limits the queues of listeners to come.
+const LIMIT: &str = "/proc/sys/net/core/somaxconn";
+
+/// Connections that nobody accepts: 0, 1 and more wait when the next one comes.
+pub(super) fn waiting() -> Result<()> {
+    let before = fs::read_to_string(LIMIT).context(LIMIT)?;
+    let v4: IpAddr = Ipv4Addr::LOCALHOST.into();
+    let v6: IpAddr = Ipv6Addr::LOCALHOST.into();
+    let mut open = Vec::new();
+    for (limit, at, from, count) in [
+        ("5", v4, v4, 3),
+        ("7", v6, v6, 7),
+        ("100", v4, v4, 67),
+        // A client of IPv4 at a listener of IPv6.
+        ("31", Ipv6Addr::UNSPECIFIED.into(), v4, 1),
+    ] {
+        fs::write(LIMIT, limit).context(LIMIT)?;
+        let listener = TcpListener::bind((at, 0)).context("listen")?;
+        let to = (from, listener.local_addr()?.port());
+        let clients = (0..count).map(|_| TcpStream::connect(to)).collect::<Result<Vec<_>, _>>()?;
+        open.push((listener, clients));
+    }
+    fs::write(LIMIT, before).context(LIMIT)
 }
