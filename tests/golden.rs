@@ -1131,14 +1131,15 @@ fn tcpstates_json() {
 fn transfer_block(args: &str) -> String {
     use netbcc_common::tcptop::{Key, Sum};
     let sums = [(0, 1023), (1024, 0), (1, 1), (u64::MAX, 1 << 40), (999_999 << 10, 0), (0, 0), (2048, 4096)];
-    let transfer = |nth: usize| tcptop::Row {
-        key: Key {
+    let transfer = |nth: usize| {
+        let key = Key {
             tuple: tuples()[nth],
             pid: [1701, 1, 4_194_304, 2_147_483_647, 31_337, 77, 0][nth],
-            zero: 0,
+            netns: 0,
             comm: comm(COMMS[nth]),
-        },
-        sum: Sum { rx_bytes: sums[nth].0, tx_bytes: sums[nth].1 },
+            cookie: 0,
+        };
+        tcptop::Row::new(key, Sum { rx_bytes: sums[nth].0, tx_bytes: sums[nth].1 })
     };
     let json = args.contains("--json");
     let format = if json { Format::Json } else { Format::Text };

@@ -14,10 +14,12 @@ pub struct Key {
     pub tuple: Tuple,
     /// Process (tgid).
     pub pid: u32,
-    /// Always zero.
-    pub zero: u32,
+    /// Network namespace of the socket (inode number), where it is asked for; else 0.
+    pub netns: u32,
     /// Name of the thread.
     pub comm: Comm,
+    /// Cookie of the socket, where it is asked for and known; else 0.
+    pub cookie: u64,
 }
 
 /// Their value.
@@ -50,8 +52,10 @@ pub struct Row {
     pub addrpair: u64,
     /// `skc_portpair`.
     pub portpair: u32,
-    /// Always zero.
-    pub zero: u32,
+    /// Network namespace of the socket (inode number), where it is asked for; else 0.
+    pub netns: u32,
+    /// Cookie of the socket, where it is asked for and known; else 0.
+    pub cookie: u64,
     /// How much.
     pub sum: Sum,
 }

@@ -161,9 +161,11 @@ pub fn make_cookie(sk: Sock<Typed>) {
 pub struct Facts {
     /// Its owner.
     pub owner: Option<&'static Owner>,
-    cookie: u64,
+    /// Its cookie; 0: it is not known, or not asked for.
+    pub cookie: u64,
     cgroup: u64,
-    netns: u32,
+    /// Its network namespace; 0: it is not asked for.
+    pub netns: u32,
 }
 
 impl Facts {

@@ -494,6 +494,7 @@ fn a_socket_has_one_cookie_in_all_tools(case: &Case) {
         ("solisten", "", 1),
         ("tcpwhy", "-a", 2),
         ("tcpwhy", "-ae", 2),
+        ("tcptop", "", 2),
     ];
     let runs = tools.map(|(tool, words, rows)| {
         let launch = Launch::new(tool, &format!("{words} --json -o +cookie,netns"));

@@ -38,6 +38,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use netbcc_common::Comm;
 use netbcc_common::addr::AF_INET;
 use netbcc_common::kernel::Func;
+use netbcc_common::socket::SocketFacts;
 use netbcc_common::tcptop::{self, Config, Key, Sum, Used};
 use zerocopy::{FromBytes as _, IntoBytes as _, transmute};
 
@@ -45,7 +46,7 @@ use super::{conn, object, sends};
 use crate::hook::{Ladder, LessExact, Prog, Rung, RungName, fexit, kprobe, tp_btf};
 use crate::options::select::{PlaceList, place_list};
 use crate::options::{Containers, Every, Family, Json, Pid, Verbose};
-use crate::out::{About, Cell, Format, Out, Process, Rows, Table, data, interval, left, right};
+use crate::out::{About, Cell, Format, Out, Process, Rows, SocketFact, Table, data, interval, left, right};
 use crate::probe::{Blocks, Generations, Pace, Plan, Probe, Table as Map, Then, Turn};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -173,6 +174,7 @@ impl Tool for Tcptop {
             || !cx.select.is_empty();
         let config = Config { sends: sends::calls(), filters: filters.into(), zero: 0 };
         let mut plan = Plan::new(cx)
+            .socket_facts(table(&args, false).asks_of_sockets(&cx.out))
             .ladder(&TRANSFERS)
             .told_with_v(FIRST_SPLICE)
             .family(args.family)
@@ -280,6 +282,16 @@ pub struct Row {
     pub key: Key,
     /// How much.
     pub sum: Sum,
+    /// What was asked for of its socket.
+    facts: SocketFacts,
+}
+
+impl Row {
+    /// Of these.
+    pub fn new(key: Key, sum: Sum) -> Self {
+        let facts = SocketFacts { cookie: key.cookie, netns: key.netns, ..SocketFacts::default() };
+        Self { key, sum, facts }
+    }
 }
 
 /// BCC's columns, for rows of IPv6 or of IPv4.
@@ -326,6 +338,7 @@ pub fn table(args: &Options, v6: bool) -> Table<Row> {
             data("tx_bytes", |r: &Row| r.sum.tx_bytes.into())
                 .about(About::count("Bytes that the process sent in the interval.")),
         )
+        .socket(false, &SocketFact::PLAIN, |r| &r.facts)
         .process(|r| Process::now(r.key.pid).named(&r.key.comm))
 }
 
@@ -501,7 +514,7 @@ impl Sums {
             tables[full].drain(|| turn.ends(), see)?;
         }
         used.set(&at, Used::default().as_bytes())?;
-        Ok(sums.into_iter().map(|(key, sum)| Row { key, sum }).collect())
+        Ok(sums.into_iter().map(|(key, sum)| Row::new(key, sum)).collect())
     }
 }
 
@@ -511,12 +524,12 @@ fn key(row: &tcptop::Row) -> Key {
     if let Some(end) = comm.iter().position(|&byte| byte == 0) {
         comm[end..].fill(0);
     }
-    Key { tuple: transmute!(row.tuple), pid: row.pid, zero: 0, comm }
+    Key { tuple: transmute!(row.tuple), pid: row.pid, netns: row.netns, comm, cookie: row.cookie }
 }
 
 /// Most first, then by process and addresses, so that equal rows stay where they are.
 fn sort(by: Sort, rows: &mut [Row]) {
-    rows.sort_by_cached_key(|Row { key, sum }| {
+    rows.sort_by_cached_key(|Row { key, sum, .. }| {
         let bytes = match by {
             Sort::All => u128::from(sum.rx_bytes) + u128::from(sum.tx_bytes),
             Sort::Sent => sum.tx_bytes.into(),
@@ -568,7 +581,7 @@ mod tests {
             [0, 0, 0, u32::from_ne_bytes([0, 0, 0, 1])]
         };
         let tuple = Tuple { laddr, raddr: laddr, lport, rport: 80, family, zero: 0 };
-        Row { key: Key { tuple, pid, zero: 0, comm: name }, sum: Sum { rx_bytes, tx_bytes } }
+        Row::new(Key { tuple, pid, netns: 0, comm: name, cookie: 0 }, Sum { rx_bytes, tx_bytes })
     }
 
     fn printed(words: &str, mut rows: Vec<Row>) -> String {

@@ -34,6 +34,7 @@ use probes_ebpf::calls::{self, Moved, TAKES_NOTHING};
 use probes_ebpf::emit::lost;
 use probes_ebpf::filter::SockEnds;
 use probes_ebpf::mem::{Probed, Typed};
+use probes_ebpf::owner::{Facts, Owned};
 use probes_ebpf::sock::{Sock, ToTcp, is_inet, socket_sk, state};
 use probes_ebpf::{atomic, filter, setting, storage, syscall, task};
 use zerocopy::transmute;
@@ -92,7 +93,7 @@ impl Way {
 }
 
 /// How a program counts.
-trait Count: ToTcp {
+trait Count: Owned {
     /// The current task moved so many bytes.
     fn moved(sk: Sock<Self>, way: Way, bytes: u64);
 }
@@ -228,6 +229,7 @@ fn count_in_new_row(
         return false;
     }
     let Some(row) = row_at(now, index as u32) else { return false };
+    let facts = Facts::of(sk);
     let filled = Row {
         tuple: transmute!(ends(sk, family)),
         pid: owner.pid,
@@ -235,7 +237,8 @@ fn count_in_new_row(
         comm: owner.comm,
         addrpair: sk.addrpair(),
         portpair: sk.portpair(),
-        zero: 0,
+        netns: facts.netns,
+        cookie: facts.cookie,
         sum: way.sum(bytes),
     };
     // SAFETY: nobody else has this row in this interval before its place is told.
@@ -268,12 +271,13 @@ fn lport<A: ToTcp>(sk: Sock<A>) -> u16 {
 
 /// Counts in the hash table.
 #[inline(always)]
-fn count_in_table<A: ToTcp>(sk: Sock<A>, now: u32, way: Way, bytes: u64) {
+fn count_in_table<A: Owned>(sk: Sock<A>, now: u32, way: Way, bytes: u64) {
     let family = sk.family();
     if !is_inet(family) {
         return;
     }
-    let mut key = Key { tuple: ends(sk, family), pid: task::pid(), zero: 0, comm: [0; 16] };
+    let Facts { cookie, netns, .. } = Facts::of(sk);
+    let mut key = Key { tuple: ends(sk, family), pid: task::pid(), netns, comm: [0; 16], cookie };
     task::comm(&mut key.comm);
     if let Some(used) = USED.get_ptr_mut(now & 1) {
         // SAFETY: a word that programs only ever set to 1.

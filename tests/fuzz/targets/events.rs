@@ -166,7 +166,7 @@ fn all() -> Vec<Form> {
         |_, data| {
             let mut key = event::<netbcc_common::tcptop::Key>(data)?;
             key.tuple.family = AF_INET6;
-            Some((u64::from_ne_bytes(take(data)), tcptop::Row { key, sum: event(data)? }))
+            Some((u64::from_ne_bytes(take(data)), tcptop::Row::new(key, event(data)?)))
         },
     ));
     all.extend(forms::<Tcpsubnet, _>(&["-f b", "-f M", "--json -f k"], tcpsubnet::table, |args, data| {
