@@ -897,7 +897,7 @@ fn tcppktlat_has_the_options_of_libbpf_tools() {
 fn tcpsynbl_has_the_options_of_bcc() {
     accepted("tcpsynbl", &["-4"]);
     accepted("tcpsynbl", &["--ipv6", "-T", "1", "10", "-v", "--json"]);
-    accepted("tcpsynbl", &["--listeners", "-T6", "--lport=80", "--laddr=::/0", "--netns=1", "1", "10"]);
+    accepted("tcpsynbl", &["--listeners", "-T6", "--lport=80", "--laddr=::/0", "1", "10"]);
     accepted("tcpsynbl", &["--listeners", "--json", "-o", "pid,refused,container"]);
     accepted("tcpsynbl", &["--timestamp", "5", "--lport=80", "--raddr=10.0.0.0/8", "--cgroup=/"]);
     for args in [

@@ -551,6 +551,8 @@ mod tests {
             ("tcpsubnet", "send_fexit"),
             ("tcpsubnet", "release_kprobe"),
             ("tcpsubnet", "sent_tp"),
+            ("tcpsynbl", "listener_iter"),
+            ("tcpsynbl", "listener_marks_iter"),
             ("tcptop", "read_tp"),
             ("tcpwhy", "again2_tp"),
             ("tcpwhy", "again3_tp"),

@@ -574,6 +574,7 @@ fn looks<A: Owned>(sk: Sock<A>, holder: Holder) -> bool {
     // All descriptors of a process come one after the other.
     if listener.last != pid {
         listener.last = pid;
+        // Alone: one walk after the other has the tool go through open files.
         listener.holders += 1;
         if listener.inside == 0 && holder.netns() == listener.netns {
             listener.inside = pid;

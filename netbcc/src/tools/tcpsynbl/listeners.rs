@@ -42,7 +42,7 @@ const LISTENS: Prog = tp_btf("listens_tp", "inet_sock_set_state");
 const TAKES: Prog = tp_btf(INHERITS, "inet_sock_set_state");
 
 const REFUSALS: LessExact =
-    LessExact::new("REFUSED follows from counts of the kernel's, and is marked '~' where it is only at most that").detail(
+    LessExact::new("REFUSED is at most what it says where it begins with '~'").detail(
         "A listener's drops are more than what it refused: also a SYN that came again, and what is dropped for other reasons. The \
          overflows of a network namespace are the refusals of all its listeners.",
     );
@@ -81,20 +81,18 @@ pub(super) const LISTENERS: Ladder = Ladder {
             ],
             less_exact: Some(REFUSALS),
         },
-        Rung {
-            name: RungName::Tracepoint,
-            programs: &[TAKES, LOOK_AND_MARK],
-            less_exact: Some(REFUSALS),
-        },
+        Rung { name: RungName::Tracepoint, programs: &[TAKES, LOOK_AND_MARK], less_exact: Some(REFUSALS) },
         // Before 5.11, where such programs cannot keep anything with a socket.
         Rung {
             name: RungName::Tracepoint,
             programs: &[LISTENS, LOOK],
             less_exact: Some(
                 LessExact::new(
-                    "REFUSED is at most what it says where it is marked '~', and QLEN is the queue at the interval's end",
+                    "REFUSED is at most that where it begins with '~', and QLEN is the last queue",
                 )
-                .detail("What a listener takes is not counted, so a queue that was longer meanwhile is not seen."),
+                .detail(
+                    "What a listener takes is not counted, so a queue that was longer meanwhile is not seen.",
+                ),
             ),
         },
     ],
