@@ -34,7 +34,6 @@ pub(crate) const CHECKS: &[Check] = checks![
     mptcp_is_one_sample: alone,
     each_listener_is_a_row_with_its_owner_and_its_queue: alone,
     refused_syns_are_those_of_their_listener: alone,
-    a_syn_that_comes_again_is_no_refusal: alone,
     a_listener_that_closed_has_a_last_row: alone,
 ];
 
@@ -580,32 +579,6 @@ fn refused_syns_are_those_of_their_listener(case: &Case) {
     }
     holds(&ended, (least..=most).contains(&(refused[0] + refused[1])), &format!("{least} to {most} in all"));
     drop((first, second));
-}
-
-fn a_syn_that_comes_again_is_no_refusal(case: &Case) {
-    let net = Net::pair();
-    let (server, client) = (net.far_peer("server"), net.peer("client"));
-    // No SYN-ACK comes through.
-    net.far().nft(
-        "add chain inet probe out { type filter hook output priority 0; }\n\
-         add rule inet probe out tcp sport 80 drop\n",
-    );
-    let web = listener(&server, net.v4_of(2, 80), 7);
-    let run = case.launch(&format!("--listeners --json --netns={} 1", net.far().path())).start(&net);
-    let conn = client.connect_as(web.address(), &How::plain().nonblocking());
-    let deadline = Instant::now() + PATIENCE;
-    let dropped = |lines: &[String]| lines.iter().any(|line| !line.contains("\"sk_drops\":0,"));
-    let mut lines = run.await_lines(1);
-    while !dropped(&lines) {
-        assert!(Instant::now() < deadline, "no SYN came again: {lines:?}");
-        lines = run.await_lines(lines.len() + 1);
-    }
-    let ended = run.finish();
-    for row in rows_of(&ended, 80) {
-        holds(&ended, row["refused"] == 0 && row["refused_exact"] == true, "nothing was refused");
-        holds(&ended, row["qlen"] == 0, "nobody waited");
-    }
-    conn.close();
 }
 
 fn a_listener_that_closed_has_a_last_row(case: &Case) {
