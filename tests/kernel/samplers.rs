@@ -582,8 +582,10 @@ fn calls_in(ended: &Ended, set: &Set, name: &str) -> Option<u64> {
     must(ended, set, has("TOTAL_count") == counts, "the count");
     must(ended, set, has("CPU") == set.has("per_cpu"), "the CPU");
     let rows = ended.stdout.iter().filter_map(|line| line.strip_prefix(&format!("{name} ")));
-    let last = |row: &str| row.split_whitespace().last().and_then(|cell| cell.parse::<u64>().ok());
-    counts.then(|| rows.filter_map(last).sum())
+    // The CPU comes behind it.
+    let nth = usize::from(set.has("per_cpu"));
+    let count = |row: &str| row.split_whitespace().nth_back(nth)?.parse::<u64>().ok();
+    counts.then(|| rows.filter_map(count).sum())
 }
 
 /// Connections of each family, which wait for accept().

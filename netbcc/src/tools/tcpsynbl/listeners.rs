@@ -43,7 +43,7 @@ const TAKES: Prog = tp_btf(INHERITS, "inet_sock_set_state");
 
 const REFUSALS: LessExact =
     LessExact::new("REFUSED is at most what it says where it begins with '~'").detail(
-        "A listener's drops are more than what it refused: also a SYN that came again, and what is dropped for other reasons. The \
+        "A listener's drops are more than what it refused: also a SYN that came again, and what it drops for other reasons. The \
          overflows of a network namespace are the refusals of all its listeners.",
     );
 
@@ -178,7 +178,7 @@ pub(super) struct Listeners {
     generations: Generations,
     /// The number of the interval.
     interval: u32,
-    listeners: Map,
+    table: Map,
     walk: Walk,
     /// Whether refusals are counted where they happen.
     counts: bool,
@@ -229,7 +229,7 @@ impl Listeners {
         let mut all = Self {
             generations: probe.generations("CURRENT", FIRST)?,
             interval: FIRST,
-            listeners: probe.table(TABLE)?,
+            table: probe.table(TABLE)?,
             walk: walks.context("no program looks at listeners")??,
             counts: probe.rung(LISTENERS.name) != Some(RungName::Tracepoint),
             knows_late: probe.has(LATE),
@@ -264,7 +264,7 @@ impl Listeners {
             self.walk.go()?;
             look.listeners.clear();
             let longest = &mut look.longest;
-            self.listeners.each(|key, value| {
+            self.table.each(|key, value| {
                 if let (Ok(at), Ok(listener)) = (u64::read_from_bytes(key), Listener::read_from_bytes(value))
                 {
                     let key = (at, listener.born_ns);
@@ -310,7 +310,7 @@ impl Listeners {
             namespaces.entry(listener.netns).or_default().push(rows.len());
             rows.push(row);
             if is_gone {
-                self.listeners.remove(key.0.as_bytes())?;
+                self.table.remove(key.0.as_bytes())?;
             } else {
                 told.insert(key, now);
             }
