@@ -110,17 +110,13 @@ const KNOWN: &[Known] = &[
     Known {
         tool: "tcpsynbl",
         peer: Peer::Bcc,
-        is: |theirs, ours| {
-            both(theirs, ours, |theirs, ours| number(theirs, 4) == 2.0 && number(ours, 4) == 1.0)
-        },
+        is: |theirs, ours| both(theirs, ours, |theirs, ours| cell(theirs, 4) == "2" && cell(ours, 4) == "1"),
         reason: "BCC counts a client of IPv4 at a listener of IPv6 twice",
     },
     Known {
         tool: "tcpsynbl",
         peer: Peer::Libbpf,
-        is: |theirs, ours| {
-            both(theirs, ours, |theirs, ours| number(theirs, 1) == 2.0 && number(ours, 1) == 1.0)
-        },
+        is: |theirs, ours| both(theirs, ours, |theirs, ours| cell(theirs, 1) == "2" && cell(ours, 1) == "1"),
         reason: "libbpf-tools counts a client of IPv4 at a listener of IPv6 twice, as BCC does",
     },
     Known {
