@@ -517,13 +517,13 @@ fn interrupts(case: &Case) {
         for (set, run) in sets.iter().zip(runs) {
             let Some(run) = run else { continue };
             let ended = run.finish();
-            let last = interrupted();
+            let at_end = interrupted();
             let nth = usize::from(set.has("cpu"));
             let is_time = |line: &String| line.len() == 8 && line.matches(':').count() == 2;
             let stamped = ended.stdout.iter().any(is_time);
             must(&ended, set, stamped == (set.has("timestamp") && !set.has("json")), "the time of day");
             for (name, counts) in &inner {
-                let [least, most] = [(&after, counts), (&last, before.get(name).unwrap_or(&[0; 2]))]
+                let [least, most] = [(&after, counts), (&at_end, before.get(name).unwrap_or(&[0; 2]))]
                     .map(|(to, from)| to.get(name).unwrap_or(&[0; 2])[nth].saturating_sub(from[nth]));
                 // The kernel's own labels are in capitals, and these have no handler.
                 let is_label = name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
