@@ -960,11 +960,11 @@ fn listening_block(args: &str) -> String {
         let listener = netbcc_common::tcpsynbl::Listener {
             cookie: [0, 1, 4097, u64::MAX, 5, 6, 7][nth],
             tuple: Tuple {
-                laddr: if nth % 2 == 0 { [0x0100_007f, 0, 0, 0] } else { v6 },
+                laddr: if nth.is_multiple_of(2) { [0x0100_007f, 0, 0, 0] } else { v6 },
                 raddr: [0; 4],
                 lport: [1, 22, 80, 443, 8080, 32_768, 65_535][nth],
                 rport: 0,
-                family: if nth % 2 == 0 { AF_INET } else { AF_INET6 },
+                family: if nth.is_multiple_of(2) { AF_INET } else { AF_INET6 },
                 zero: 0,
             },
             queue: [0, 1, 5, 128, 511, 4096, u32::MAX][nth],
