@@ -557,7 +557,8 @@ fn calls_in(ended: &Ended, set: &Set, name: &str) -> Option<u64> {
             must(ended, set, has(&time) != counts, "the unit");
             must(ended, set, has("cpu") == set.has("per_cpu"), "the CPU");
         }
-        return Some(mine.iter().map(|row| row["count"].as_u64().expect("a number")).sum());
+        let key = if counts { "total_count" } else { "count" };
+        return Some(mine.iter().map(|row| row[key].as_u64().expect("a number")).sum());
     }
     let has = |word: &str| ended.stdout.iter().any(|line| line.split_whitespace().any(|known| known == word));
     if dist {
