@@ -546,7 +546,7 @@ impl Plan {
             let tid = pid::thread_to_compare(tid, &kernel, cx)?;
             self = self.global(name, &tid);
         }
-        let mut object = self.parse_object(&kernel)?;
+        let mut object = self.parse_object(&kernel, &self.absent)?;
         self.fill(&mut object)?;
         let mut chosen = Vec::new();
         for ladder in &self.ladders {
@@ -636,8 +636,10 @@ impl Plan {
         for (nth, ladder) in self.ladders.iter().enumerate() {
             let mut ways = Vec::new();
             for rung in ladder.rungs {
-                // A new object each time: what it holds is then this rung's.
-                let mut object = self.parse_object(&kernel)?;
+                // A new object each time: what it holds is then this rung's. What this run leaves out, a run with another
+                // ladder does not.
+                let absent = if nth >= ladders { &[] } else { &self.absent[..] };
+                let mut object = self.parse_object(&kernel, absent)?;
                 let power = missing.is_none();
                 let filled = if power { self.fill(&mut object) } else { Ok(()) };
                 let verdict = match filled {
@@ -692,7 +694,7 @@ impl Plan {
         self.ladders.iter().flat_map(|ladder| ladder.rungs).flat_map(|rung| rung.programs)
     }
 
-    fn parse_object(&self, kernel: &Kernel) -> Result<Object> {
+    fn parse_object(&self, kernel: &Kernel, absent_here: &[&'static str]) -> Result<Object> {
         let own = self.globals.iter().map(|(name, value)| (*name, value.as_slice()));
         let shared = [("OFFSETS", kernel.offsets().as_bytes()), ("FILTER", self.filter.as_bytes())];
         let mut globals: HashMap<&str, (&[u8], bool)> =
@@ -713,7 +715,7 @@ impl Plan {
                 || self.contents.iter().any(|(given, ..)| *given == name)
         };
         let absent = OPTIONAL.iter().filter(|&name| !given(name));
-        pinned.extend(absent.chain(&self.absent).copied().chain(self.unused()).map(|name| (name, None)));
+        pinned.extend(absent.chain(absent_here).copied().chain(self.unused()).map(|name| (name, None)));
         let means = Means {
             functions: Functions { cast: function(kernel, CAST_FUNCTION), hold: hold(kernel) },
             allocates: kernel.has_struct(ALLOCATOR),

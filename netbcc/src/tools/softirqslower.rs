@@ -22,7 +22,7 @@ use super::object;
 use super::vectors::{NAMES, name};
 use crate::hook::{Ladder, Need, Rung, RungName, tp_btf};
 use crate::options::{Json, Verbose, cpu, select};
-use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, wall};
+use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, left, name_in, wall};
 use crate::probe::{Batch, Plan};
 use crate::tool::{Ctx, Spec, Tool};
 
@@ -200,9 +200,9 @@ fn is_wait(row: &Row) -> bool {
     row.raises > 0
 }
 
-/// Whether the task is the thread that runs what the kernel could not run at once.
+/// Whether the task is the thread that runs what the kernel could not run at once on this CPU.
 fn is_ksoftirqd(row: &Row) -> bool {
-    row.kernel != 0 && row.comm.starts_with(b"ksoftirqd/")
+    row.kernel != 0 && name_in(&row.comm) == format!("ksoftirqd/{}", row.cpu).as_bytes()
 }
 
 const STAGE: &str = "What took so long: a wait from its raise to its handler's start, in text `irq(hard) to softirq`, or the \

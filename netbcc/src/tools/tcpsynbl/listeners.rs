@@ -43,8 +43,8 @@ const TAKES: Prog = tp_btf(INHERITS, "inet_sock_set_state");
 
 const REFUSALS: LessExact =
     LessExact::new("REFUSED is at most what it says where it begins with '~'").detail(
-        "A listener's drops are more than what it refused: also a SYN that came again, and what it drops for other reasons. The \
-         overflows of a network namespace are the refusals of all its listeners.",
+        "A listener's drops are more than what it refused: what it drops for other reasons is among them. The overflows \
+         of a network namespace are the refusals of all its listeners.",
     );
 
 pub(super) const LISTENERS: Ladder = Ladder {
@@ -456,7 +456,7 @@ pub fn table(args: &Options) -> Table<Row> {
         );
     table
         .col(data("sk_drops", |r: &Row| r.drops.into()).about(About::count(
-            "Packets that the listener dropped, by its own count: two for each refusal at the third packet, one for a SYN that came again.",
+            "Packets that the listener dropped, for whatever reason, by its own count; a refusal may count more than once.",
         )))
         .col(
             data("overflows", |r: &Row| or_null(r.overflows)).about(
