@@ -39,7 +39,7 @@ fn the_header_is_exactly_these_bytes(case: &Case) {
     assert_eq!(HEADER.len(), 67);
     let ended = run.finish();
     for line in &ended.stdout[2..] {
-        // Nothing has waited since this machine booted.
+        // No row has the time since boot.
         let cells: Vec<&str> = line[30..].split_whitespace().collect();
         let waited = Duration::from_micros(cells[1].parse().expect("a number"));
         assert!(waited < PATIENCE, "{line}");

@@ -360,14 +360,15 @@ fn a_threshold_hides_what_was_read_sooner(case: &Case) {
         (sent, read(&far, 10))
     };
     let (sent, taken) = both();
-    // On a machine that stalls this is a row.
-    let rows = usize::from(taken.to - sent.from > Duration::from_millis(400));
-    run.rows(rows);
+    if taken.to - sent.from > Duration::from_millis(400) {
+        skip("a machine that does not stall for 400 ms");
+    }
+    run.rows(0);
     total += 10;
     deliver(&near, &far, 10, total);
     pause(401);
     read(&far, 10);
-    let rows = run.rows(rows + 1);
+    let rows = run.rows(1);
     for row in &rows {
         row.must(row.number("latency_us") > 400_000.0, "longer than that");
     }
@@ -488,6 +489,7 @@ fn families_go_by_the_socket_and_addresses_are_whole(case: &Case) {
         }
     }
     wide.rows(3);
+    six.arrival(3);
     assert_eq!((six.so_far().len(), four.so_far().len()), (3, 0), "a mapped one is of IPv6");
     let plain = server.listen(net.v4_of(2, 81));
     let (near, far) = connected(&client, &plain);

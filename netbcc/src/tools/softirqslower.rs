@@ -86,7 +86,8 @@ impl Tool for Softirqslower {
              stage: whoever was interrupted, or ksoftirqd/N, which runs what the kernel could not run at once.",
             "A wait of more than a tick means that interrupts or soft interrupts were disabled, that a handler before it ran \
              long, that ksoftirqd had to get the CPU first, or that the hypervisor took it. Handlers run one after the \
-             other: a slow one makes those behind it wait, so read its row of the same CPU first. JSON tells how much of \
+             other: a slow one makes those behind it wait, so read its row of the same CPU first. What is raised again before its handler begins joins the wait under way, \
+             also where the kernel then runs the handler twice. JSON tells how much of \
              a wait others' handlers took (other_ns).",
         ],
         examples: &[

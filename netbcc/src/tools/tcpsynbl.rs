@@ -50,7 +50,7 @@ pub struct Options {
     /// Print the time of day (HH:MM:SS) before each output
     #[arg(short = 'T', long, help_heading = OUTPUT)]
     timestamp: bool,
-    /// A row for each listener: whose, how long its queue was, and how many connections it refused
+    /// A row for each listener: whose, how long its queue was, and how many SYNs and third packets it refused
     #[arg(long, help_heading = OUTPUT)]
     listeners: bool,
     #[command(flatten)]

@@ -178,7 +178,8 @@ fn begins(vector: u32, by_task: bool) {
     if setting!(CONFIG.waits) != 0 && keeps {
         let raised = cpu.vectors[at];
         if raised.raised_ns != 0 {
-            // A raise may come in between: before the word is zero it is one of this run, after that of the next one.
+            // A raise may come in between. Before the word is zero it joins this wait, although the kernel, which took the pending
+            // ones already, runs the handler once more; after that it begins the next one.
             compiler_fence(Ordering::SeqCst);
             cpu.vectors[at].raised_ns = 0;
             let latency_ns = span_ns(raised.raised_ns, now_ns);

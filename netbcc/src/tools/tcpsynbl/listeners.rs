@@ -188,6 +188,8 @@ pub(super) struct Listeners {
     knows_accepted: bool,
     told: HashMap<Key, Told>,
     overflows: Overflows,
+    /// Whether `told` and `overflows` are of the same moment.
+    was_sure: bool,
     /// A process in each network namespace.
     inside: BTreeMap<u32, u32>,
 }
@@ -236,6 +238,7 @@ impl Listeners {
             knows_accepted: probe.has(INHERITS),
             told: HashMap::new(),
             overflows: overflows(&namespaces.0),
+            was_sure: false,
             inside: namespaces.0,
         };
         all.knows_late |= all.counts;
@@ -244,6 +247,7 @@ impl Listeners {
         let look = all.look()?;
         all.told = look.listeners.iter().map(|(key, listener)| (*key, Told::of(listener))).collect();
         all.overflows.extend(look.overflows);
+        all.was_sure = look.is_sure;
         Ok(all)
     }
 
@@ -276,12 +280,15 @@ impl Listeners {
                 }
             })?;
             if !is_elsewhere(Space::Pid) {
-                let inside = look.listeners.iter().filter(|(_, listener)| listener.inside != 0);
+                // Who had a listener that is gone may be gone, too.
+                let is_there = |listener: &Listener| listener.seen == self.interval && listener.inside != 0;
+                let inside = look.listeners.iter().filter(|(_, listener)| is_there(listener));
                 self.inside.extend(inside.map(|(_, listener)| (listener.netns, listener.inside)));
             }
             look.overflows = overflows(&self.inside);
             look.is_sure = before == look.overflows;
-            if look.is_sure {
+            // Where refusals are counted, nothing follows from the counts of namespaces.
+            if look.is_sure || self.counts {
                 break;
             }
         }
@@ -317,7 +324,8 @@ impl Listeners {
         }
         if !self.counts {
             for nths in namespaces.values() {
-                let is_whole = is_sure && nths.iter().all(|&nth| rows[nth].is_seen(self.interval));
+                let is_whole =
+                    is_sure && self.was_sure && nths.iter().all(|&nth| rows[nth].is_seen(self.interval));
                 let of = |&nth: &usize| (rows[nth].drops.into(), rows[nth].late.unwrap_or(0));
                 let each: Vec<(u64, u64)> = nths.iter().map(of).collect();
                 let all = nths.first().and_then(|&nth| rows[nth].overflows);
@@ -327,7 +335,9 @@ impl Listeners {
             }
         }
         self.told = told;
-        self.overflows.extend(overflows);
+        // A namespace that was not read has no base for the next time.
+        self.overflows = overflows;
+        self.was_sure = is_sure;
         rows.retain(|row| row.listener.kept != 0);
         rows.sort_by_cached_key(|row| {
             let Listener { limit, tuple, born_ns, .. } = row.listener;
