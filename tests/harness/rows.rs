@@ -61,6 +61,8 @@ fn text(header: &str, line: &str) -> Result<Cells, String> {
             let next = names.get(nth + 1).ok_or("nothing after COMM")?;
             let width = position(header, next) - position(header, name) - 1;
             at = start + width;
+            // With -o a column grows with its names.
+            at += chars.get(at..).unwrap_or_default().iter().take_while(|&&c| c != ' ').count();
             chars.get(start..at).ok_or("too short for COMM")?.iter().collect::<String>().trim_end().into()
         } else if name == "QUERY" || name == "VERDICT" {
             let rest: String = chars[at..].iter().collect();

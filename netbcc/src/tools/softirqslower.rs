@@ -4,14 +4,14 @@
 //! counts from the first raise; what is raised again before the handler begins is one wait. A raise that came before the start,
 //! or before its CPU went offline, has none.
 //!
-//! On a 6.18 kernel, while a program received datagrams:
+//! On a 6.18 kernel that ran virtual machines:
 //!
 //! ```text
-//! # netbcc softirqslower 100
-//! Tracing softirq latency higher than 100 us... Hit Ctrl-C to end.
+//! # netbcc softirqslower 20
+//! Tracing softirq latency higher than 20 us... Hit Ctrl-C to end.
 //! TIME     STAGE                SOFTIRQ  LAT(us)        CPU    COMM
-//! 07:21:09 softirq runtime      net_rx   212            1      client
-//! 07:21:09 irq(hard) to softirq sched    187            1      client
+//! 08:12:32 softirq runtime      sched    20             0      qemu-system-x86
+//! 08:12:33 irq(hard) to softirq sched    24             1      swapper/1
 //! ```
 
 use anyhow::Result;
