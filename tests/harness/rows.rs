@@ -30,12 +30,11 @@ impl Format {
         match self {
             Self::Text(header) => text(header, line),
             Self::Csv(header) => {
-                let (names, cells): (Vec<_>, Vec<_>) =
-                    (header.split(',').collect(), line.split(',').collect());
+                let (names, cells): (Vec<_>, Vec<_>) = (header.split(',').collect(), fields(line));
                 if names.len() != cells.len() {
                     return Err(format!("{} fields under {} names", cells.len(), names.len()));
                 }
-                Ok(names.into_iter().zip(cells).map(|(n, c)| (n.into(), c.into())).collect())
+                Ok(names.into_iter().zip(cells).map(|(n, c)| (n.into(), c)).collect())
             }
             Self::Json => {
                 let value = serde_json::from_str::<serde_json::Value>(line).map_err(|e| e.to_string())?;
@@ -48,8 +47,24 @@ impl Format {
     }
 }
 
+/// The fields of a line of CSV; one in quotes may have commas in it, and quotes that are doubled (RFC 4180).
+fn fields(line: &str) -> Vec<String> {
+    let mut fields = vec![String::new()];
+    let (mut is_quoted, mut chars) = (false, line.chars().peekable());
+    while let Some(c) = chars.next() {
+        let last = fields.last_mut().expect("there is one");
+        match c {
+            '"' if is_quoted && chars.next_if_eq(&'"').is_some() => last.push('"'),
+            '"' => is_quoted = !is_quoted,
+            ',' if !is_quoted => fields.push(String::new()),
+            _ => last.push(c),
+        }
+    }
+    fields
+}
+
 /// Reads a text row. Cells that are too long for their column push the rest to the right, so positions alone do
-/// not help; but no cell other than COMM (C-COMM) has blanks in it, and COMM is cut to its column. QUERY and VERDICT take what is left.
+/// not help; but no cell other than COMM (C-COMM) has blanks in it, and COMM is cut to its column, or a name without blanks widens it. QUERY and VERDICT take what is left.
 fn text(header: &str, line: &str) -> Result<Cells, String> {
     let names: Vec<&str> = header.split_whitespace().collect();
     let chars: Vec<char> = line.chars().collect();

