@@ -330,7 +330,12 @@ impl Listeners {
                 let each: Vec<(u64, u64)> = nths.iter().map(of).collect();
                 let all = nths.first().and_then(|&nth| rows[nth].overflows);
                 for (&nth, share) in nths.iter().zip(shares(&each, all, is_whole)) {
-                    rows[nth].refuses(share);
+                    let (late, is_seen) = (rows[nth].late.unwrap_or(0), rows[nth].is_seen(self.interval));
+                    rows[nth].refuses(match all {
+                        // What it dropped since the last time is not known: it may have refused all of them.
+                        Some(all) if !is_seen => (all.max(late), all <= late),
+                        _ => share,
+                    });
                 }
             }
         }
