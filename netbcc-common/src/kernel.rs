@@ -324,6 +324,8 @@ fields! {
     TaskCgroups = "task_struct"."cgroups": 8,
     /// In there: that of version 2.
     CssSetDflCgrp = "css_set"."dfl_cgrp": 8,
+    /// The state that a socket in TIME_WAIT stands for.
+    TwSubstate = "inet_timewait_sock"."tw_substate": 1,
     /// Sixteen bytes of any kind. Its struct is what packets are read through where the kernel forbids the helper.
     In6 = "in6_addr"."in6_u": 16,
 }
@@ -363,6 +365,8 @@ funcs! {
     KfreeSkb = "btf_trace_kfree_skb",
     /// The tracepoint: 1; since 5.13.
     InetSkErrorReport = "btf_trace_inet_sk_error_report",
+    /// The tracepoint: (sk, skb), and since 6.10 the reason as well.
+    TcpSendReset = "btf_trace_tcp_send_reset",
     /// 3.
     TcpV4Connect = "tcp_v4_connect",
     /// 3.

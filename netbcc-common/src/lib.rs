@@ -27,6 +27,7 @@ pub mod tcpconnlat;
 pub mod tcpdrop;
 pub mod tcplife;
 pub mod tcppktlat;
+pub mod tcpreset;
 pub mod tcpretrans;
 pub mod tcprtt;
 pub mod tcpstates;

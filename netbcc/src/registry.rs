@@ -14,6 +14,7 @@ use crate::tools::tcpconnlat::Tcpconnlat;
 use crate::tools::tcpdrop::Tcpdrop;
 use crate::tools::tcplife::Tcplife;
 use crate::tools::tcppktlat::Tcppktlat;
+use crate::tools::tcpreset::Tcpreset;
 use crate::tools::tcpretrans::Tcpretrans;
 use crate::tools::tcprtt::Tcprtt;
 use crate::tools::tcpstates::Tcpstates;
@@ -38,6 +39,7 @@ pub const TOOLS: &[Entry] = &[
     entry::<Tcpdrop>(),
     entry::<Tcplife>(),
     entry::<Tcppktlat>(),
+    entry::<Tcpreset>(),
     entry::<Tcpretrans>(),
     entry::<Tcprtt>(),
     entry::<Tcpstates>(),

@@ -18,6 +18,7 @@ pub mod iter;
 pub mod mem;
 pub mod mptcp;
 pub mod owner;
+pub mod segment;
 pub mod skb;
 pub mod sock;
 pub mod stack;

@@ -126,6 +126,12 @@ pub fn is_by_owner() -> bool {
     is_asked(BY_OWNER)
 }
 
+/// Whether what is known of sockets is kept by their addresses, not with them.
+#[inline(always)]
+pub fn is_in_table() -> bool {
+    is_asked(IN_TABLE)
+}
+
 /// Whether owners are asked for.
 #[inline(always)]
 pub fn is_wanted() -> bool {

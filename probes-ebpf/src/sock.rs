@@ -164,6 +164,13 @@ impl<A: Access> Sock<A> {
         if cgroup == 0 { 0 } else { word(word(cgroup.wrapping_add(kn as u64)).wrapping_add(id as u64)) }
     }
 
+    /// Of a socket in TIME_WAIT, the state that it stands for.
+    #[inline(always)]
+    pub fn substate(self) -> u8 {
+        // Its type says that it is a whole socket, which has something else there.
+        offset(Field::TwSubstate).map_or(0, |at| copy::<1>(self.id().wrapping_add(at as u64))[0])
+    }
+
     /// The number that the kernel gave it; 0: none yet.
     #[inline(always)]
     pub fn cookie(self) -> u64 {

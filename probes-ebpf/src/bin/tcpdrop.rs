@@ -22,7 +22,8 @@ use probes_ebpf::emit::{reserve_with, reserve_with_if_room};
 use probes_ebpf::filter::{self, PortSet, Received};
 use probes_ebpf::mem::{Access, Probed, Typed};
 use probes_ebpf::owner::{self, Facts, Owned};
-use probes_ebpf::skb::{ETH_P_IP, ETH_P_IPV6, Packet, Skb};
+use probes_ebpf::segment::headers;
+use probes_ebpf::skb::Skb;
 use probes_ebpf::sock::{Sock, is_inet, state};
 use probes_ebpf::{setting, stack, storage, task};
 
@@ -103,74 +104,6 @@ fn sender(sk: Sock<Typed>) -> (Holder, Facts) {
 fn holder_only<A: Access>(sk: Sock<A>) -> Holder {
     let cgroup = if filter::by_group() { sk.cgroup() } else { 0 };
     Holder { cgroup, netns: sk.netns(), family: sk.family(), state: sk.state() as u16 }
-}
-
-/// Protocol numbers (IANA).
-const TCP: u8 = 6;
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const AUTHENTICATION: u8 = 51;
-const DESTINATION: u8 = 60;
-
-/// Reads the packet's ends; answers its TCP flags, or `None` if it is no TCP packet.
-#[inline(always)]
-fn headers(skb: Skb<Typed>, tuple: &mut Tuple) -> Option<u8> {
-    let ip = skb.network();
-    let tcp = match skb.protocol() {
-        ETH_P_IP => {
-            let header = ip.read::<20>();
-            // The offset bits of a fragment that is not the first (RFC 791 section 3.1): no TCP header there.
-            if header[0] >> 4 != 4 || header[9] != TCP || header[6] & 0x1f != 0 || header[7] != 0 {
-                return None;
-            }
-            tuple.family = AF_INET;
-            tuple.laddr[0] = word(&header, 12);
-            tuple.raddr[0] = word(&header, 16);
-            ip.skip(u64::from(header[0] & 0xf) * 4)
-        }
-        ETH_P_IPV6 => {
-            let header = ip.read::<40>();
-            if header[0] >> 4 != 6 {
-                return None;
-            }
-            tuple.family = AF_INET6;
-            tuple.laddr = [word(&header, 8), word(&header, 12), word(&header, 16), word(&header, 20)];
-            tuple.raddr = [word(&header, 24), word(&header, 28), word(&header, 32), word(&header, 36)];
-            behind_extensions(ip.skip(40), header[6])?
-        }
-        _ => return None,
-    };
-    let header = tcp.read::<14>();
-    tuple.lport = u16::from_be_bytes([header[0], header[1]]);
-    tuple.rport = u16::from_be_bytes([header[2], header[3]]);
-    Some(header[13])
-}
-
-/// Four bytes of a header, as they lie there.
-#[inline(always)]
-fn word<const N: usize>(header: &[u8; N], at: usize) -> u32 {
-    u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-}
-
-/// The TCP header behind IPv6 extension headers (RFC 8200 section 4), of which `next` is the first.
-#[inline(always)]
-fn behind_extensions(mut at: Packet, mut next: u8) -> Option<Packet> {
-    for _ in 0..6 {
-        if next == TCP {
-            return Some(at);
-        }
-        let [following, len, offset_hi, offset_lo] = at.read::<4>();
-        let bytes = match next {
-            HOP_BY_HOP | ROUTING | DESTINATION => (u64::from(len) + 1) * 8,
-            AUTHENTICATION => (u64::from(len) + 2) * 4,
-            FRAGMENT if u16::from_be_bytes([offset_hi, offset_lo]) >> 3 == 0 => 8,
-            _ => return None,
-        };
-        at = at.skip(bytes);
-        next = following;
-    }
-    None
 }
 
 /// `skb` is dropped for a reason that is asked for.

@@ -1,0 +1,465 @@
+//! tcpreset: one event per TCP reset that this host sends or takes.
+//!
+//! Sent: `tcp:tcp_send_reset`, which since 6.10 says why, and is hit without a socket, too. With a packet it is the answer to
+//! that packet, whose ends are then the row's: those of a listener are not. Without one, the socket's own end decided; it fires
+//! when the segment has left and the state is CLOSE already, so what there was before is kept with the socket at the change
+//! of its state. Before 6.10 an answer to a packet without a socket, or for one in TIME_WAIT, is seen at the entry of
+//! `tcp_v4_send_reset` and `tcp_v6_send_reset` only.
+//!
+//! Received: `tcp:tcp_receive_reset`, before the state changes.
+//!
+//! Of a socket in TIME_WAIT, and of a request, only the common part is read. The owner of a connection that goes to
+//! TIME_WAIT is kept by its cookie.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::macros::{btf_map, btf_tracepoint, fentry, kprobe, map};
+use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuHashMap};
+use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
+use netbcc_common::addr::{AF_INET, AF_INET6, MAPPED_WORD, Tuple};
+use netbcc_common::loss::Loss;
+use netbcc_common::socket::{ACCEPTOR, LISTENER, Owner};
+use netbcc_common::tcpreset::{Config, Event, Key, Known, UNTOLD, cause};
+use probes_ebpf::emit::{lost, reserve_with};
+use probes_ebpf::mem::{Access, Probed, Typed};
+use probes_ebpf::owner::{self, Facts, Owned};
+use probes_ebpf::segment::headers;
+use probes_ebpf::skb::Skb;
+use probes_ebpf::sock::{Sock, TcpSock, ToTcp as _, is_inet, state};
+use probes_ebpf::{filter, setting, storage, task};
+
+#[unsafe(no_mangle)]
+static CONFIG: Config = Config { count: 0 };
+
+/// What is known of sockets.
+#[btf_map]
+static KNOWN: SkStorage<Known> = SkStorage::new();
+
+/// What is known of sockets, by their addresses, where owners are.
+#[map]
+static KNOWN_BY_SK: HashMap<u64, Known> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Owners of connections that went to TIME_WAIT, by the sockets' cookies.
+#[map]
+static WAITING: LruHashMap<u64, Owner> = LruHashMap::with_max_entries(65_536, 0);
+
+/// Resets, for `-c`.
+#[map]
+static COUNTS: PerCpuHashMap<Key, u64> = PerCpuHashMap::with_max_entries(10_240, BPF_F_NO_PREALLOC);
+
+/// FIN_WAIT2, CLOSING: states before TIME_WAIT.
+const FIN_WAIT2: i32 = 5;
+const CLOSING: i32 = 11;
+
+/// What is known of `sk`, if anything.
+#[inline(always)]
+fn known(sk: Sock<Typed>) -> Option<&'static mut Known> {
+    if owner::is_in_table() { storage::entry(&KNOWN_BY_SK, sk.id()) } else { storage::get(&KNOWN, sk) }
+}
+
+/// What is known of `sk`, made if there was nothing.
+#[inline(always)]
+fn make(sk: Sock<Typed>) -> Option<&'static mut Known> {
+    let made = if owner::is_in_table() {
+        storage::entry_or_zero(&KNOWN_BY_SK, sk.id())
+    } else {
+        storage::get_or_zero(&KNOWN, sk)
+    };
+    if made.is_none() {
+        lost(Loss::MapFull);
+    }
+    made
+}
+
+/// Bytes that are lost with a connection: unsent, unacknowledged, unread. A FIN is none.
+#[inline(always)]
+fn bytes(sk: Sock<Typed>, tcp: TcpSock<Typed>, state: i32) -> [u32; 3] {
+    if state == state::SYN_SENT || state == state::SYN_RECV {
+        return [0; 3];
+    }
+    let (mut unsent, mut unacked) =
+        (tcp.write_seq().wrapping_sub(tcp.snd_nxt()), tcp.snd_nxt().wrapping_sub(tcp.snd_una()));
+    if state == state::FIN_WAIT1 || state == CLOSING || state == state::LAST_ACK {
+        if unsent != 0 {
+            unsent -= 1;
+        } else if unacked != 0 {
+            unacked -= 1;
+        }
+    }
+    let mut unread = tcp.rcv_nxt().wrapping_sub(tcp.copied_seq());
+    if unread != 0 && sk.is_done() {
+        unread -= 1;
+    }
+    [unsent, unacked, unread]
+}
+
+/// Why a socket sends a reset that reaches CLOSE first.
+#[inline(always)]
+fn why_closed(sk: Sock<Typed>, tcp: TcpSock<Typed>, unread: u32) -> u8 {
+    if !sk.is_shut() {
+        return if sk.has_file() { cause::UNSPEC } else { cause::NEVER_ACCEPTED };
+    }
+    if unread != 0 {
+        cause::UNREAD
+    } else if tcp.lingers_not() {
+        cause::LINGER
+    } else {
+        cause::NONE
+    }
+}
+
+/// `sk` goes from state `old` to `new`.
+#[inline(always)]
+fn changed(sk: Sock<Typed>, old: i32, new: i32) {
+    if !sk.is_tcp() {
+        return;
+    }
+    if new == state::SYN_SENT {
+        if let Some(known) = make(sk) {
+            *known = Known { birth_ns: task::now_ns(), ..Known::default() };
+        }
+    } else if new == state::ESTABLISHED && old == state::SYN_RECV {
+        if let Some(known) = make(sk)
+            && known.birth_ns == 0
+        {
+            known.birth_ns = task::now_ns();
+            known.server = 1;
+        }
+    } else if new == state::FIN_WAIT1 {
+        // What becomes a socket in TIME_WAIT keeps it.
+        let _it_is_read_later = Typed::cookie(sk);
+    } else if new == state::CLOSE && old != state::LISTEN && old != state::CLOSE && old != state::LAST_ACK {
+        closed(sk, old);
+    }
+}
+
+#[inline(always)]
+fn closed(sk: Sock<Typed>, old: i32) {
+    if (old == FIN_WAIT2 || old == CLOSING || old == state::FIN_WAIT1)
+        && sk.cookie() != 0
+        && let Some(owner) = owner::of(sk)
+    {
+        // Where there is no room, another one goes.
+        let _there_is_room = WAITING.insert(sk.cookie(), *owner, 0);
+    }
+    let Some(tcp) = Typed::tcp(sk) else { return };
+    let Some(known) = make(sk) else { return };
+    let [unsent, unacked, unread] = bytes(sk, tcp, old);
+    known.unsent = unsent;
+    known.unacked = unacked;
+    known.unread = unread;
+    known.cause = why_closed(sk, tcp, unread);
+    known.state = old as u8;
+}
+
+/// What a row says beside its ends and its owner.
+struct What {
+    reason: u32,
+    netns: u32,
+    state: u8,
+    substate: u8,
+    received: u8,
+    cause: u8,
+    server: u8,
+    known: Known,
+}
+
+impl What {
+    const NOTHING: Self = Self {
+        reason: UNTOLD,
+        netns: 0,
+        state: 0,
+        substate: 0,
+        received: 0,
+        cause: cause::NONE,
+        server: 0,
+        known: Known { birth_ns: 0, unsent: 0, unacked: 0, unread: 0, state: 0, cause: 0, server: 0, zero: 0 },
+    };
+}
+
+/// A reset with all that is known of it becomes an event or is counted, if it passes the filters.
+#[inline(always)]
+fn happens(what: &What, tuple: &Tuple, facts: Facts, cgroup: impl FnOnce() -> u64) {
+    if !filter::keeps_family(tuple.family)
+        || !owner::keeps(|| facts.owner, cgroup)
+        || !filter::keeps_netns(|| what.netns)
+        || !filter::keeps_ends(tuple)
+    {
+        return;
+    }
+    let how = facts.owner.map_or(0, |owner| owner.how);
+    if setting!(CONFIG.count) != 0 {
+        let is_server = what.server != 0 || what.state == 0 || how == ACCEPTOR || how == LISTENER;
+        let mut key = Key {
+            raddr: tuple.raddr,
+            comm: [0; 16],
+            pid: 0,
+            reason: what.reason,
+            port: if is_server { tuple.lport } else { tuple.rport },
+            family: tuple.family,
+            state: what.state,
+            received: what.received,
+            cause: what.cause,
+            zero: 0,
+        };
+        if let Some(owner) = facts.owner {
+            key.pid = owner.pid;
+            key.comm = owner.comm;
+        }
+        if !storage::add(&COUNTS, key, 1) {
+            lost(Loss::MapFull);
+        }
+        return;
+    }
+    let Some(mut event) = reserve_with::<Event>(facts) else { return };
+    event.ts_ns = task::now_ns();
+    event.birth_ns = what.known.birth_ns;
+    event.tuple = *tuple;
+    event.unsent = what.known.unsent;
+    event.unacked = what.known.unacked;
+    event.unread = what.known.unread;
+    event.reason = what.reason;
+    event.cpu_pid = task::pid();
+    event.netns = what.netns;
+    task::comm(&mut event.cpu_comm);
+    event.state = what.state;
+    event.substate = what.substate;
+    event.received = what.received;
+    event.cause = what.cause;
+    event.how = how as u8;
+    event.zero = [0; 3];
+}
+
+/// Writes the ends of the answer to `skb`: this host's first. `false`: it is no TCP segment, or a reset, which is not
+/// answered.
+#[inline(always)]
+fn ends_of_answer<A: Access>(skb: Skb<A>, family: u16, to: &mut Tuple) -> bool {
+    const RST: u8 = 4;
+    let mut of = Tuple { laddr: [0; 4], raddr: [0; 4], lport: 0, rport: 0, family: 0, zero: 0 };
+    let Some(flags) = headers(skb, &mut of) else { return false };
+    if flags & RST != 0 {
+        return false;
+    }
+    to.family = of.family;
+    to.zero = 0;
+    to.lport = of.rport;
+    to.rport = of.lport;
+    if family == AF_INET6 && of.family == AF_INET {
+        to.family = AF_INET6;
+        to.laddr = [0, 0, MAPPED_WORD, of.raddr[0]];
+        to.raddr = [0, 0, MAPPED_WORD, of.laddr[0]];
+    } else {
+        to.laddr = of.raddr;
+        to.raddr = of.laddr;
+    }
+    true
+}
+
+const NO_ENDS: Tuple = Tuple { laddr: [0; 4], raddr: [0; 4], lport: 0, rport: 0, family: 0, zero: 0 };
+
+/// A reset answers `skb`, which is for no socket.
+#[inline(always)]
+fn answers_nobody<A: Access>(skb: Skb<A>, reason: u32) {
+    let mut tuple = NO_ENDS;
+    if !ends_of_answer(skb, 0, &mut tuple) {
+        return;
+    }
+    let netns = skb.distrusted().dev().map_or(0, |dev| dev.netns());
+    let what = What { reason, netns, cause: cause::NO_SOCKET, ..What::NOTHING };
+    happens(&what, &tuple, Facts::NONE, || 0);
+}
+
+/// A reset answers `skb`, which is for a socket in TIME_WAIT or for a request.
+#[inline(always)]
+fn answers_small<A: Owned>(sk: Sock<A>, skb: Skb<A>, now: i32, reason: u32) {
+    let mut tuple = NO_ENDS;
+    if !ends_of_answer(skb, sk.family(), &mut tuple) {
+        return;
+    }
+    let mut what = What { reason, netns: sk.netns(), state: now as u8, ..What::NOTHING };
+    if now == state::TIME_WAIT {
+        what.substate = sk.substate();
+        what.cause = cause::TIME_WAIT;
+    }
+    let mut facts = Facts::of(sk);
+    facts.owner = storage::lru_place(&WAITING, sk.cookie());
+    happens(&what, &tuple, facts, || sk.cgroup());
+}
+
+/// `sk`, a whole socket, sends a reset: as an answer to `skb`, or of its own accord.
+#[inline(always)]
+fn sends(sk: Sock<Typed>, skb: Option<Skb<Typed>>, now: i32, reason: u32) {
+    let family = sk.family();
+    if !is_inet(family) || !sk.is_tcp() {
+        return;
+    }
+    let Some(tcp) = Typed::tcp(sk) else { return };
+    let mut tuple = NO_ENDS;
+    if let Some(skb) = skb {
+        if !ends_of_answer(skb, family, &mut tuple) {
+            return;
+        }
+    } else {
+        sk.addrs(family, &mut tuple);
+        tuple.lport = tcp.sport();
+        tuple.rport = sk.rport();
+    }
+    let mut what = What { reason, netns: sk.netns(), state: now as u8, ..What::NOTHING };
+    if let Some(known) = known(sk) {
+        what.known.birth_ns = known.birth_ns;
+        what.server = known.server;
+        if now == state::CLOSE && known.state != 0 {
+            what.state = known.state;
+            what.known.unsent = known.unsent;
+            what.known.unacked = known.unacked;
+            what.known.unread = known.unread;
+            if skb.is_none() {
+                what.cause = known.cause;
+            }
+        }
+    }
+    if now == state::LISTEN {
+        what.cause = cause::NO_CONNECTION;
+    } else if now != state::CLOSE {
+        [what.known.unsent, what.known.unacked, what.known.unread] = bytes(sk, tcp, now);
+        if skb.is_none() {
+            what.cause = if what.known.unacked != 0 && tcp.timeouts() != 0 {
+                cause::RETRIES
+            } else if tcp.probes() != 0 && what.known.unacked == 0 {
+                cause::KEEPALIVE
+            } else {
+                cause::ABORTED
+            };
+        }
+    }
+    happens(&what, &tuple, Facts::of(sk), || sk.cgroup());
+}
+
+/// `tcp:tcp_send_reset` is hit.
+#[inline(always)]
+fn sent(sk: *const u8, skb: *const u8, reason: u32) {
+    let skb = Skb::<Typed>::new(skb);
+    let Some(sk) = Sock::<Typed>::new(sk) else {
+        if let Some(skb) = skb {
+            answers_nobody(skb, reason);
+        }
+        return;
+    };
+    let now = sk.state();
+    if now != state::TIME_WAIT && now != state::NEW_SYN_RECV {
+        sends(sk, skb, now, reason);
+    } else if let Some(skb) = skb {
+        answers_small(sk, skb, now, reason);
+    }
+}
+
+/// A reset may answer `skb`: one that the tracepoint does not see before 6.10.
+#[inline(always)]
+fn may_answer<A: Owned>(sk: *const u8, skb: *const u8) {
+    let Some(skb) = Skb::<A>::new(skb) else { return };
+    match Sock::<A>::new(sk) {
+        None => answers_nobody(skb, UNTOLD),
+        Some(sk) => {
+            let now = sk.state();
+            if now == state::TIME_WAIT || now == state::NEW_SYN_RECV {
+                answers_small(sk, skb, now, UNTOLD);
+            }
+        }
+    }
+}
+
+/// A reset ends the connection of `sk`.
+#[inline(always)]
+fn takes(sk: Sock<Typed>) {
+    let (family, now) = (sk.family(), sk.state());
+    if !is_inet(family) || now == state::NEW_SYN_RECV || now == state::TIME_WAIT || !sk.is_tcp() {
+        return;
+    }
+    let Some(tcp) = Typed::tcp(sk) else { return };
+    let mut tuple = NO_ENDS;
+    sk.addrs(family, &mut tuple);
+    tuple.lport = tcp.sport();
+    tuple.rport = sk.rport();
+    let mut what = What { netns: sk.netns(), state: now as u8, received: 1, ..What::NOTHING };
+    [what.known.unsent, what.known.unacked, what.known.unread] = bytes(sk, tcp, now);
+    if let Some(known) = known(sk) {
+        what.known.birth_ns = known.birth_ns;
+        what.server = known.server;
+    }
+    happens(&what, &tuple, Facts::of(sk), || sk.cgroup());
+}
+
+probes_ebpf::owner_programs!();
+
+// match-proto: void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn state_tp(ctx: BtfTracePointContext) -> i32 {
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
+        changed(sk, ctx.arg(1), ctx.arg(2));
+    }
+    0
+}
+
+// match-proto: void tcp_send_reset(const struct sock *sk, const struct sk_buff *skb__nullable, const enum sk_rst_reason reason) (since 6.10)
+#[btf_tracepoint(function = "tcp_send_reset")]
+fn sent3_tp(ctx: BtfTracePointContext) -> i32 {
+    sent(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+// match-proto: void tcp_send_reset(const struct sock *sk, const struct sk_buff *skb) (up to 6.9)
+#[btf_tracepoint(function = "tcp_send_reset")]
+fn sent2_tp(ctx: BtfTracePointContext) -> i32 {
+    sent(ctx.arg(0), ctx.arg(1), UNTOLD);
+    0
+}
+
+// match-proto: void tcp_receive_reset(struct sock *sk)
+#[btf_tracepoint(function = "tcp_receive_reset")]
+fn received_tp(ctx: BtfTracePointContext) -> i32 {
+    if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
+        takes(sk);
+    }
+    0
+}
+
+// match-proto: void tcp_destroy_sock(struct sock *sk)
+#[btf_tracepoint(function = "tcp_destroy_sock")]
+fn forget_tp(ctx: BtfTracePointContext) -> i32 {
+    let _may_be_none = KNOWN_BY_SK.remove(ctx.arg::<u64>(0));
+    0
+}
+
+// match-proto: void tcp_v4_send_reset(const struct sock *sk, struct sk_buff *skb) (up to 6.9)
+#[fentry(function = "tcp_v4_send_reset")]
+fn answer4_fentry(ctx: FEntryContext) -> i32 {
+    may_answer::<Typed>(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+// match-proto: void tcp_v6_send_reset(const struct sock *sk, struct sk_buff *skb) (up to 6.9)
+#[fentry(function = "tcp_v6_send_reset")]
+fn answer6_fentry(ctx: FEntryContext) -> i32 {
+    may_answer::<Typed>(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+// match-proto: void tcp_v4_send_reset(const struct sock *sk, struct sk_buff *skb) (up to 6.9)
+#[kprobe]
+fn answer4_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
+        may_answer::<Probed>(sk, skb);
+    }
+    0
+}
+
+// match-proto: void tcp_v6_send_reset(const struct sock *sk, struct sk_buff *skb) (up to 6.9)
+#[kprobe]
+fn answer6_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
+        may_answer::<Probed>(sk, skb);
+    }
+    0
+}
