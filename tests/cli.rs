@@ -865,6 +865,26 @@ fn tcpcong_has_the_options_of_bcc() {
 }
 
 #[test]
+fn tcpreset_has_its_options() {
+    accepted("tcpreset", &["-p", "181", "-P", "80,81", "-L", "1-65535", "-4", "-tTwv", "--sent"]);
+    accepted("tcpreset", &["-c", "-i", "10", "--received", "-6", "--json"]);
+    accepted("tcpreset", &["--rport=!80", "--lport=80", "--timestamp", "--time", "--wide"]);
+    for args in [
+        &["x"][..],
+        &["-4", "-6"],
+        &["--sent", "--received"],
+        &["-i", "1"],
+        &["-c", "-i", "0"],
+        &["-ct"],
+        &["-p", "0"],
+        &["-P", "0"],
+        &["-L", "65536"],
+    ] {
+        wrong_use("tcpreset", args);
+    }
+}
+
+#[test]
 fn tcppktlat_has_the_options_of_libbpf_tools() {
     accepted("tcppktlat", &["-p", "181", "-t", "184", "-l", "80", "-r", "1-65535", "-T", "-w", "-v", "1000"]);
     accepted(

@@ -28,6 +28,7 @@ use netbcc::tools::tcpconnlat::{self, Tcpconnlat};
 use netbcc::tools::tcpdrop::{self, Tcpdrop};
 use netbcc::tools::tcplife::{self, Tcplife};
 use netbcc::tools::tcppktlat::{self, Tcppktlat};
+use netbcc::tools::tcpreset::{self, Tcpreset};
 use netbcc::tools::tcpretrans::{self, Tcpretrans};
 use netbcc::tools::tcprtt::{self, Tcprtt};
 use netbcc::tools::tcpstates::{self, Tcpstates};
@@ -355,6 +356,100 @@ fn tcppktlat_json() {
     matches_fixture("tcppktlat", "rows.json", &blocks);
 }
 
+/// The kernel's words, as far as the golden rows have them.
+fn reset_reasons() -> tcpreset::Reasons {
+    let members = [
+        (2, "SK_RST_REASON_NO_SOCKET"),
+        (9, "SK_RST_REASON_TCP_TIMEWAIT_SOCKET"),
+        (11, "SK_RST_REASON_TCP_ABORT_ON_CLOSE"),
+        (14, "SK_RST_REASON_TCP_STATE"),
+    ];
+    tcpreset::Reasons::new(&members.map(|(number, name)| (number, name.to_owned())))
+}
+
+fn reset_block(args: &str) -> String {
+    use netbcc_common::tcpreset::{Event, UNTOLD, cause};
+    let reset = |nth: usize| {
+        let ts_ns = 1000 * SECOND + TIMES[nth];
+        let owner_pid = [1479, 1, 4_194_304, 2_147_483_647, 31_337, 77, 0][nth];
+        let event = Event {
+            ts_ns,
+            birth_ns: [0, ts_ns - 1500, ts_ns - SECOND, 1, ts_ns, 0, 0][nth],
+            tuple: tuples()[nth],
+            unsent: [0, 0, 40, 0, 0, u32::MAX, 0][nth],
+            unacked: [0, 0, 1448, 0, 7, 0, 0][nth],
+            unread: [0, 100, 2, 0, 0, 0, 0][nth],
+            reason: [UNTOLD, 11, UNTOLD, 14, UNTOLD, 77, 2][nth],
+            cpu_pid: [0, 1, 2, 3, 4, 5, 4_194_304][nth],
+            netns: [4_026_531_833, 1, 0, u32::MAX, 4_026_532_178, 4_026_532_178, 4_026_532_178][nth],
+            cpu_comm: comm(COMMS[6 - nth]),
+            state: [2, 1, 8, 1, 1, 6, 0][nth],
+            substate: [0, 0, 0, 0, 0, 5, 0][nth],
+            received: [1, 0, 1, 0, 0, 0, 0][nth],
+            cause: [
+                cause::NONE,
+                cause::UNREAD,
+                cause::NONE,
+                cause::LINGER,
+                cause::RETRIES,
+                cause::TIME_WAIT,
+                cause::NO_SOCKET,
+            ][nth],
+            how: [6, 5, 4, 3, 1, 6, 0][nth],
+            zero: [0; 3],
+        };
+        let facts = SocketFacts {
+            owner_pid,
+            owner_comm: if owner_pid == 0 { Comm::default() } else { comm(COMMS[nth]) },
+            cookie: [1, 4096, 0, u64::MAX, 5, 6, 0][nth],
+            ..SocketFacts::default()
+        };
+        tcpreset::Row::new((event, facts), &reset_reasons())
+    };
+    let resets: Vec<_> = (0..7).map(reset).collect();
+    let format = if args.contains("--json") { Format::Json } else { Format::Text };
+    printed(format, &tcpreset::table(&options::<Tcpreset>(args)), &resets, |row| row.event.ts_ns)
+}
+
+#[test]
+fn tcpreset_text() {
+    let blocks = ["", "-t", "-tT", "-w"].map(|args| (args, reset_block(args)));
+    matches_fixture("tcpreset", "rows.txt", &blocks);
+}
+
+#[test]
+fn tcpreset_json() {
+    matches_fixture("tcpreset", "rows.json", &[("--json", reset_block("--json"))]);
+}
+
+#[test]
+fn tcpreset_counts() {
+    use netbcc_common::tcpreset::{Key, UNTOLD, cause};
+    let count = |nth: usize| {
+        let Tuple { raddr, family, rport, .. } = tuples()[nth];
+        let key = Key {
+            raddr,
+            comm: comm(COMMS[nth]),
+            pid: [1479, 1, 4_194_304, 2_147_483_647, 31_337, 77, 0][nth],
+            reason: [UNTOLD, 11, UNTOLD, 14, UNTOLD, 77, 2][nth],
+            port: rport,
+            family,
+            state: [2, 1, 8, 1, 1, 6, 0][nth],
+            received: [1, 0, 1, 0, 0, 0, 0][nth],
+            cause: [0, cause::UNREAD, 0, cause::NEVER_ACCEPTED, cause::RETRIES, cause::TIME_WAIT, 10][nth],
+            zero: 0,
+        };
+        tcpreset::Count::new(key, [1, 2, 3, 99_999_999, 100_000_000, u64::MAX, 7][nth], &reset_reasons())
+    };
+    let counts: Vec<_> = (0..7).map(count).collect();
+    let blocks = ["-c", "-cw", "-c --json"].map(|args| {
+        let format = if args.contains("--json") { Format::Json } else { Format::Text };
+        let table = tcpreset::count_table(&options::<Tcpreset>(args));
+        (args, printed(format, &table, &counts, |_| 1000 * SECOND))
+    });
+    matches_fixture("tcpreset", "counts.txt", &blocks);
+}
+
 fn retransmits() -> Vec<tcpretrans::Row> {
     use netbcc_common::tcpretrans::{Event, FAILED, LOSS_PROBE, RETRANSMIT, SYN_ACK};
     let states = [1, 2, 3, 4, 9, 12, 13];
@@ -656,6 +751,7 @@ fn otlp_records() {
         ("tcpdrop", "--json", drop_block),
         ("tcplife", "--json", life_block),
         ("tcppktlat", "--json", read_block),
+        ("tcpreset", "--json", reset_block),
         ("tcpretrans", "--json --failed", retransmit_block),
         ("tcprtt", "--json --min", shortest_block),
         ("tcpstates", "--json", transition_block),

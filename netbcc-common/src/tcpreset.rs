@@ -126,4 +126,6 @@ pub struct Known {
 pub struct Config {
     /// Count in `COUNTS`, send no events.
     pub count: u8,
+    /// Resets that this host sends are asked for.
+    pub sent: u8,
 }

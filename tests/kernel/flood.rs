@@ -77,6 +77,7 @@ const FLOODS: &[Flood] = &[
     Flood { tool: "tcpaccept", traffic: Traffic::Served, rows: 1 },
     Flood { tool: "tcpretrans", traffic: Traffic::Silence, rows: 1 },
     Flood { tool: "tcpdrop", traffic: Traffic::Refused, rows: 1 },
+    Flood { tool: "tcpreset", traffic: Traffic::Refused, rows: 1 },
     Flood { tool: "tcppktlat", traffic: Traffic::Reads, rows: 1 },
     Flood { tool: "tcpwhy", traffic: Traffic::Refused, rows: 1 },
 ];

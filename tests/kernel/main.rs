@@ -37,6 +37,7 @@ mod tcpconnlat;
 mod tcpdrop;
 mod tcplife;
 mod tcppktlat;
+mod tcpreset;
 mod tcpretrans;
 mod tcprtt;
 mod tcpstates;
@@ -106,6 +107,8 @@ fn main() -> ExitCode {
         trials("tcplife", &[Rung::Fexit, Rung::Tracepoint], tcplife::TYPED),
         trials("tcppktlat", &[Rung::Any], tcppktlat::ANY),
         trials("tcppktlat", &Rung::FORCED, tcppktlat::CHECKS),
+        trials("tcpreset", &[Rung::Any], tcpreset::ANY),
+        trials("tcpreset", &Rung::FORCED, tcpreset::CHECKS),
         trials("tcpretrans", &[Rung::Any], tcpretrans::ANY),
         trials("tcpretrans", &Rung::FORCED, tcpretrans::CHECKS),
         trials("tcprtt", &[Rung::Any], tcprtt::ANY),

@@ -59,6 +59,14 @@ const SCENES: &[Scene] = &[
     },
     Scene { tool: "tcppktlat", rows: 4, traffic: connections, process: Stage::server, chance: &[] },
     Scene { tool: "tcpretrans", rows: 4, traffic: resends, process: Stage::client, chance: &["pid", "seq"] },
+    // Who has no process has an empty name in text, and the port of -c is the service's.
+    Scene {
+        tool: "tcpreset",
+        rows: 6,
+        traffic: failures,
+        process: Stage::client,
+        chance: &["cpu_pid", "cpu_comm", "comm", "reason", "lport"],
+    },
     Scene {
         tool: "tcpstates",
         rows: 43,
@@ -360,7 +368,9 @@ fn rows_of(ended: &Ended, scene: &Scene, stage: &Stage, json: bool) -> Vec<Said>
     for line in &ended.stdout {
         // A stack stands below its row, or a timeline.
         let is_below = line.starts_with('\t') || line.trim_start().starts_with('+');
-        let is_row = json || !line.is_empty() && !is_below;
+        // So does the time above a table.
+        let is_clock = line.len() == 8 && line.bytes().all(|byte| byte.is_ascii_digit() || byte == b':');
+        let is_row = json || !line.is_empty() && !is_below && !is_clock;
         if !is_row || line.contains("Hit Ctrl-C to end") || line.contains("Ctrl-C to end.") {
             continue;
         }

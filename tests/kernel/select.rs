@@ -29,7 +29,7 @@ pub(crate) const CHECKS: &[Check] =
 pub(crate) const ONCE: &[Check] = checks![the_end_of_a_cgroup_is_said_once];
 
 /// The tools that have rows with an end, and the rungs on which they are walked.
-pub(crate) const TOOLS: [(&str, &[Rung]); 14] = [
+pub(crate) const TOOLS: [(&str, &[Rung]); 15] = [
     ("bindsnoop", &Rung::FORCED),
     ("solisten", &Rung::FORCED),
     ("tcpaccept", &Rung::FORCED),
@@ -38,6 +38,7 @@ pub(crate) const TOOLS: [(&str, &[Rung]); 14] = [
     ("tcpdrop", &[Rung::Any]),
     ("tcplife", &Rung::FORCED),
     ("tcppktlat", &Rung::FORCED),
+    ("tcpreset", &[Rung::Any]),
     ("tcpretrans", &Rung::FORCED),
     ("tcpstates", &Rung::FORCED),
     ("tcpsubnet", &Rung::FORCED),
@@ -166,6 +167,14 @@ impl Stage<'_> {
         sent
     }
 
+    /// Opens to where nobody listens.
+    fn refuse(&self) {
+        for (from, to) in self.targets([80, 81]) {
+            let how = from.map_or_else(How::plain, |from| How::plain().bound(from));
+            self.client.fails(to, &how, "ECONNREFUSED");
+        }
+    }
+
     /// Opens whose SYN is dropped, on its way in (port 82) and on its way out (port 83).
     fn lose(&self) -> Vec<Conn<'_>> {
         self.net.near().nft(
@@ -220,7 +229,7 @@ fn rows(case: &Case, net: &Net, ended: &Ended) -> Vec<(String, Ends, u32)> {
             .and_then(Value::as_u64)
             .and_then(|pid| u32::try_from(pid).ok());
         row.retain(|name, _| !own.contains(&name.as_str()));
-        if ["tcppktlat", "tcpwhy"].contains(&case.tool) {
+        if ["tcppktlat", "tcpreset", "tcpwhy"].contains(&case.tool) {
             // Each run takes the time for itself.
             row.retain(|name, _| !name.ends_with("_us") && name != "evidence");
         }
@@ -395,6 +404,7 @@ fn walk(case: &Case, stage: &Stage<'_>, filters: &[Filter<'_>]) -> Vec<(usize, u
         "tcplife" | "tcppktlat" => ("--json".to_owned(), 8),
         "tcpwhy" => ("--json -a".to_owned(), 8),
         "tcprtt" => ("--json --min".to_owned(), 8),
+        "tcpreset" => ("--json".to_owned(), 8),
         _ => ("--json".to_owned(), 4),
     };
     let launch = |words: &str| case.launch(&format!("{words} {usual}")).start(net);
@@ -402,7 +412,10 @@ fn walk(case: &Case, stage: &Stage<'_>, filters: &[Filter<'_>]) -> Vec<(usize, u
     let all: Run<'_> = launch(if case.tool == "tcpconnect" { "-L" } else { "" });
     let runs: Vec<Run<'_>> = filters.iter().map(|filter| launch(&filter.words)).collect();
     let mut sent = Vec::new();
-    if ["tcpdrop", "tcpretrans"].contains(&case.tool) {
+    if case.tool == "tcpreset" {
+        stage.refuse();
+        all.arrival(rows_before);
+    } else if ["tcpdrop", "tcpretrans"].contains(&case.tool) {
         let lost = stage.lose();
         all.arrival(rows_before);
         lost.into_iter().for_each(Conn::close);

@@ -22,7 +22,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::num::NonZeroU32;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{ArgAction, Args};
@@ -41,7 +41,7 @@ use crate::out::{
     About, Cell, Format, Kind, Process, Rows, SocketFact, Table, Whose, data, interval, left, right, seconds, wall,
 };
 use crate::owner::{OWNERS, TABLE};
-use crate::probe::{Batch, Plan, Probe, next_due};
+use crate::probe::{Batch, Pace, Plan, Probe, Table as Map, Turn};
 use crate::tool::{Ctx, Spec, Tool};
 use crate::words::words;
 
@@ -160,6 +160,9 @@ impl Tool for Tcpreset {
             .ladder(&RESETS)
             .family(args.family)
             .enumeration(REASONS);
+        if let Some(entries) = cx.table_entries {
+            plan = plan.size("COUNTS", entries);
+        }
         if !args.received {
             plan = plan.ask(SENT);
         }
@@ -167,7 +170,7 @@ impl Tool for Tcpreset {
             plan = plan.ask(RECEIVED);
         }
         let reasons = Reasons::new(plan.known()?.members_of(REASONS));
-        let config = Config { count: args.count.into() };
+        let config = Config { count: args.count.into(), sent: (!args.received).into() };
         let probe = plan.global("CONFIG", &config).attach(cx)?;
         if args.count { count(&args, cx, probe, &reasons) } else { rows(&args, cx, probe, &reasons) }
     }
@@ -209,7 +212,7 @@ const RESETS: Ladder = Ladder {
                 "sent2_tp",
                 2,
                 fentry("answer4_fentry", "tcp_v4_send_reset").when(Need::Asked(SENT)).twice(),
-                fentry("answer6_fentry", "tcp_v6_send_reset").when(Need::Asked(SENT_V6)).twice()
+                fentry("answer6_fentry", "tcp_v6_send_reset").when(Need::V6Kernel).twice()
             ),
             less_exact: Some(DEDUCED),
         },
@@ -219,7 +222,7 @@ const RESETS: Ladder = Ladder {
                 "sent2_tp",
                 2,
                 kprobe("answer4_kprobe", "tcp_v4_send_reset").when(Need::Asked(SENT)),
-                kprobe("answer6_kprobe", "tcp_v6_send_reset").when(Need::Asked(SENT_V6))
+                kprobe("answer6_kprobe", "tcp_v6_send_reset").when(Need::V6Kernel)
             ),
             less_exact: Some(DEDUCED),
         },
@@ -550,43 +553,82 @@ pub fn count_table(args: &Options) -> Table<Count> {
         .col(right("COUNT", 8, |c: &Count| c.count.into()).about(About::count("How many resets.")))
 }
 
-/// Prints how many there were since the last time, most first.
-fn print_counts(
-    cx: &mut Ctx,
-    table: &Table<Count>,
-    probe: &mut Probe,
-    before: &mut HashMap<Key, u64>,
-    reasons: &Reasons,
-) -> Result<()> {
+/// How many there were since the last time, most first.
+fn new_counts(map: &mut Map, before: &mut HashMap<Key, u64>, reasons: &Reasons) -> Result<Vec<Count>> {
     let mut counts = Vec::new();
-    for (bytes, count) in probe.counts::<{ size_of::<Key>() }>("COUNTS")? {
-        let Ok(key) = Key::read_from_bytes(&bytes) else { continue };
+    map.each(|key, cpus| {
+        let Ok(key) = Key::read_from_bytes(key) else { return };
+        let words = cpus.chunks_exact(size_of::<u64>()).filter_map(|cpu| u64::read_from_bytes(cpu).ok());
+        let count = words.fold(0, u64::wrapping_add);
         let new = count.wrapping_sub(before.insert(key, count).unwrap_or_default());
         if new != 0 {
             counts.push(Count::new(key, new, reasons));
         }
-    }
+    })?;
     counts.sort_by_cached_key(|Count { key, reason, count }| {
         let ends = (key.received, conn::ip(key.family, &key.raddr), key.port);
         (Reverse(*count), key.pid, key.comm, ends, key.state, reason.clone())
     });
-    let now_ns = cx.out.clock().monotonic_ns();
-    for count in &counts {
-        cx.out.row(table, now_ns, count);
-    }
-    Ok(())
+    Ok(counts)
 }
 
 /// Counts resets, and prints the table at the end, or at the end of each interval.
 fn count(args: &Options, cx: &mut Ctx, mut probe: Probe, reasons: &Reasons) -> Result<()> {
     let table = count_table(args);
+    let mut map = probe.table("COUNTS")?;
     let mut before = HashMap::new();
-    let Some(every) = args.interval.map(|seconds| Duration::from_secs(seconds.get().into())) else {
-        probe.stream(cx, |_: &mut Ctx, _: &Batch| Ok(None))?;
+    let interval = args.interval.map(|seconds| Duration::from_secs(seconds.get().into()));
+    let pace = Pace { interval, ..Pace::default() };
+    let is_text = cx.out.format() == Format::Text;
+    probe.sample(cx, pace, |cx: &mut Ctx, _: &Turn<'_>| {
+        let counts = new_counts(&mut map, &mut before, reasons)?;
+        let now_ns = cx.out.clock().monotonic_ns();
+        if interval.is_some() && is_text && !cx.out.is_bare() {
+            let now = cx.out.clock().hms(now_ns).to_owned();
+            cx.out.line("");
+            cx.out.line(now);
+        }
         cx.out.header(&table);
-        return print_counts(cx, &table, &mut probe, &mut before, reasons);
-    };
-    let _ = every;
-    let _ = (Instant::now(), next_due as fn(_, _, _) -> _);
-    Ok(())
+        for count in &counts {
+            cx.out.row(&table, now_ns, count);
+        }
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_go_by_the_kernels_words() {
+        let members = [(2, "SK_RST_REASON_NO_SOCKET"), (14, "SK_RST_REASON_TCP_STATE"), (14, "SK_RST_REASON_MAX")];
+        let reasons = Reasons::new(&members.map(|(number, name)| (number, name.to_owned())));
+        for (number, word) in [(2, Some("NO_SOCKET")), (14, Some("TCP_STATE")), (77, Some("REASON_77")), (UNTOLD, None)] {
+            assert_eq!(reasons.word(number).as_deref(), word);
+        }
+    }
+
+    #[test]
+    fn brackets_say_what_the_kernels_word_does_not() {
+        let sent = |word, state, cause| phrase(word, cause_word(false, word, state, cause));
+        for (word, state, cause, text) in [
+            (Some("TCP_STATE"), ESTABLISHED, cause::LINGER, "TCP_STATE [linger 0]"),
+            (Some("TCP_STATE"), ESTABLISHED, cause::UNSPEC, "TCP_STATE [AF_UNSPEC]"),
+            (Some("TCP_STATE"), ESTABLISHED, cause::NEVER_ACCEPTED, "TCP_STATE [never accepted]"),
+            (Some("TCP_STATE"), ESTABLISHED, cause::ABORTED, "TCP_STATE [ss -K]"),
+            (Some("TCP_STATE"), ESTABLISHED, cause::NONE, "TCP_STATE"),
+            (Some("TCP_ABORT_ON_CLOSE"), ESTABLISHED, cause::UNREAD, "TCP_ABORT_ON_CLOSE"),
+            (Some("TCP_FLAGS"), LISTEN, cause::NO_CONNECTION, "TCP_FLAGS [no connection]"),
+            (Some("NO_SOCKET"), 0, cause::NO_SOCKET, "NO_SOCKET"),
+            (None, 0, cause::NO_SOCKET, "no-socket"),
+            (None, ESTABLISHED, cause::UNREAD, "abort-on-close"),
+            (None, ESTABLISHED, cause::NONE, "unknown"),
+        ] {
+            assert_eq!(sent(word, state, cause), text);
+        }
+        let words = [SYN_SENT, SYN_RECV, ESTABLISHED, CLOSE_WAIT, 4].map(|state| cause_word(true, None, state, 0));
+        let wanted = ["REFUSED", "HANDSHAKE", "RESET", "AFTER_FIN", "AFTER_CLOSE"];
+        assert_eq!(words, wanted.map(Some));
+    }
 }

@@ -31,7 +31,7 @@ use probes_ebpf::sock::{Sock, TcpSock, ToTcp as _, is_inet, state};
 use probes_ebpf::{filter, setting, storage, task};
 
 #[unsafe(no_mangle)]
-static CONFIG: Config = Config { count: 0 };
+static CONFIG: Config = Config { count: 0, sent: 0 };
 
 /// What is known of sockets.
 #[btf_map]
@@ -358,6 +358,9 @@ fn sent(sk: *const u8, skb: *const u8, reason: u32) {
 /// A reset may answer `skb`: one that the tracepoint does not see before 6.10.
 #[inline(always)]
 fn may_answer<A: Owned>(sk: *const u8, skb: *const u8) {
+    if setting!(CONFIG.sent) == 0 {
+        return;
+    }
     let Some(skb) = Skb::<A>::new(skb) else { return };
     match Sock::<A>::new(sk) {
         None => answers_nobody(skb, UNTOLD),

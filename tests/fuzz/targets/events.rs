@@ -22,6 +22,7 @@ use netbcc::tools::tcpconnlat::{self, Tcpconnlat};
 use netbcc::tools::tcpdrop::{self, Tcpdrop};
 use netbcc::tools::tcplife::{self, Tcplife};
 use netbcc::tools::tcppktlat::{self, Tcppktlat};
+use netbcc::tools::tcpreset::{self, Tcpreset};
 use netbcc::tools::tcpretrans::{self, Tcpretrans};
 use netbcc::tools::tcprtt::{self, Tcprtt};
 use netbcc::tools::tcpstates::{self, Tcpstates};
@@ -99,6 +100,11 @@ macro_rules! plain {
     };
 }
 
+/// Words of the kernel's.
+fn resets() -> tcpreset::Reasons {
+    tcpreset::Reasons::new(&[(14, "SK_RST_REASON_TCP_STATE".to_owned())])
+}
+
 fn all() -> Vec<Form> {
     let mut all = [
         plain!(Tcpstates, tcpstates, &["", "-wtT", "--csv", "--csv -tTw", "--json -t"]),
@@ -134,6 +140,15 @@ fn all() -> Vec<Form> {
     all.extend(forms::<Tcpconnect, _>(&["-c", "-cs", "-cs --json"], tcpconnect::count_table, |_, data| {
         let connects = u64::from_ne_bytes(take(data));
         Some((connects, tcpconnect::Count { flow: event(data)?, connects }))
+    }));
+    all.extend(forms::<Tcpreset, _>(&["", "-tTw", "--json"], tcpreset::table, |_, data| {
+        let event = event::<netbcc_common::tcpreset::Event>(data)?;
+        let facts = SocketFacts { owner_pid: event.cpu_pid, owner_comm: event.cpu_comm, ..SocketFacts::default() };
+        Some((event.ts_ns, tcpreset::Row::new((event, facts), &resets())))
+    }));
+    all.extend(forms::<Tcpreset, _>(&["-c", "-ci1w", "-c --json"], tcpreset::count_table, |_, data| {
+        let count = u64::from_ne_bytes(take(data));
+        Some((count, tcpreset::Count::new(event(data)?, count, &resets())))
     }));
     all.extend(forms::<Tcpretrans, _>(
         &["-s -l", "--failed", "--json --failed"],

@@ -101,6 +101,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         ..plain("tcpwhy", Load::Connects)
     },
     Subject { budget: Some(Budget::Operation(8_000)), ..plain("tcpwhy", Load::Connects) },
+    Subject { budget: Some(Budget::Operation(40_000)), ..plain("tcpreset", Load::Resets) },
     plain("tcpretrans", Load::Retransmits),
     Subject { budget: Some(Budget::Operation(15_000)), ..plain("tcpdrop", Load::Drops) },
     Subject { args: || "--no-stack".to_owned(), variant: "--no-stack", ..plain("tcpdrop", Load::Drops) },

@@ -1,0 +1,350 @@
+//! tcpreset: which resets are rows, whose they are, what the rows say, and which of them the filters keep.
+//!
+//! Each check is a sentence that the tool keeps. Both ends of each connection are here, so each reset that is taken is two rows.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use netbcc::sys::btf::{self, Wanted};
+use netbcc_tests::checks;
+use netbcc_tests::kernel::{Case, Check, Rung};
+use netbcc_tests::net::{END_PORT, Net, has_ipv6};
+use netbcc_tests::peer::{Conn, How, Peer};
+use netbcc_tests::rows::{Row, Rows};
+use netbcc_tests::run::{PATIENCE, Run};
+
+/// What does not depend on the rung.
+pub(crate) const ANY: &[Check] = checks![
+    the_headers_are_exactly_these,
+    json_rows_carry_every_value,
+    resets_are_counted_by_the_service_s_port,
+];
+
+pub(crate) const CHECKS: &[Check] = checks![
+    a_refused_connect_is_two_rows_of_exactly_these_bytes,
+    a_close_with_unread_data_is_a_reset_of_the_owner_s,
+    a_reset_by_so_linger_and_by_leaving_have_their_words,
+    a_connection_that_nobody_accepted_is_the_listener_s,
+    data_after_close_finds_a_socket_in_time_wait,
+    ipv6_and_mapped_addresses_go_by_the_socket,
+    filters_keep_exactly_their_rows,
+    older_sockets_have_an_owner_and_no_age,
+];
+
+/// Whether the kernel says why it sends a reset (since 6.10).
+fn gives_reasons() -> bool {
+    let wanted = Wanted { enums: vec!["sk_rst_reason".into()], ..Wanted::default() };
+    !btf::read(&wanted).expect("the kernel has BTF").members_of("sk_rst_reason").is_empty()
+}
+
+/// Whether resets without a socket are seen.
+fn sees_all(case: &Case) -> bool {
+    gives_reasons() || case.rung != Rung::Tracepoint
+}
+
+/// The kernel's word with ours, or the deduced one.
+fn word(of_kernel: &'static str, deduced: &'static str) -> &'static str {
+    if gives_reasons() { of_kernel } else { deduced }
+}
+
+/// Starts the tool. A connect to where nobody listens ends its rows, which are two where both ends of it are seen.
+fn start<'n>(case: &Case, options: &str, net: &'n Net) -> Run<'n> {
+    let both = sees_all(case) && !options.contains("--received");
+    case.launch(options).start(net).end_rows(if both && !options.contains("--sent") { 2 } else { 1 })
+}
+
+/// The one row with this arrow and local port.
+fn of<'r>(rows: &'r Rows, arrow: &str, lport: u16) -> &'r Row {
+    let lport = lport.to_string();
+    let found: Vec<&Row> =
+        rows.iter().filter(|row| row.get("R") == arrow && row.get("LPORT") == lport).collect();
+    match found[..] {
+        [row] => row,
+        _ => rows.fail(format!("{} rows {arrow} of port {lport}", found.len())),
+    }
+}
+
+fn reads(row: &Row, expected: &str) {
+    row.must(row.line.get(9..) == Some(expected), format!("{expected:?}"));
+}
+
+fn pair<'a, 'w>(client: &'a Peer, server: &'w Peer, to: SocketAddr) -> (Conn<'a>, Conn<'w>) {
+    let web = server.listen(to);
+    let near = client.connect(to);
+    let far = web.accept();
+    web.close();
+    (near, far)
+}
+
+/// Waits until all that was sent is acknowledged.
+fn await_acknowledged(conn: &Conn<'_>) {
+    /// `tcpi_unacked` (include/uapi/linux/tcp.h).
+    const UNACKED: usize = 24;
+    conn.await_info("nothing unacknowledged", |info| info.u32(UNACKED) == 0);
+}
+
+fn the_headers_are_exactly_these(case: &Case) {
+    let net = Net::new();
+    for (options, header) in [
+        (
+            "",
+            "TIME     PID     COMM         IP LADDR            LPORT R  RADDR            RPORT STATE        REASON",
+        ),
+        (
+            "-t",
+            "TIME(s)   PID     COMM         IP LADDR            LPORT R  RADDR            RPORT STATE        REASON",
+        ),
+    ] {
+        let run = case.launch(options).start(&net);
+        assert_eq!(run.header(), header);
+        run.stop().code(0);
+    }
+    let ended = case.launch("-c").start(&net).stop();
+    assert_eq!(
+        ended.stdout[0],
+        "PID     COMM         R  RADDR            PORT  STATE        REASON                          COUNT"
+    );
+}
+
+fn a_refused_connect_is_two_rows_of_exactly_these_bytes(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let run = start(case, "", &net);
+    let (from, to) = (net.v4(5001), net.v4_of(2, 80));
+    client.fails(to, &How::plain().bound(from), "ECONNREFUSED");
+    let rows = run.rows(if sees_all(case) { 2 } else { 1 });
+    let owner = format!("{:<7} {:<12}", client.pid(), "client");
+    let near = of(&rows, "<R", 5001);
+    let ends = format!("4  {:<16} 5001  <R {:<16} 80    ", from.ip().to_string(), to.ip().to_string());
+    reads(near, &format!("{owner} {ends}SYN_SENT     REFUSED"));
+    if sees_all(case) {
+        let far = of(&rows, "R>", 80);
+        let ends = format!("4  {:<16} 80    R> {:<16} 5001  ", to.ip().to_string(), from.ip().to_string());
+        reads(far, &format!("0       {:<12} {ends}-            {}", "", word("NO_SOCKET", "no-socket")));
+    }
+    run.finish();
+}
+
+fn a_close_with_unread_data_is_a_reset_of_the_owner_s(case: &Case) {
+    let net = Net::new();
+    let (client, server, dying) = (net.peer("client"), net.peer("server"), net.peer("dying"));
+    let run = start(case, "", &net);
+    let (near, far) = pair(&client, &server, net.v4_of(2, 80));
+    let (second, left) = pair(&client, &dying, net.v4_of(2, 81));
+    for (conn, other) in [(&near, &far), (&second, &left)] {
+        conn.send(7);
+        other.await_data();
+        await_acknowledged(conn);
+    }
+    far.close();
+    let dying_pid = dying.pid();
+    drop(left);
+    dying.kill();
+    let rows = run.rows(4);
+    for (port, pid, name, conn) in [(80, server.pid(), "server", &near), (81, dying_pid, "dying", &second)] {
+        let sent = of(&rows, "R>", port);
+        sent.is("PID", pid).is("COMM", name).is("STATE", "ESTABLISHED").is("RPORT", conn.local().port());
+        sent.is("REASON", word("TCP_ABORT_ON_CLOSE", "abort-on-close"));
+        let taken = of(&rows, "<R", conn.local().port());
+        taken.is("PID", client.pid()).is("COMM", "client").is("STATE", "ESTABLISHED").is("REASON", "RESET");
+        taken.is("RPORT", port);
+    }
+    run.finish();
+}
+
+fn a_reset_by_so_linger_and_by_leaving_have_their_words(case: &Case) {
+    let net = Net::new();
+    let (client, server) = (net.peer("client"), net.peer("server"));
+    let elsewhere = server.listen(net.v4_of(2, 82));
+    let run = start(case, "", &net);
+    let (near, far) = pair(&client, &server, net.v4_of(2, 80));
+    let (leaving, left) = pair(&client, &server, net.v4_of(2, 81));
+    let (near_port, leaving_port) = (near.local().port(), leaving.local().port());
+    near.abort();
+    leaving.connect_elsewhere(elsewhere.address());
+    let rows = run.rows(4);
+    for (port, remote, reason) in [
+        (near_port, 80, word("TCP_STATE [linger 0]", "linger-0")),
+        (leaving_port, 81, word("TCP_STATE [AF_UNSPEC]", "af-unspec")),
+    ] {
+        let sent = of(&rows, "R>", port);
+        sent.is("PID", client.pid()).is("STATE", "ESTABLISHED").is("RPORT", remote).is("REASON", reason);
+        of(&rows, "<R", remote).is("PID", server.pid()).is("RPORT", port).is("REASON", "RESET");
+    }
+    run.finish();
+    drop((far, left));
+}
+
+fn a_connection_that_nobody_accepted_is_the_listener_s(case: &Case) {
+    let net = Net::new();
+    let (client, server) = (net.peer("client"), net.peer("server"));
+    let run = start(case, "", &net);
+    let web = server.listen(net.v4_of(2, 80));
+    let near = client.connect(web.address());
+    web.close();
+    let rows = run.rows(2);
+    let sent = of(&rows, "R>", 80);
+    sent.is("STATE", "ESTABLISHED").is("REASON", word("TCP_STATE [never accepted]", "never-accepted"));
+    // Where owners are kept by addresses, nothing tells what a connection inherits.
+    sent.is("PID", if case.rung == Rung::Kprobe { 0 } else { server.pid() });
+    of(&rows, "<R", near.local().port()).is("PID", client.pid()).is("REASON", "RESET");
+    run.finish();
+}
+
+fn data_after_close_finds_a_socket_in_time_wait(case: &Case) {
+    let net = Net::new();
+    let (client, server) = (net.peer("client"), net.peer("server"));
+    let run = start(case, "", &net);
+    let (near, far) = pair(&client, &server, net.v4_of(2, 80));
+    let port = near.local().port();
+    near.close();
+    far.await_end();
+    far.send(11);
+    let rows = run.rows(if sees_all(case) { 2 } else { 1 });
+    let taken = of(&rows, "<R", 80);
+    taken.is("PID", server.pid()).is("STATE", "CLOSE_WAIT").is("REASON", "AFTER_FIN [unacked 11]");
+    if sees_all(case) {
+        let sent = of(&rows, "R>", port);
+        sent.is("STATE", "TIME_WAIT").is("REASON", word("TCP_TIMEWAIT_SOCKET", "time-wait")).is("RPORT", 80);
+        // Before 5.12 no program makes a cookie, by which its owner is known.
+        let known = gives_reasons() || sent.get("PID") != "0";
+        sent.is("PID", if known { client.pid() } else { 0 });
+    }
+    run.finish();
+}
+
+fn ipv6_and_mapped_addresses_go_by_the_socket(case: &Case) {
+    if !has_ipv6() {
+        netbcc_tests::kernel::skip("IPv6");
+    }
+    let net = Net::new();
+    let client = net.peer("client");
+    let all = start(case, "-w", &net);
+    let v4 = start(case, "-4", &net);
+    let (to, mapped) = (net.v6_of(2, 80), Net::mapped(net.v4_of(2, 81)));
+    client.refused(to);
+    client.refused(mapped);
+    let rows = all.rows(if sees_all(case) { 4 } else { 2 });
+    let by_remote = |port| rows.iter().find(|row| row.get("R") == "<R" && row.get("RPORT") == port);
+    by_remote("80").expect("a row").is("IP", 6).is("RADDR", to.ip());
+    by_remote("81").expect("a row").is("IP", 6).is("RADDR", mapped.ip()).is("PID", client.pid());
+    if sees_all(case) {
+        of(&rows, "R>", 80).is("IP", 6).is("LADDR", to.ip());
+        // Without a socket it is the packet's.
+        of(&rows, "R>", 81).is("IP", 4);
+        v4.rows(1)[0].is("LPORT", 81).is("R", "R>");
+    } else {
+        assert!(v4.rows(0).is_empty());
+    }
+    all.finish();
+    v4.finish();
+}
+
+fn filters_keep_exactly_their_rows(case: &Case) {
+    let net = Net::new();
+    let (client, other) = (net.peer("client"), net.peer("other"));
+    let of_client = case.launch(&format!("-p {}", client.pid())).start(&net).ended_by(|| {
+        client.refused(net.v4(END_PORT));
+    });
+    let by_remote = start(case, &format!("-P 80,{END_PORT} --received"), &net);
+    let by_local = start(case, &format!("-L 80,{END_PORT} --sent"), &net);
+    for (peer, port) in [(&client, 80), (&other, 80), (&client, 81)] {
+        peer.refused(net.v4_of(2, port));
+    }
+    let rows = of_client.rows(2);
+    rows.are("RPORT", &[80, 81]).are("PID", &[client.pid(); 2]).are("R", &["<R"; 2]);
+    by_remote.rows(2).are("PID", &[client.pid(), other.pid()]).are("R", &["<R"; 2]);
+    if sees_all(case) {
+        by_local.rows(2).are("LPORT", &[80; 2]).are("PID", &[0; 2]).are("R", &["R>"; 2]);
+        by_local.finish();
+    } else {
+        by_local.stop().code(0);
+    }
+    of_client.finish();
+    by_remote.finish();
+}
+
+fn older_sockets_have_an_owner_and_no_age(case: &Case) {
+    let net = Net::new();
+    let (client, server) = (net.peer("client"), net.peer("server"));
+    let (near, far) = pair(&client, &server, net.v4_of(2, 80));
+    let run = start(case, "--json", &net);
+    near.abort();
+    let rows = run.rows(2);
+    let sent = rows.with("direction", "sent");
+    sent.is("pid", client.pid()).is("comm", "client").is("owner_how", "snapshot").is("age_us", "null");
+    let taken = rows.with("direction", "received");
+    taken.is("pid", server.pid()).is("comm", "server").is("owner_how", "snapshot").is("age_us", "null");
+    run.finish();
+    drop(far);
+}
+
+fn json_rows_carry_every_value(case: &Case) {
+    let net = Net::new();
+    let (client, server) = (net.peer("client"), net.peer("server"));
+    let run = start(case, "--json", &net);
+    let began = Instant::now();
+    let (near, far) = pair(&client, &server, net.v4_of(2, 80));
+    near.send(13);
+    far.await_data();
+    await_acknowledged(&near);
+    let port = near.local().port();
+    near.abort();
+    let most = began.elapsed();
+    let rows = run.rows(2);
+    let sent = rows.with("direction", "sent");
+    sent.is("pid", client.pid()).is("comm", "client").is("owner_how", "connect").is("cpu_pid", client.pid());
+    sent.is("cpu_comm", "client").is("ip", 4).is("laddr", net.v4(1).ip()).is("lport", port).is("rport", 80);
+    sent.is("raddr", net.v4_of(2, 80).ip()).is("state", "ESTABLISHED").is("substate", "null");
+    sent.is("unsent", 0).is("unacked", 0).is("unread", 0);
+    if gives_reasons() {
+        sent.is("reason", "TCP_STATE").is("cause", "linger 0").is("reason_from", "kernel");
+    } else {
+        sent.is("reason", "null").is("cause", "linger-0").is("reason_from", "deduced");
+    }
+    let age = Duration::from_secs_f64(sent.number("age_us") / 1e6);
+    sent.must(age <= most, format!("no more than {most:?}"));
+    sent.must(sent.number("cookie") > 0.0 && sent.number("netns") > 0.0, "a cookie and a namespace");
+    let taken = rows.with("direction", "received");
+    taken.is("pid", server.pid()).is("reason", "null").is("cause", "RESET").is("reason_from", "state");
+    taken.is("unread", 13).is("unacked", 0).is("lport", 80).is("rport", port);
+    run.finish();
+    drop(far);
+}
+
+fn resets_are_counted_by_the_service_s_port(case: &Case) {
+    // Prime, so that no other number is it by chance.
+    const COUNT: usize = 503;
+    let net = Net::new();
+    let client = net.peer("client");
+    let run = case.launch("-c -P 1-65535").start(&net);
+    let json = case.launch("-c --json -i 1").start(&net);
+    assert_eq!(client.churn(net.v4_of(2, 80), COUNT, 1), (0, COUNT));
+    let is_all = |text: &str| text.matches("\"REFUSED\"").count() > 0;
+    let deadline = Instant::now() + PATIENCE;
+    while !json.lines().iter().any(|line| is_all(line)) {
+        assert!(Instant::now() < deadline, "{:?}", json.lines());
+        std::thread::yield_now();
+    }
+    let sum = |reason: &str, ended: &[String]| -> u64 {
+        let mine = net.v4_of(2, 80).ip().to_string();
+        let near = net.v4(1).ip().to_string();
+        let rows = ended.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let rows = rows.filter(|row| row["port"] == 80 && (row["raddr"] == mine || row["raddr"] == near));
+        rows.filter(|row| row["reason"] == reason).filter_map(|row| row["count"].as_u64()).sum()
+    };
+    let ended = json.stop();
+    assert_eq!(sum("REFUSED", &ended.stdout), COUNT as u64);
+    if gives_reasons() {
+        assert_eq!(sum("NO_SOCKET", &ended.stdout), COUNT as u64);
+    }
+    let ended = run.stop();
+    let line = format!(
+        "{:<7} {:<12} <R {:<16} 80    SYN_SENT     {:<28} {COUNT:>8}",
+        client.pid(),
+        "client",
+        net.v4_of(2, 80).ip().to_string(),
+        "REFUSED"
+    );
+    assert!(ended.stdout.contains(&line), "{line:?}\n{:?}", ended.stdout);
+}
