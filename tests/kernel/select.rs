@@ -404,7 +404,8 @@ fn walk(case: &Case, stage: &Stage<'_>, filters: &[Filter<'_>]) -> Vec<(usize, u
         "tcplife" | "tcppktlat" => ("--json".to_owned(), 8),
         "tcpwhy" => ("--json -a".to_owned(), 8),
         "tcprtt" => ("--json --min".to_owned(), 8),
-        "tcpreset" => ("--json".to_owned(), 8),
+        // Who sends these resets has no socket.
+        "tcpreset" => ("--json --received".to_owned(), 4),
         _ => ("--json".to_owned(), 4),
     };
     let launch = |words: &str| case.launch(&format!("{words} {usual}")).start(net);

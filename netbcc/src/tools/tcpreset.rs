@@ -13,23 +13,22 @@
 //! ```text
 //! # netbcc tcpreset
 //! TIME     PID     COMM         IP LADDR            LPORT R  RADDR            RPORT STATE        REASON
-//! 14:02:11 0                    4  127.0.0.1        7199  R> 127.0.0.1        48024 -            NO_SOCKET
-//! 14:02:11 7637    python3      4  127.0.0.1        48024 <R 127.0.0.1        7199  SYN_SENT     REFUSED
-//! 14:02:12 7637    python3      4  127.0.0.1        48030 <R 127.0.0.1        7200  ESTABLISHED  RESET
-//! 14:02:12 7637    python3      4  127.0.0.1        7200  R> 127.0.0.1        48030 ESTABLISHED  TCP_ABORT_ON_CLOSE
+//! 07:26:30 0                    4  127.0.0.1        7199  R> 127.0.0.1        60194 -            NO_SOCKET
+//! 07:26:30 17274   python3      4  127.0.0.1        60194 <R 127.0.0.1        7199  SYN_SENT     REFUSED
+//! 07:26:30 17274   python3      4  127.0.0.1        44518 <R 127.0.0.1        7200  ESTABLISHED  RESET
+//! 07:26:30 17274   python3      4  127.0.0.1        7200  R> 127.0.0.1        44518 ESTABLISHED  TCP_ABORT_ON_CLOSE
 //! ```
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::{ArgAction, Args};
 use netbcc_common::kernel::Func;
-use netbcc_common::socket::{
-    ACCEPTOR, CLOSER, CONNECTOR, HELD, LISTENER, READER, SocketFacts, asked,
-};
+use netbcc_common::socket::{ACCEPTOR, CLOSER, CONNECTOR, HELD, LISTENER, READER, SocketFacts, asked};
 use netbcc_common::tcpreset::{Config, Event, Key, UNTOLD, cause};
 use zerocopy::FromBytes as _;
 
@@ -38,7 +37,8 @@ use crate::hook::{Ladder, LessExact, Need, Rung, RungName, fentry, kprobe, tp_bt
 use crate::options::select::{PortList, port_list};
 use crate::options::{FILTERS, Family, Json, OUTPUT, Pid, Timestamp, Verbose, WallClock, positive};
 use crate::out::{
-    About, Cell, Format, Kind, Process, Rows, SocketFact, Table, Whose, data, interval, left, right, seconds, wall,
+    About, Cell, Format, Kind, Process, Rows, SocketFact, Table, Whose, data, interval, left, right, seconds,
+    wall,
 };
 use crate::owner::{OWNERS, TABLE};
 use crate::probe::{Batch, Pace, Plan, Probe, Table as Map, Turn};
@@ -230,9 +230,8 @@ const RESETS: Ladder = Ladder {
             name: RungName::Tracepoint,
             programs: programs!("sent2_tp", 2),
             less_exact: Some(
-                LessExact::new("resets sent without a socket or for one in TIME_WAIT are not seen").detail(
-                    "This kernel gives no reasons either: they are deduced, and in lower case.",
-                ),
+                LessExact::new("resets sent without a socket or for one in TIME_WAIT are not seen")
+                    .detail("This kernel gives no reasons either: they are deduced, and in lower case."),
             ),
         },
     ],
@@ -342,7 +341,7 @@ impl Row {
                 [("unsent", event.unsent), ("unacked", event.unacked), ("unread", event.unread)]
             {
                 if bytes != 0 {
-                    reason.push_str(&format!(" [{what} {bytes}]"));
+                    let _infallible = write!(reason, " [{what} {bytes}]");
                 }
             }
         }
@@ -358,7 +357,7 @@ impl Row {
         (birth_ns != 0).then(|| ts_ns.saturating_sub(birth_ns) / 1000)
     }
 
-    fn from(&self) -> &'static str {
+    fn told_by(&self) -> &'static str {
         match self.event.received {
             0 if self.word.is_some() => "kernel",
             0 => "deduced",
@@ -402,8 +401,10 @@ const REASON: About = About::text(
      what the word does not say.",
 );
 const R: About = About::new(Kind::Word(&["R>", "<R"]), "R>: sent by this host. <R: received.");
-const DIRECTION: About =
-    About::new(Kind::Word(&["sent", "received"]), "Whether this host sent it, or a connection of this host was ended by it.");
+const DIRECTION: About = About::new(
+    Kind::Word(&["sent", "received"]),
+    "Whether this host sent it, or a connection of this host was ended by it.",
+);
 
 /// The columns.
 pub fn table(args: &Options) -> Table<Row> {
@@ -469,7 +470,7 @@ pub fn table(args: &Options) -> Table<Row> {
             data("cause", |r: &Row| or_null(r.cause))
                 .about(About::text("Our word for it; null where the kernel's says it all.").or_null()),
         )
-        .col(data("reason_from", |r: &Row| r.from().into()).about(About::new(
+        .col(data("reason_from", |r: &Row| r.told_by().into()).about(About::new(
             Kind::Word(&["kernel", "deduced", "state"]),
             "Who says why: the kernel; or it is deduced from the socket; or it is what state a reset that came found.",
         )))
@@ -602,9 +603,12 @@ mod tests {
 
     #[test]
     fn reasons_go_by_the_kernels_words() {
-        let members = [(2, "SK_RST_REASON_NO_SOCKET"), (14, "SK_RST_REASON_TCP_STATE"), (14, "SK_RST_REASON_MAX")];
+        let members =
+            [(2, "SK_RST_REASON_NO_SOCKET"), (14, "SK_RST_REASON_TCP_STATE"), (14, "SK_RST_REASON_MAX")];
         let reasons = Reasons::new(&members.map(|(number, name)| (number, name.to_owned())));
-        for (number, word) in [(2, Some("NO_SOCKET")), (14, Some("TCP_STATE")), (77, Some("REASON_77")), (UNTOLD, None)] {
+        for (number, word) in
+            [(2, Some("NO_SOCKET")), (14, Some("TCP_STATE")), (77, Some("REASON_77")), (UNTOLD, None)]
+        {
             assert_eq!(reasons.word(number).as_deref(), word);
         }
     }
@@ -627,7 +631,8 @@ mod tests {
         ] {
             assert_eq!(sent(word, state, cause), text);
         }
-        let words = [SYN_SENT, SYN_RECV, ESTABLISHED, CLOSE_WAIT, 4].map(|state| cause_word(true, None, state, 0));
+        let words =
+            [SYN_SENT, SYN_RECV, ESTABLISHED, CLOSE_WAIT, 4].map(|state| cause_word(true, None, state, 0));
         let wanted = ["REFUSED", "HANDSHAKE", "RESET", "AFTER_FIN", "AFTER_CLOSE"];
         assert_eq!(words, wanted.map(Some));
     }

@@ -175,7 +175,16 @@ impl What {
         received: 0,
         cause: cause::NONE,
         server: 0,
-        known: Known { birth_ns: 0, unsent: 0, unacked: 0, unread: 0, state: 0, cause: 0, server: 0, zero: 0 },
+        known: Known {
+            birth_ns: 0,
+            unsent: 0,
+            unacked: 0,
+            unread: 0,
+            state: 0,
+            cause: 0,
+            server: 0,
+            zero: 0,
+        },
     };
 }
 
