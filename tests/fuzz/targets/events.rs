@@ -143,7 +143,8 @@ fn all() -> Vec<Form> {
     }));
     all.extend(forms::<Tcpreset, _>(&["", "-tTw", "--json"], tcpreset::table, |_, data| {
         let event = event::<netbcc_common::tcpreset::Event>(data)?;
-        let facts = SocketFacts { owner_pid: event.cpu_pid, owner_comm: event.cpu_comm, ..SocketFacts::default() };
+        let facts =
+            SocketFacts { owner_pid: event.cpu_pid, owner_comm: event.cpu_comm, ..SocketFacts::default() };
         Some((event.ts_ns, tcpreset::Row::new((event, facts), &resets())))
     }));
     all.extend(forms::<Tcpreset, _>(&["-c", "-ci1w", "-c --json"], tcpreset::count_table, |_, data| {
