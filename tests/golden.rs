@@ -737,7 +737,7 @@ fn tcpwhy_json() {
 #[test]
 fn otlp_records() {
     type Block = (&'static str, &'static str, fn(&str) -> String);
-    let blocks: [Block; 21] = [
+    let blocks: [Block; 22] = [
         ("bindsnoop", "--json -E", bind_block),
         ("hardirqs", "--json", hardirq_block),
         ("netqtop", "-n lo --json", queue_block),

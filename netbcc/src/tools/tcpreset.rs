@@ -397,8 +397,8 @@ fn state(state: u8, none: Cell<'static>) -> Cell<'static> {
 
 const PID: About = conn::pid("The process that owns the socket; 0: nobody does, or nobody knows.");
 const REASON: About = About::text(
-    "Why: of one that is sent the kernel's word, or a deduced one in lower case, of one that came what it interrupted; in brackets \
-     what the word does not say.",
+    "Why: of one that is sent the kernel's word, of one that came what it interrupted. Text has a deduced word in lower case where the \
+     kernel has none, JSON null, and in brackets what the word does not say.",
 );
 const R: About = About::new(Kind::Word(&["R>", "<R"]), "R>: sent by this host. <R: received.");
 const DIRECTION: About = About::new(
@@ -463,7 +463,7 @@ pub fn table(args: &Options) -> Table<Row> {
         )
         .col(
             data("reason", |r: &Row| or_null(r.word.as_deref().map(|word| Cell::Name(word.as_bytes())))).about(
-                About::text("The kernel's word for the reason; null where it has none.").or_null(),
+                REASON.or_null(),
             ),
         )
         .col(
