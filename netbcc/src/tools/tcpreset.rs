@@ -454,7 +454,7 @@ pub fn table(args: &Options) -> Table<Row> {
         .col(data("state", |r: &Row| state(r.event.state, Cell::Empty)).about(STATE.or_null()))
         .col(
             data("substate", |r: &Row| state(r.event.substate, Cell::Empty)).about(
-                conn::state_about("Of a socket in TIME_WAIT, the state that it stands for; else null.")
+                About::new(Kind::WordOrNumber(&conn::STATES), "Of a socket in TIME_WAIT, the state that it stands for; else null.")
                     .or_null(),
             ),
         )
