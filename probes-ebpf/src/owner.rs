@@ -195,6 +195,17 @@ impl Facts {
         }
     }
 
+    /// What is asked for of `sk`, of which only the common part may be read, with this owner.
+    #[inline(always)]
+    pub fn of_small<A: Owned>(sk: Sock<A>, owner: Option<&'static Owner>) -> Self {
+        Self {
+            owner,
+            cookie: if is_asked(COOKIE) { A::cookie(sk) } else { 0 },
+            cgroup: if is_asked(CGROUP) { sk.cgroup_id() } else { 0 },
+            netns: if is_asked(NETNS) { sk.netns() } else { 0 },
+        }
+    }
+
     /// What is asked for of `sk`, which a packet points to. Newer verifiers hand it out in a way that the cookie's helper does not
     /// take.
     #[inline(always)]

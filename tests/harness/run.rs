@@ -620,7 +620,10 @@ impl<'n> Run<'n> {
                     ) {
                         continue;
                     }
-                    if remote.next() == Some(&END_PORT.to_string()) {
+                    // The answer to it has both ends the other way round.
+                    let is_sent = named(&["R", "direction"]).any(|way| way == "R>" || way == "sent");
+                    let at_end = |port: Option<&str>| port == Some(&END_PORT.to_string());
+                    if at_end(remote.next()) || is_sent && at_end(named(&["LPORT"]).next()) {
                         parsed.ends += 1;
                         continue;
                     }

@@ -65,7 +65,7 @@ const SCENES: &[Scene] = &[
         rows: 6,
         traffic: failures,
         process: Stage::client,
-        chance: &["cpu_pid", "cpu_comm", "comm", "reason", "lport"],
+        chance: &["cookie", "cpu_pid", "cpu_comm", "comm", "reason", "lport"],
     },
     Scene {
         tool: "tcpstates",

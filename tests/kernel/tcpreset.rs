@@ -138,7 +138,6 @@ fn a_close_with_unread_data_is_a_reset_of_the_owner_s(case: &Case) {
     }
     far.close();
     let dying_pid = dying.pid();
-    drop(left);
     dying.kill();
     let rows = run.rows(4);
     for (port, pid, name, conn) in [(80, server.pid(), "server", &near), (81, dying_pid, "dying", &second)] {
@@ -157,8 +156,8 @@ fn a_reset_by_so_linger_and_by_leaving_have_their_words(case: &Case) {
     let (client, server) = (net.peer("client"), net.peer("server"));
     let elsewhere = server.listen(net.v4_of(2, 82));
     let run = start(case, "", &net);
-    let (near, far) = pair(&client, &server, net.v4_of(2, 80));
-    let (leaving, left) = pair(&client, &server, net.v4_of(2, 81));
+    let (near, _far) = pair(&client, &server, net.v4_of(2, 80));
+    let (leaving, _left) = pair(&client, &server, net.v4_of(2, 81));
     let (near_port, leaving_port) = (near.local().port(), leaving.local().port());
     near.abort();
     leaving.connect_elsewhere(elsewhere.address());
@@ -172,7 +171,6 @@ fn a_reset_by_so_linger_and_by_leaving_have_their_words(case: &Case) {
         of(&rows, "<R", remote).is("PID", server.pid()).is("RPORT", port).is("REASON", "RESET");
     }
     run.finish();
-    drop((far, left));
 }
 
 fn a_connection_that_nobody_accepted_is_the_listener_s(case: &Case) {
@@ -192,11 +190,16 @@ fn a_connection_that_nobody_accepted_is_the_listener_s(case: &Case) {
 }
 
 fn data_after_close_finds_a_socket_in_time_wait(case: &Case) {
+    /// `TCP_FIN_WAIT2` (include/net/tcp_states.h), in `tcpi_state`.
+    const FIN_WAIT2: u8 = 5;
     let net = Net::new();
     let (client, server) = (net.peer("client"), net.peer("server"));
     let run = start(case, "", &net);
     let (near, far) = pair(&client, &server, net.v4_of(2, 80));
     let port = near.local().port();
+    // Data that acknowledges the FIN would find the whole socket.
+    near.finish_sending();
+    near.await_info("FIN_WAIT2", |info| info.u8(0) == FIN_WAIT2);
     near.close();
     far.await_end();
     far.send(11);
@@ -267,7 +270,7 @@ fn filters_keep_exactly_their_rows(case: &Case) {
 fn older_sockets_have_an_owner_and_no_age(case: &Case) {
     let net = Net::new();
     let (client, server) = (net.peer("client"), net.peer("server"));
-    let (near, far) = pair(&client, &server, net.v4_of(2, 80));
+    let (near, _far) = pair(&client, &server, net.v4_of(2, 80));
     let run = start(case, "--json", &net);
     near.abort();
     let rows = run.rows(2);
@@ -276,7 +279,6 @@ fn older_sockets_have_an_owner_and_no_age(case: &Case) {
     let taken = rows.with("direction", "received");
     taken.is("pid", server.pid()).is("comm", "server").is("owner_how", "snapshot").is("age_us", "null");
     run.finish();
-    drop(far);
 }
 
 fn json_rows_carry_every_value(case: &Case) {
@@ -288,13 +290,14 @@ fn json_rows_carry_every_value(case: &Case) {
     near.send(13);
     far.await_data();
     await_acknowledged(&near);
-    let port = near.local().port();
+    let from = near.local();
+    let port = from.port();
     near.abort();
     let most = began.elapsed();
     let rows = run.rows(2);
     let sent = rows.with("direction", "sent");
     sent.is("pid", client.pid()).is("comm", "client").is("owner_how", "connect").is("cpu_pid", client.pid());
-    sent.is("cpu_comm", "client").is("ip", 4).is("laddr", net.v4(1).ip()).is("lport", port).is("rport", 80);
+    sent.is("cpu_comm", "client").is("ip", 4).is("laddr", from.ip()).is("lport", port).is("rport", 80);
     sent.is("raddr", net.v4_of(2, 80).ip()).is("state", "ESTABLISHED").is("substate", "null");
     sent.is("unsent", 0).is("unacked", 0).is("unread", 0);
     if gives_reasons() {
@@ -309,7 +312,6 @@ fn json_rows_carry_every_value(case: &Case) {
     taken.is("pid", server.pid()).is("reason", "null").is("cause", "RESET").is("reason_from", "state");
     taken.is("unread", 13).is("unacked", 0).is("lport", 80).is("rport", port);
     run.finish();
-    drop(far);
 }
 
 fn resets_are_counted_by_the_service_s_port(case: &Case) {

@@ -514,15 +514,15 @@ fn rows(args: &Options, cx: &mut Ctx, mut probe: Probe, reasons: &Reasons) -> Re
 pub struct Count {
     key: Key,
     reason: String,
-    count: u64,
+    resets: u64,
 }
 
 impl Count {
     /// The key with its words.
-    pub fn new(key: Key, count: u64, reasons: &Reasons) -> Self {
+    pub fn new(key: Key, resets: u64, reasons: &Reasons) -> Self {
         let word = reasons.word(key.reason);
         let cause = cause_word(key.received != 0, word.as_deref(), key.state, key.cause);
-        Self { key, reason: phrase(word.as_deref(), cause), count }
+        Self { key, reason: phrase(word.as_deref(), cause), resets }
     }
 }
 
@@ -551,7 +551,7 @@ pub fn count_table(args: &Options) -> Table<Count> {
         )
         .col(data("state", |c: &Count| state(c.key.state, Cell::Empty)).about(STATE.or_null()))
         .col(left("REASON", 28, |c: &Count| Cell::Name(c.reason.as_bytes())).about(REASON))
-        .col(right("COUNT", 8, |c: &Count| c.count.into()).about(About::count("How many resets.")))
+        .col(right("COUNT", 8, |c: &Count| c.resets.into()).about(About::count("How many resets.")))
 }
 
 /// How many there were since the last time, most first.
@@ -566,9 +566,9 @@ fn new_counts(map: &mut Map, before: &mut HashMap<Key, u64>, reasons: &Reasons) 
             counts.push(Count::new(key, new, reasons));
         }
     })?;
-    counts.sort_by_cached_key(|Count { key, reason, count }| {
+    counts.sort_by_cached_key(|Count { key, reason, resets }| {
         let ends = (key.received, conn::ip(key.family, &key.raddr), key.port);
-        (Reverse(*count), key.pid, key.comm, ends, key.state, reason.clone())
+        (Reverse(*resets), key.pid, key.comm, ends, key.state, reason.clone())
     });
     Ok(counts)
 }

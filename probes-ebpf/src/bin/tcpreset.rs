@@ -16,7 +16,7 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, btf_tracepoint, fentry, kprobe, map};
-use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuHashMap};
+use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::addr::{AF_INET, AF_INET6, MAPPED_WORD, Tuple};
 use netbcc_common::loss::Loss;
@@ -84,8 +84,8 @@ fn bytes(sk: Sock<Typed>, tcp: TcpSock<Typed>, state: i32) -> [u32; 3] {
     if state == state::FIN_WAIT1 || state == CLOSING || state == state::LAST_ACK {
         if unsent != 0 {
             unsent -= 1;
-        } else if unacked != 0 {
-            unacked -= 1;
+        } else {
+            unacked = unacked.saturating_sub(1);
         }
     }
     let mut unread = tcp.rcv_nxt().wrapping_sub(tcp.copied_seq());
@@ -154,8 +154,11 @@ fn closed(sk: Sock<Typed>, old: i32) {
     known.state = old as u8;
 }
 
-/// What a row says beside its ends and its owner.
+/// What a row says beside its owner. It lies in a map: on the stack there is no room for it.
+#[derive(Clone, Copy)]
 struct What {
+    tuple: Tuple,
+    known: Known,
     reason: u32,
     netns: u32,
     state: u8,
@@ -163,69 +166,70 @@ struct What {
     received: u8,
     cause: u8,
     server: u8,
-    known: Known,
 }
 
 impl What {
-    const NOTHING: Self = Self {
-        reason: UNTOLD,
-        netns: 0,
-        state: 0,
-        substate: 0,
-        received: 0,
-        cause: cause::NONE,
-        server: 0,
-        known: Known {
-            birth_ns: 0,
-            unsent: 0,
-            unacked: 0,
-            unread: 0,
+    /// This CPU's, of the program that has this number, with nothing but the kernel's reason in it.
+    #[inline(always)]
+    fn new(number: u32, reason: u32) -> Option<&'static mut Self> {
+        let what = storage::slot(&WHATS, number)?;
+        *what = Self {
+            tuple: Tuple { laddr: [0; 4], raddr: [0; 4], lport: 0, rport: 0, family: 0, zero: 0 },
+            known: Known {
+                birth_ns: 0,
+                unsent: 0,
+                unacked: 0,
+                unread: 0,
+                state: 0,
+                cause: 0,
+                server: 0,
+                zero: 0,
+            },
+            reason,
+            netns: 0,
             state: 0,
-            cause: 0,
+            substate: 0,
+            received: 0,
+            cause: cause::NONE,
             server: 0,
-            zero: 0,
-        },
-    };
+        };
+        Some(what)
+    }
 }
 
-/// A reset with all that is known of it becomes an event or is counted, if it passes the filters.
+/// Where each program has its row: one may interrupt another.
+#[map]
+static WHATS: PerCpuArray<What> = PerCpuArray::with_max_entries(4, 0);
+const SENT: u32 = 0;
+const RECEIVED: u32 = 1;
+const ANSWER4: u32 = 2;
+const ANSWER6: u32 = 3;
+
+/// A reset of a socket becomes an event or is counted, if it passes the filters.
 #[inline(always)]
-fn happens(what: &What, tuple: &Tuple, facts: Facts, cgroup: impl FnOnce() -> u64) {
-    if !filter::keeps_family(tuple.family)
-        || !owner::keeps(|| facts.owner, cgroup)
+fn happens<A: Access>(what: &What, facts: &Facts, sk: Sock<A>) {
+    if owner::keeps(|| facts.owner, || sk.cgroup()) {
+        leaves(what, facts);
+    }
+}
+
+/// A reset with all that is known of it becomes an event or is counted, if it passes the filters of connections. Once per object.
+#[inline(never)]
+fn leaves(what: &What, facts: &Facts) {
+    if !filter::keeps_family(what.tuple.family)
         || !filter::keeps_netns(|| what.netns)
-        || !filter::keeps_ends(tuple)
+        || !filter::keeps_ends(&what.tuple)
     {
         return;
     }
-    let how = facts.owner.map_or(0, |owner| owner.how);
     if setting!(CONFIG.count) != 0 {
-        let is_server = what.server != 0 || what.state == 0 || how == ACCEPTOR || how == LISTENER;
-        let mut key = Key {
-            raddr: tuple.raddr,
-            comm: [0; 16],
-            pid: 0,
-            reason: what.reason,
-            port: if is_server { tuple.lport } else { tuple.rport },
-            family: tuple.family,
-            state: what.state,
-            received: what.received,
-            cause: what.cause,
-            zero: 0,
-        };
-        if let Some(owner) = facts.owner {
-            key.pid = owner.pid;
-            key.comm = owner.comm;
-        }
-        if !storage::add(&COUNTS, key, 1) {
-            lost(Loss::MapFull);
-        }
+        count(what, facts.owner);
         return;
     }
-    let Some(mut event) = reserve_with::<Event>(facts) else { return };
+    let Some(mut event) = reserve_with::<Event>(*facts) else { return };
     event.ts_ns = task::now_ns();
     event.birth_ns = what.known.birth_ns;
-    event.tuple = *tuple;
+    event.tuple = what.tuple;
     event.unsent = what.known.unsent;
     event.unacked = what.known.unacked;
     event.unread = what.known.unread;
@@ -237,64 +241,92 @@ fn happens(what: &What, tuple: &Tuple, facts: Facts, cgroup: impl FnOnce() -> u6
     event.substate = what.substate;
     event.received = what.received;
     event.cause = what.cause;
-    event.how = how as u8;
+    event.how = facts.owner.map_or(0, |owner| owner.how) as u8;
     event.zero = [0; 3];
 }
 
-/// Writes the ends of the answer to `skb`: this host's first. `false`: it is no TCP segment, or a reset, which is not
-/// answered.
+/// One more of what is counted together.
 #[inline(always)]
-fn ends_of_answer<A: Access>(skb: Skb<A>, family: u16, to: &mut Tuple) -> bool {
+fn count(what: &What, owner: Option<&Owner>) {
+    let how = owner.map_or(0, |owner| owner.how);
+    let is_server = what.server != 0 || what.state == 0 || how == ACCEPTOR || how == LISTENER;
+    let mut key = Key {
+        raddr: what.tuple.raddr,
+        comm: [0; 16],
+        pid: 0,
+        reason: what.reason,
+        port: if is_server { what.tuple.lport } else { what.tuple.rport },
+        family: what.tuple.family,
+        state: what.state,
+        received: what.received,
+        cause: what.cause,
+        zero: 0,
+    };
+    if let Some(owner) = owner {
+        key.pid = owner.pid;
+        key.comm = owner.comm;
+    }
+    if !storage::add(&COUNTS, key, 1) {
+        lost(Loss::MapFull);
+    }
+}
+
+/// Writes the ends of the answer to the packet at this address: this host's first. `false`: it is no TCP segment, or a reset, which
+/// is not answered. Once per object.
+#[inline(never)]
+fn ends_of_answer(skb: u64, family: u64, to: &mut Tuple) -> bool {
     const RST: u8 = 4;
-    let mut of = Tuple { laddr: [0; 4], raddr: [0; 4], lport: 0, rport: 0, family: 0, zero: 0 };
-    let Some(flags) = headers(skb, &mut of) else { return false };
+    let Some(skb) = Skb::<Probed>::new(skb as *const u8) else { return false };
+    let Some(flags) = headers(skb, to) else { return false };
     if flags & RST != 0 {
         return false;
     }
-    to.family = of.family;
-    to.zero = 0;
-    to.lport = of.rport;
-    to.rport = of.lport;
-    if family == AF_INET6 && of.family == AF_INET {
+    core::mem::swap(&mut to.lport, &mut to.rport);
+    if family == u64::from(AF_INET6) && to.family == AF_INET {
         to.family = AF_INET6;
-        to.laddr = [0, 0, MAPPED_WORD, of.raddr[0]];
-        to.raddr = [0, 0, MAPPED_WORD, of.laddr[0]];
+        let (laddr, raddr) = (to.raddr[0], to.laddr[0]);
+        to.laddr = [0, 0, MAPPED_WORD, laddr];
+        to.raddr = [0, 0, MAPPED_WORD, raddr];
     } else {
-        to.laddr = of.raddr;
-        to.raddr = of.laddr;
+        core::mem::swap(&mut to.laddr, &mut to.raddr);
     }
     true
 }
 
-const NO_ENDS: Tuple = Tuple { laddr: [0; 4], raddr: [0; 4], lport: 0, rport: 0, family: 0, zero: 0 };
-
 /// A reset answers `skb`, which is for no socket.
 #[inline(always)]
-fn answers_nobody<A: Access>(skb: Skb<A>, reason: u32) {
-    let mut tuple = NO_ENDS;
-    if !ends_of_answer(skb, 0, &mut tuple) {
+fn answers_nobody<A: Access>(number: u32, skb: Skb<A>, reason: u32) {
+    let Some(what) = What::new(number, reason) else { return };
+    if !owner::keeps(|| None, || 0) || !ends_of_answer(skb.id(), 0, &mut what.tuple) {
         return;
     }
-    let netns = skb.distrusted().dev().map_or(0, |dev| dev.netns());
-    let what = What { reason, netns, cause: cause::NO_SOCKET, ..What::NOTHING };
-    happens(&what, &tuple, Facts::NONE, || 0);
+    what.netns = skb.distrusted().dev().map_or(0, |dev| dev.netns());
+    what.cause = cause::NO_SOCKET;
+    leaves(what, &Facts::NONE);
 }
 
 /// A reset answers `skb`, which is for a socket in TIME_WAIT or for a request.
 #[inline(always)]
-fn answers_small<A: Owned>(sk: Sock<A>, skb: Skb<A>, now: i32, reason: u32) {
-    let mut tuple = NO_ENDS;
-    if !ends_of_answer(skb, sk.family(), &mut tuple) {
+fn answers_small<A: Owned>(number: u32, sk: Sock<A>, skb: Skb<A>, now: i32, reason: u32) {
+    let Some(what) = What::new(number, reason) else { return };
+    if !ends_of_answer(skb.id(), sk.family().into(), &mut what.tuple) {
         return;
     }
-    let mut what = What { reason, netns: sk.netns(), state: now as u8, ..What::NOTHING };
+    what.netns = sk.netns();
+    what.state = now as u8;
     if now == state::TIME_WAIT {
         what.substate = sk.substate();
         what.cause = cause::TIME_WAIT;
     }
-    let mut facts = Facts::of(sk);
-    facts.owner = storage::lru_place(&WAITING, sk.cookie());
-    happens(&what, &tuple, facts, || sk.cgroup());
+    happens(what, &Facts::of_small(sk, storage::lru_place(&WAITING, sk.cookie())), sk);
+}
+
+/// Writes the ends of a whole socket.
+#[inline(always)]
+fn ends(sk: Sock<Typed>, tcp: TcpSock<Typed>, family: u16, to: &mut Tuple) {
+    sk.addrs(family, to);
+    to.lport = tcp.sport();
+    to.rport = sk.rport();
 }
 
 /// `sk`, a whole socket, sends a reset: as an answer to `skb`, or of its own accord.
@@ -305,17 +337,16 @@ fn sends(sk: Sock<Typed>, skb: Option<Skb<Typed>>, now: i32, reason: u32) {
         return;
     }
     let Some(tcp) = Typed::tcp(sk) else { return };
-    let mut tuple = NO_ENDS;
+    let Some(what) = What::new(SENT, reason) else { return };
     if let Some(skb) = skb {
-        if !ends_of_answer(skb, family, &mut tuple) {
+        if !ends_of_answer(skb.id(), family.into(), &mut what.tuple) {
             return;
         }
     } else {
-        sk.addrs(family, &mut tuple);
-        tuple.lport = tcp.sport();
-        tuple.rport = sk.rport();
+        ends(sk, tcp, family, &mut what.tuple);
     }
-    let mut what = What { reason, netns: sk.netns(), state: now as u8, ..What::NOTHING };
+    what.netns = sk.netns();
+    what.state = now as u8;
     if let Some(known) = known(sk) {
         what.known.birth_ns = known.birth_ns;
         what.server = known.server;
@@ -343,7 +374,7 @@ fn sends(sk: Sock<Typed>, skb: Option<Skb<Typed>>, now: i32, reason: u32) {
             };
         }
     }
-    happens(&what, &tuple, Facts::of(sk), || sk.cgroup());
+    happens(what, &Facts::of(sk), sk);
 }
 
 /// `tcp:tcp_send_reset` is hit.
@@ -352,7 +383,7 @@ fn sent(sk: *const u8, skb: *const u8, reason: u32) {
     let skb = Skb::<Typed>::new(skb);
     let Some(sk) = Sock::<Typed>::new(sk) else {
         if let Some(skb) = skb {
-            answers_nobody(skb, reason);
+            answers_nobody(SENT, skb, reason);
         }
         return;
     };
@@ -360,23 +391,23 @@ fn sent(sk: *const u8, skb: *const u8, reason: u32) {
     if now != state::TIME_WAIT && now != state::NEW_SYN_RECV {
         sends(sk, skb, now, reason);
     } else if let Some(skb) = skb {
-        answers_small(sk, skb, now, reason);
+        answers_small(SENT, sk, skb, now, reason);
     }
 }
 
 /// A reset may answer `skb`: one that the tracepoint does not see before 6.10.
 #[inline(always)]
-fn may_answer<A: Owned>(sk: *const u8, skb: *const u8) {
+fn may_answer<A: Owned>(number: u32, sk: *const u8, skb: *const u8) {
     if setting!(CONFIG.sent) == 0 {
         return;
     }
     let Some(skb) = Skb::<A>::new(skb) else { return };
     match Sock::<A>::new(sk) {
-        None => answers_nobody(skb, UNTOLD),
+        None => answers_nobody(number, skb, UNTOLD),
         Some(sk) => {
             let now = sk.state();
             if now == state::TIME_WAIT || now == state::NEW_SYN_RECV {
-                answers_small(sk, skb, now, UNTOLD);
+                answers_small(number, sk, skb, now, UNTOLD);
             }
         }
     }
@@ -390,17 +421,17 @@ fn takes(sk: Sock<Typed>) {
         return;
     }
     let Some(tcp) = Typed::tcp(sk) else { return };
-    let mut tuple = NO_ENDS;
-    sk.addrs(family, &mut tuple);
-    tuple.lport = tcp.sport();
-    tuple.rport = sk.rport();
-    let mut what = What { netns: sk.netns(), state: now as u8, received: 1, ..What::NOTHING };
+    let Some(what) = What::new(RECEIVED, UNTOLD) else { return };
+    ends(sk, tcp, family, &mut what.tuple);
+    what.netns = sk.netns();
+    what.state = now as u8;
+    what.received = 1;
     [what.known.unsent, what.known.unacked, what.known.unread] = bytes(sk, tcp, now);
     if let Some(known) = known(sk) {
         what.known.birth_ns = known.birth_ns;
         what.server = known.server;
     }
-    happens(&what, &tuple, Facts::of(sk), || sk.cgroup());
+    happens(what, &Facts::of(sk), sk);
 }
 
 probes_ebpf::owner_programs!();
@@ -447,14 +478,14 @@ fn forget_tp(ctx: BtfTracePointContext) -> i32 {
 // match-proto: void tcp_v4_send_reset(const struct sock *sk, struct sk_buff *skb) (up to 6.9)
 #[fentry(function = "tcp_v4_send_reset")]
 fn answer4_fentry(ctx: FEntryContext) -> i32 {
-    may_answer::<Typed>(ctx.arg(0), ctx.arg(1));
+    may_answer::<Typed>(ANSWER4, ctx.arg(0), ctx.arg(1));
     0
 }
 
 // match-proto: void tcp_v6_send_reset(const struct sock *sk, struct sk_buff *skb) (up to 6.9)
 #[fentry(function = "tcp_v6_send_reset")]
 fn answer6_fentry(ctx: FEntryContext) -> i32 {
-    may_answer::<Typed>(ctx.arg(0), ctx.arg(1));
+    may_answer::<Typed>(ANSWER6, ctx.arg(0), ctx.arg(1));
     0
 }
 
@@ -462,7 +493,7 @@ fn answer6_fentry(ctx: FEntryContext) -> i32 {
 #[kprobe]
 fn answer4_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
-        may_answer::<Probed>(sk, skb);
+        may_answer::<Probed>(ANSWER4, sk, skb);
     }
     0
 }
@@ -471,7 +502,7 @@ fn answer4_kprobe(ctx: ProbeContext) -> u32 {
 #[kprobe]
 fn answer6_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
-        may_answer::<Probed>(sk, skb);
+        may_answer::<Probed>(ANSWER6, sk, skb);
     }
     0
 }
