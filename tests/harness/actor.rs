@@ -410,6 +410,14 @@ impl Actor {
         for nth in 0..count {
             served.recv_timeout(PATIENCE).map_err(|_| Failure(format!("only {nth} were served")))?;
         }
+        // close() returns before the other end has answered.
+        let deadline = Instant::now() + PATIENCE;
+        while closing()? {
+            if Instant::now() > deadline {
+                return Err(Failure("a connection is never closed".to_owned()));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
         done()
     }
 
@@ -562,6 +570,20 @@ fn wait_for(socket: &OwnedFd, what: PollFlags) -> Answer {
 const PING: &[u8] = b"?";
 
 /// Connects and closes, by a RST if `reset`.
+/// Whether a socket of this network namespace waits for the answer to its FIN: `FIN_WAIT1`, `LAST_ACK` or `CLOSING`.
+fn closing() -> io::Result<bool> {
+    let closing = |table: &str| {
+        // The state is the fourth column, in hexadecimal (include/net/tcp_states.h).
+        let state = |line: &str| line.split_whitespace().nth(3).map(str::to_owned);
+        table.lines().filter_map(state).any(|state| matches!(state.as_str(), "04" | "09" | "0B"))
+    };
+    let v6 = match fs::read_to_string("/proc/thread-self/net/tcp6") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        table => table?,
+    };
+    Ok(closing(&fs::read_to_string("/proc/thread-self/net/tcp")?) || closing(&v6))
+}
+
 fn churn(to: SocketAddr, times: usize, threads: usize, reset: bool) -> Answer {
     let worker = |times: usize| {
         let (mut accepted, mut refused) = (0, 0);

@@ -496,7 +496,8 @@ impl<'p> Listener<'p> {
         self.peer.order(&format!("serve {}", self.id));
     }
 
-    /// Waits until a serving listener has closed this many connections more.
+    /// Waits until a serving listener has closed this many connections more, and no socket of its network namespace waits
+    /// for the answer to its FIN.
     pub fn served(&self, count: usize) {
         self.peer.order(&format!("served {} {count}", self.id));
     }
@@ -523,6 +524,11 @@ impl Info {
     /// The number of 8 bits at this offset.
     pub fn u8(&self, at: usize) -> u8 {
         self.0[at]
+    }
+
+    /// Whether the connection is at its end: `TCP_CLOSE` (include/net/tcp_states.h).
+    pub fn is_closed(&self) -> bool {
+        self.u8(0) == 7
     }
 
     /// The number of 32 bits at this offset.
@@ -682,6 +688,13 @@ impl Conn<'_> {
     /// Closes with a RST.
     pub fn abort(self) {
         self.peer.order(&format!("abort {}", self.id));
+    }
+
+    /// Closes both ends, this one with a RST, which the other has got when this returns.
+    pub fn reset(self, other: Conn<'_>) {
+        self.abort();
+        other.await_info("it was reset", Info::is_closed);
+        other.close();
     }
 }
 

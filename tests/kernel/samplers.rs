@@ -304,8 +304,7 @@ fn stays(case: &Case) {
         }
         tcpcong::time_out(&net, &conns[0].0, &conns[0].1, Duration::from_millis(20));
         for (near, far) in conns {
-            near.abort();
-            far.close();
+            near.reset(far);
         }
         for (set, run) in sets.iter().zip(runs) {
             let Some(run) = run else { continue };
@@ -365,8 +364,7 @@ fn round_trips(case: &Case) {
         // A reset is the last segment that comes to the far ends; the near ones come first.
         ends.iter_mut().skip(1).step_by(2).for_each(|far| far.samples += 1);
         for (near, far, _) in talk.pairs {
-            near.abort();
-            far.close();
+            near.reset(far);
         }
         for (set, run) in sets.iter().zip(runs) {
             let Some(run) = run else { continue };

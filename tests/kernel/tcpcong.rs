@@ -224,8 +224,7 @@ fn a_connection_without_a_change_has_a_row_if_asked_for(case: &Case) {
     let made = Instant::now();
     // One closes within the interval.
     let (near, far) = conns.remove(0);
-    near.abort();
-    far.close();
+    near.reset(far);
     let least = micros(made.elapsed());
     let [plain, rows, text] = runs.map(Run::finish);
     bounds.push((least, micros(before.elapsed())));
@@ -332,8 +331,7 @@ fn histograms_hold_every_stay_that_ended(case: &Case) {
     for _ in 0..TIMES {
         bounds.push(time_out(&net, &near, &far, Duration::from_millis(20)));
     }
-    near.abort();
-    far.close();
+    near.reset(far);
     let [sums, micros, millis, text, stamped] = runs.map(Run::finish);
     let rows = json(&sums);
     assert_eq!((rows.len(), number(&rows[0], "changes")), (1, 2 * TIMES), "{rows:?}");
@@ -408,8 +406,7 @@ fn what_happens_while_the_tool_is_stopped_is_counted(case: &Case) {
     let far = listener.accept();
     run.suspend();
     let bounds = time_out(&net, &near, &far, Duration::from_millis(1500));
-    near.abort();
-    far.close();
+    near.reset(far);
     run.resume();
     let ended = run.finish();
     let rows = json(&ended);

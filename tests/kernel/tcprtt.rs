@@ -322,8 +322,7 @@ fn each_filter_keeps_its_samples(case: &Case) {
             is(&ended, words, counted(&ended, |_| true), wanted);
         }
         for (near, far, _) in talk.pairs {
-            near.abort();
-            far.close();
+            near.reset(far);
         }
     }
 }
@@ -463,8 +462,7 @@ fn the_shortest_round_trip_is_that_of_the_socket_at_its_end(case: &Case) {
                 far.await_end();
                 far.close();
             } else {
-                near.abort();
-                far.close();
+                near.reset(far);
             }
         }
     }

@@ -275,8 +275,7 @@ fn each_filter_keeps_its_samples(case: &Case) {
             is(&ended, words, counted(&ended, |_| true), wanted as u64);
         }
         for (near, far) in open {
-            near.abort();
-            far.close();
+            near.reset(far);
         }
     }
 }
@@ -308,8 +307,7 @@ fn a_cgroup_is_that_of_the_listener(case: &Case) {
 fn take_turns(client: &Peer, listener: &Listener<'_>) {
     let near = client.connect(listener.address());
     let far = listener.accept();
-    near.abort();
-    far.close();
+    near.reset(far);
 }
 
 fn sums_over_intervals_lose_nothing(case: &Case) {
