@@ -16,7 +16,7 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, btf_tracepoint, fentry, kprobe, map};
-use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap};
+use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuHashMap};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::addr::{AF_INET, AF_INET6, MAPPED_WORD, Tuple};
 use netbcc_common::loss::Loss;
@@ -154,8 +154,7 @@ fn closed(sk: Sock<Typed>, old: i32) {
     known.state = old as u8;
 }
 
-/// What a row says beside its owner. It lies in a map: on the stack there is no room for it.
-#[derive(Clone, Copy)]
+/// What a row says beside its owner.
 struct What {
     tuple: Tuple,
     known: Known,
@@ -169,11 +168,10 @@ struct What {
 }
 
 impl What {
-    /// This CPU's, of the program that has this number, with nothing but the kernel's reason in it.
+    /// Nothing but the kernel's reason.
     #[inline(always)]
-    fn new(number: u32, reason: u32) -> Option<&'static mut Self> {
-        let what = storage::slot(&WHATS, number)?;
-        *what = Self {
+    fn new(reason: u32) -> Self {
+        Self {
             tuple: Tuple { laddr: [0; 4], raddr: [0; 4], lport: 0, rport: 0, family: 0, zero: 0 },
             known: Known {
                 birth_ns: 0,
@@ -192,18 +190,9 @@ impl What {
             received: 0,
             cause: cause::NONE,
             server: 0,
-        };
-        Some(what)
+        }
     }
 }
-
-/// Where each program has its row: one may interrupt another.
-#[map]
-static WHATS: PerCpuArray<What> = PerCpuArray::with_max_entries(4, 0);
-const SENT: u32 = 0;
-const RECEIVED: u32 = 1;
-const ANSWER4: u32 = 2;
-const ANSWER6: u32 = 3;
 
 /// A reset of a socket becomes an event or is counted, if it passes the filters.
 #[inline(always)]
@@ -295,20 +284,20 @@ fn ends_of_answer(skb: u64, family: u64, to: &mut Tuple) -> bool {
 
 /// A reset answers `skb`, which is for no socket.
 #[inline(always)]
-fn answers_nobody<A: Access>(number: u32, skb: Skb<A>, reason: u32) {
-    let Some(what) = What::new(number, reason) else { return };
+fn answers_nobody<A: Access>(skb: Skb<A>, reason: u32) {
+    let mut what = What::new(reason);
     if !owner::keeps(|| None, || 0) || !ends_of_answer(skb.id(), 0, &mut what.tuple) {
         return;
     }
     what.netns = skb.distrusted().dev().map_or(0, |dev| dev.netns());
     what.cause = cause::NO_SOCKET;
-    leaves(what, &Facts::NONE);
+    leaves(&what, &Facts::NONE);
 }
 
 /// A reset answers `skb`, which is for a socket in TIME_WAIT or for a request.
 #[inline(always)]
-fn answers_small<A: Owned>(number: u32, sk: Sock<A>, skb: Skb<A>, now: i32, reason: u32) {
-    let Some(what) = What::new(number, reason) else { return };
+fn answers_small<A: Owned>(sk: Sock<A>, skb: Skb<A>, now: i32, reason: u32) {
+    let mut what = What::new(reason);
     if !ends_of_answer(skb.id(), sk.family().into(), &mut what.tuple) {
         return;
     }
@@ -318,7 +307,7 @@ fn answers_small<A: Owned>(number: u32, sk: Sock<A>, skb: Skb<A>, now: i32, reas
         what.substate = sk.substate();
         what.cause = cause::TIME_WAIT;
     }
-    happens(what, &Facts::of_small(sk, storage::lru_place(&WAITING, sk.cookie())), sk);
+    happens(&what, &Facts::of_small(sk, storage::lru_place(&WAITING, sk.cookie())), sk);
 }
 
 /// Writes the ends of a whole socket.
@@ -337,7 +326,7 @@ fn sends(sk: Sock<Typed>, skb: Option<Skb<Typed>>, now: i32, reason: u32) {
         return;
     }
     let Some(tcp) = Typed::tcp(sk) else { return };
-    let Some(what) = What::new(SENT, reason) else { return };
+    let mut what = What::new(reason);
     if let Some(skb) = skb {
         if !ends_of_answer(skb.id(), family.into(), &mut what.tuple) {
             return;
@@ -374,7 +363,7 @@ fn sends(sk: Sock<Typed>, skb: Option<Skb<Typed>>, now: i32, reason: u32) {
             };
         }
     }
-    happens(what, &Facts::of(sk), sk);
+    happens(&what, &Facts::of(sk), sk);
 }
 
 /// `tcp:tcp_send_reset` is hit.
@@ -383,7 +372,7 @@ fn sent(sk: *const u8, skb: *const u8, reason: u32) {
     let skb = Skb::<Typed>::new(skb);
     let Some(sk) = Sock::<Typed>::new(sk) else {
         if let Some(skb) = skb {
-            answers_nobody(SENT, skb, reason);
+            answers_nobody(skb, reason);
         }
         return;
     };
@@ -391,23 +380,23 @@ fn sent(sk: *const u8, skb: *const u8, reason: u32) {
     if now != state::TIME_WAIT && now != state::NEW_SYN_RECV {
         sends(sk, skb, now, reason);
     } else if let Some(skb) = skb {
-        answers_small(SENT, sk, skb, now, reason);
+        answers_small(sk, skb, now, reason);
     }
 }
 
 /// A reset may answer `skb`: one that the tracepoint does not see before 6.10.
 #[inline(always)]
-fn may_answer<A: Owned>(number: u32, sk: *const u8, skb: *const u8) {
+fn may_answer<A: Owned>(sk: *const u8, skb: *const u8) {
     if setting!(CONFIG.sent) == 0 {
         return;
     }
     let Some(skb) = Skb::<A>::new(skb) else { return };
     match Sock::<A>::new(sk) {
-        None => answers_nobody(number, skb, UNTOLD),
+        None => answers_nobody(skb, UNTOLD),
         Some(sk) => {
             let now = sk.state();
             if now == state::TIME_WAIT || now == state::NEW_SYN_RECV {
-                answers_small(number, sk, skb, now, UNTOLD);
+                answers_small(sk, skb, now, UNTOLD);
             }
         }
     }
@@ -421,7 +410,7 @@ fn takes(sk: Sock<Typed>) {
         return;
     }
     let Some(tcp) = Typed::tcp(sk) else { return };
-    let Some(what) = What::new(RECEIVED, UNTOLD) else { return };
+    let mut what = What::new(UNTOLD);
     ends(sk, tcp, family, &mut what.tuple);
     what.netns = sk.netns();
     what.state = now as u8;
@@ -431,7 +420,7 @@ fn takes(sk: Sock<Typed>) {
         what.known.birth_ns = known.birth_ns;
         what.server = known.server;
     }
-    happens(what, &Facts::of(sk), sk);
+    happens(&what, &Facts::of(sk), sk);
 }
 
 probes_ebpf::owner_programs!();
@@ -478,14 +467,14 @@ fn forget_tp(ctx: BtfTracePointContext) -> i32 {
 // match-proto: void tcp_v4_send_reset(const struct sock *sk, struct sk_buff *skb) (up to 6.9)
 #[fentry(function = "tcp_v4_send_reset")]
 fn answer4_fentry(ctx: FEntryContext) -> i32 {
-    may_answer::<Typed>(ANSWER4, ctx.arg(0), ctx.arg(1));
+    may_answer::<Typed>(ctx.arg(0), ctx.arg(1));
     0
 }
 
 // match-proto: void tcp_v6_send_reset(const struct sock *sk, struct sk_buff *skb) (up to 6.9)
 #[fentry(function = "tcp_v6_send_reset")]
 fn answer6_fentry(ctx: FEntryContext) -> i32 {
-    may_answer::<Typed>(ANSWER6, ctx.arg(0), ctx.arg(1));
+    may_answer::<Typed>(ctx.arg(0), ctx.arg(1));
     0
 }
 
@@ -493,7 +482,7 @@ fn answer6_fentry(ctx: FEntryContext) -> i32 {
 #[kprobe]
 fn answer4_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
-        may_answer::<Probed>(ANSWER4, sk, skb);
+        may_answer::<Probed>(sk, skb);
     }
     0
 }
@@ -502,7 +491,7 @@ fn answer4_kprobe(ctx: ProbeContext) -> u32 {
 #[kprobe]
 fn answer6_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
-        may_answer::<Probed>(ANSWER6, sk, skb);
+        may_answer::<Probed>(sk, skb);
     }
     0
 }
