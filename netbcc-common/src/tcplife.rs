@@ -118,13 +118,21 @@ pub struct Life {
     /// Owner's name.
     pub comm: Comm,
     /// The last state that was seen of it.
-    pub state: i32,
+    pub state: u32,
     /// 1: the filters of tasks keep the owner.
     pub kept: u32,
     /// From SYN_SENT to ESTABLISHED, ns; 0: not seen, or not asked for.
     pub conn_ns: u64,
     /// When a process first read from it; 0: never, or not asked for.
     pub first_ns: u64,
+}
+
+impl Life {
+    /// Whether `state` is the last that was seen of it.
+    #[inline]
+    pub fn is_in(&self, state: u64) -> bool {
+        u64::from(self.state) == state
+    }
 }
 
 /// No owner is stored.

@@ -187,6 +187,9 @@ impl Facts {
     /// What is asked for of `sk`, a connection that is not complete yet: whoever has its listener owns it.
     #[inline(always)]
     pub fn of_request<A: Owned>(sk: Sock<A>, listener: Sock<A>) -> Self {
+        if !has_facts() {
+            return Self::NONE;
+        }
         Self {
             owner: if is_asked(OWNER) { of(listener) } else { None },
             cookie: if is_asked(COOKIE) { A::cookie(sk) } else { 0 },

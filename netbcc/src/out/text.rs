@@ -22,11 +22,16 @@ pub(super) fn header<R>(line: &mut Line<'_>, table: &Table<R>) {
 }
 
 pub(super) fn row<R>(line: &mut Line<'_>, table: &Table<R>, row: &R, moment: &mut Moment<'_>) {
-    line.bytes(table.lead.as_bytes());
+    // Hardly any table has these, and to copy nothing costs as much as a short name.
+    if !table.lead.is_empty() {
+        line.bytes(table.lead.as_bytes());
+    }
     for column in &table.columns {
         column.form.put(line, &moment.cell(column, row));
     }
-    line.bytes(table.tail.as_bytes());
+    if !table.tail.is_empty() {
+        line.bytes(table.tail.as_bytes());
+    }
     line.push(b'\n');
 }
 
@@ -67,6 +72,14 @@ impl Form {
         let (text, _) = room.split_first_chunk_mut().expect("shorter than ROOM");
         let end = match cell.write_short(text, self.precision, self.max) {
             Some(written) if self.align == Align::Left => written.max(self.width),
+            // Most numbers: half a word is shifted at a fifth of the cost.
+            Some(written) if written > 0 && written.max(self.width) <= HALF => {
+                let missing = self.width.saturating_sub(written);
+                let (half, _) = room.split_first_chunk_mut::<HALF>().expect("shorter than ROOM");
+                let before = u64::from_le_bytes([b' '; HALF]) & ((1 << (8 * missing)) - 1);
+                *half = (u64::from_le_bytes(*half) << (8 * missing) | before).to_le_bytes();
+                written + missing
+            }
             // A shift by a whole word is none.
             Some(written) if written > 0 && written.max(self.width) <= WORD => {
                 let missing = self.width.saturating_sub(written);
@@ -100,6 +113,8 @@ impl Form {
 const ROOM: usize = 64;
 /// The most that is shifted to the right at once.
 const WORD: usize = size_of::<u128>();
+/// What is shifted by one instruction.
+const HALF: usize = size_of::<u64>();
 
 /// Brings the cell that begins at `start` to its width.
 pub(super) fn pad(line: &mut Line<'_>, start: usize, align: Align, missing: usize) {

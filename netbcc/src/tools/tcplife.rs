@@ -146,8 +146,12 @@ impl Tool for Tcplife {
         cx.out.header(&table);
         probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
             if details == 0 {
+                // One row for all: most of a row is the same in each where nothing is asked for.
+                let mut row = None;
                 for (event, facts) in batch.events_with_facts::<Event>() {
-                    cx.out.row(&table, event.ts_ns, &Row { facts, ..Row::from(event) });
+                    let row = row.get_or_insert_with(|| Row::from(event));
+                    row.tells(event, facts);
+                    cx.out.row(&table, event.ts_ns, row);
                 }
             } else {
                 for (Detailed { event, end }, facts) in batch.events_with_facts::<Detailed>() {
@@ -184,6 +188,13 @@ impl Row {
             at_least,
             facts: SocketFacts::default(),
         }
+    }
+
+    /// It is of this, of whose end nothing is asked.
+    fn tells(&mut self, event: Event, facts: SocketFacts) {
+        self.event = event;
+        self.at_least = conn::AtLeast(event.span_ns / 1000);
+        self.facts = facts;
     }
 }
 

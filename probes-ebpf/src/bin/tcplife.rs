@@ -27,8 +27,8 @@ use probes_ebpf::filter::{self, SockEnds};
 use probes_ebpf::mem::{Probed, Typed};
 use probes_ebpf::mptcp::{self, Owners};
 use probes_ebpf::owner::{self, Facts, Owned};
-use probes_ebpf::sock::{Sock, TcpSock, ToTcp, state};
-use probes_ebpf::twice::{self, Notes};
+use probes_ebpf::sock::{Sock, TcpSock, ToTcp};
+use probes_ebpf::twice::Notes;
 use probes_ebpf::{setting, storage, task};
 
 /// What a row is asked to say beside what every row does. Set by user space before loading: what nobody asked for is not read.
@@ -69,8 +69,20 @@ static OWNERS_BY_MPTCP: Owners = mptcp::owners();
 static ENDED: Queue<[u64; 2]> = Queue::with_max_entries(1024, 0);
 
 /// What the first copy of the program at changes of state did.
-#[map]
-static NOTES: Notes = twice::notes();
+static NOTES: Notes = Notes::new();
+
+/// TCP states as programs get them: whole registers, to compare which takes one instruction. To compare halves takes five.
+mod state {
+    use probes_ebpf::sock::state;
+    pub(super) const ESTABLISHED: u64 = state::ESTABLISHED as u64;
+    pub(super) const SYN_SENT: u64 = state::SYN_SENT as u64;
+    pub(super) const SYN_RECV: u64 = state::SYN_RECV as u64;
+    pub(super) const FIN_WAIT1: u64 = state::FIN_WAIT1 as u64;
+    pub(super) const CLOSE: u64 = state::CLOSE as u64;
+    pub(super) const CLOSE_WAIT: u64 = state::CLOSE_WAIT as u64;
+    pub(super) const LAST_ACK: u64 = state::LAST_ACK as u64;
+    pub(super) const LISTEN: u64 = state::LISTEN as u64;
+}
 
 /// Where the state of a live socket is kept.
 trait Lives: Owned {
@@ -151,7 +163,7 @@ fn inherit(life: &mut Life, mptcp: Sock<Probed>) {
 
 /// `sk`, an MPTCP socket, goes from state `old` to `new`.
 #[inline(always)]
-fn mptcp_changed<A: Lives>(sk: Sock<A>, old: i32, new: i32) {
+fn mptcp_changed<A: Lives>(sk: Sock<A>, old: u64, new: u64) {
     // Without close(), what goes to CLOSE does so because of the other end, or of whoever takes its last subflow away.
     if (old == state::ESTABLISHED || old == state::CLOSE_WAIT)
         && (new != state::CLOSE || sk.is_shut())
@@ -192,7 +204,7 @@ fn mptcp_ended(mptcp: u64) {
 
 /// `sk` goes from state `old` to `new`. Answers whether that was news; `false`: it was seen before.
 #[inline(always)]
-fn state_changed<A: Lives>(sk: Sock<A>, old: i32, new: i32) -> bool {
+fn state_changed<A: Lives>(sk: Sock<A>, old: u64, new: u64) -> bool {
     if new == state::CLOSE {
         return closed(sk, old);
     }
@@ -212,10 +224,10 @@ fn state_changed<A: Lives>(sk: Sock<A>, old: i32, new: i32) -> bool {
             lost(Loss::MapFull);
             return true;
         };
-        if A::TWICE && life.state == new {
+        if A::TWICE && life.is_in(new) {
             return false;
         }
-        if new == state::SYN_SENT || life.state != old {
+        if new == state::SYN_SENT || !life.is_in(old) {
             // What was known is of an older socket at this address, whose end was not seen.
             life.owner = NOBODY;
             if is_asked(details::CONN | details::FIRST) {
@@ -224,11 +236,10 @@ fn state_changed<A: Lives>(sk: Sock<A>, old: i32, new: i32) -> bool {
             }
         }
         let now_ns = task::now_ns();
-        if is_asked(details::CONN) && old == state::SYN_SENT && life.state == old && new == state::ESTABLISHED
-        {
+        if is_asked(details::CONN) && old == state::SYN_SENT && life.is_in(old) && new == state::ESTABLISHED {
             life.conn_ns = now_ns.saturating_sub(life.birth_ns);
         }
-        life.state = new;
+        life.state = new as u32;
         life.birth_ns = now_ns;
         if new == state::SYN_SENT {
             let mptcp = mptcp::above(sk);
@@ -260,7 +271,7 @@ fn state_changed<A: Lives>(sk: Sock<A>, old: i32, new: i32) -> bool {
 /// The state of `sk`, of which nothing was known when it left the state `old`: it is older than the tool. `None`: nobody asks
 /// for such, or it is no connection.
 #[inline(always)]
-fn adopt<A: Lives>(sk: Sock<A>, old: i32) -> Option<&'static mut Life> {
+fn adopt<A: Lives>(sk: Sock<A>, old: u64) -> Option<&'static mut Life> {
     if setting!(EXISTING) == 0 || old == state::LISTEN || old == state::CLOSE || !sk.is_tcp() {
         return None;
     }
@@ -268,7 +279,7 @@ fn adopt<A: Lives>(sk: Sock<A>, old: i32) -> Option<&'static mut Life> {
         lost(Loss::MapFull);
         return None;
     };
-    *life = Life { birth_ns: BEFORE, state: old, ..Life::default() };
+    *life = Life { birth_ns: BEFORE, state: old as u32, ..Life::default() };
     if let Some(owner) = owner::of(sk) {
         life.owner = CONNECTOR;
         life.pid = owner.pid;
@@ -280,15 +291,15 @@ fn adopt<A: Lives>(sk: Sock<A>, old: i32) -> Option<&'static mut Life> {
 
 /// Whether the state `new` was not seen before.
 #[inline(always)]
-fn is_first(life: &mut Life, new: i32) -> bool {
-    let first = life.state != new;
-    life.state = new;
+fn is_first(life: &mut Life, new: u64) -> bool {
+    let first = !life.is_in(new);
+    life.state = new as u32;
     first
 }
 
 /// `sk` reached CLOSE from the state `old`. Answers whether that was news.
 #[inline(always)]
-fn closed<A: Lives>(sk: Sock<A>, old: i32) -> bool {
+fn closed<A: Lives>(sk: Sock<A>, old: u64) -> bool {
     let Some(life) = A::get(sk).or_else(|| adopt(sk, old)) else {
         if sk.is_mptcp() {
             mptcp_changed(sk, old, state::CLOSE);
@@ -320,7 +331,7 @@ fn is_older(life: &Life) -> bool {
 
 /// Sends the row of `sk`, which came from the state `old`.
 #[inline(always)]
-fn report<A: Lives>(sk: Sock<A>, life: &mut Life, old: i32) {
+fn report<A: Lives>(sk: Sock<A>, life: &mut Life, old: u64) {
     let family = sk.family();
     if !filter::keeps_family(family) {
         return;
@@ -331,7 +342,8 @@ fn report<A: Lives>(sk: Sock<A>, life: &mut Life, old: i32) {
         inherit(life, mptcp);
         owner = if life.owner > KERNEL { life.owner } else { UNKNOWN };
     }
-    if owner == NOBODY && is_older(life) {
+    let older = is_older(life);
+    if owner == NOBODY && older {
         owner = UNKNOWN;
     }
     let (pid, kept) = match owner {
@@ -350,10 +362,10 @@ fn report<A: Lives>(sk: Sock<A>, life: &mut Life, old: i32) {
     if is_asked(u32::MAX) {
         let Some(mut row) = reserve_with::<Detailed>(Facts::of(sk)) else { return };
         detail(tcp, life, old, &mut row.end);
-        fill(sk, tcp, life, (owner, pid), (family, lport), &mut row.event);
+        fill(sk, tcp, (life, older), (owner, pid), (family, lport), &mut row.event);
     } else {
         let Some(mut event) = reserve_with::<Event>(Facts::of(sk)) else { return };
-        fill(sk, tcp, life, (owner, pid), (family, lport), &mut event);
+        fill(sk, tcp, (life, older), (owner, pid), (family, lport), &mut event);
     }
 }
 
@@ -362,15 +374,15 @@ fn report<A: Lives>(sk: Sock<A>, life: &mut Life, old: i32) {
 fn fill<A: Lives>(
     sk: Sock<A>,
     tcp: TcpSock<A>,
-    life: &Life,
+    (life, older): (&Life, bool),
     (owner, pid): (u32, u32),
     (family, lport): (u16, u16),
     event: &mut Event,
 ) {
     let now_ns = task::now_ns();
     event.ts_ns = now_ns;
-    event.existing = u32::from(is_older(life));
-    event.span_ns = now_ns.saturating_sub(if is_older(life) {
+    event.existing = u32::from(older);
+    event.span_ns = now_ns.saturating_sub(if older {
         STARTED.get(0).copied().filter(|started_ns| *started_ns != 0).unwrap_or(now_ns)
     } else {
         life.birth_ns
@@ -391,7 +403,7 @@ fn fill<A: Lives>(
 /// Writes what is asked for of the end of the socket `tcp`, which came from the state `old`. This is right at CLOSE and not
 /// before: what the kernel clears until then is not asked for.
 #[inline(always)]
-fn detail<A: ToTcp>(tcp: TcpSock<A>, life: &Life, old: i32, end: &mut End) {
+fn detail<A: ToTcp>(tcp: TcpSock<A>, life: &Life, old: u64, end: &mut End) {
     macro_rules! ask {
         ($($which:ident: $($to:ident = $value:expr),+;)*) => {$(
             if is_asked(details::$which) {
@@ -412,7 +424,7 @@ fn detail<A: ToTcp>(tcp: TcpSock<A>, life: &Life, old: i32, end: &mut End) {
         SEGS_OUT: segs_out = tcp.segs_out();
         CONN: conn_ns = life.conn_ns;
         FIRST: first_ns = life.first_ns;
-        HOW: error = tcp.error(), state = old, shutdown = u32::from(tcp.shutdown());
+        HOW: error = tcp.error(), state = old as i32, shutdown = u32::from(tcp.shutdown());
     }
     let [busy, rwnd, sndbuf] = if is_asked(details::LIMITS) { tcp.limits() } else { [0; 3] };
     (end.busy_jiffies, end.rwnd_jiffies, end.sndbuf_jiffies) = (busy, rwnd, sndbuf);
@@ -448,20 +460,29 @@ probes_ebpf::owner_snapshot!();
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn state_tp(ctx: BtfTracePointContext) -> i32 {
     if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
-        let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+        let (old, new) = (ctx.arg(1), ctx.arg(2));
         state_changed(sk, old, new);
-        twice::done(&NOTES, sk, old, new);
+        NOTES.done(sk, old, new);
     }
     0
+}
+
+/// Does what the first copy was skipped for. A function of its own, so that the second copy, which nearly always finds it done,
+/// needs no room for this.
+#[inline(never)]
+fn make_up(sk: Sock<Typed>, old: u64, new: u64) {
+    if state_changed(sk, old, new) {
+        lost(Loss::MadeUp);
+    }
 }
 
 // match-proto: void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn state_again_tp(ctx: BtfTracePointContext) -> i32 {
     if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
-        let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
-        if !twice::was_done(&NOTES, sk, old, new) && state_changed(sk, old, new) {
-            lost(Loss::MadeUp);
+        let (old, new) = (ctx.arg(1), ctx.arg(2));
+        if !NOTES.was_done(sk, old, new) {
+            make_up(sk, old, new);
         }
     }
     0
@@ -470,8 +491,9 @@ fn state_again_tp(ctx: BtfTracePointContext) -> i32 {
 // match-proto: void tcp_set_state(struct sock *sk, int state)
 #[kprobe]
 fn state_kprobe(ctx: ProbeContext) -> u32 {
-    if let (Some(sk), Some(new)) = (ctx.arg(0).and_then(Sock::<Probed>::new), ctx.arg(1)) {
-        state_changed(sk, sk.state(), new);
+    let new: Option<u32> = ctx.arg(1);
+    if let (Some(sk), Some(new)) = (ctx.arg(0).and_then(Sock::<Probed>::new), new) {
+        state_changed(sk, sk.state() as u64, u64::from(new));
     }
     0
 }

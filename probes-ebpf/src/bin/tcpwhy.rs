@@ -12,7 +12,7 @@
 
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::bpf_jiffies64;
-use aya_ebpf::macros::{btf_map, btf_tracepoint, map};
+use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
 use netbcc_common::loss::Loss;
 use netbcc_common::tcpwhy::{
@@ -27,7 +27,7 @@ use probes_ebpf::mem::Typed;
 use probes_ebpf::owner::Facts;
 use probes_ebpf::skb::Skb;
 use probes_ebpf::sock::{Sock, TcpSock, ToTcp as _, is_inet, state};
-use probes_ebpf::twice::{self, Notes};
+use probes_ebpf::twice::Notes;
 use probes_ebpf::{setting, storage, task};
 
 /// FIN_WAIT2, CLOSING: states that only a clean end leaves without an error.
@@ -50,8 +50,7 @@ static TIMELINES: SkStorage<Timeline> = SkStorage::new();
 static LISTENERS: SkStorage<Listener> = SkStorage::new();
 
 /// What the first copy of the program at changes of state did.
-#[map]
-static NOTES: Notes = twice::notes();
+static NOTES: Notes = Notes::new();
 
 type Tcp = TcpSock<Typed>;
 
@@ -547,9 +546,9 @@ fn place(conn: &Conn, tcp: Tcp, seq: u32) -> u32 {
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn state_tp(ctx: BtfTracePointContext) -> i32 {
     if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
-        let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
-        changed(sk, old, new, false);
-        twice::done(&NOTES, sk, old, new);
+        let (old, new): (u64, u64) = (ctx.arg(1), ctx.arg(2));
+        changed(sk, old as i32, new as i32, false);
+        NOTES.done(sk, old, new);
     }
     0
 }
@@ -558,8 +557,8 @@ fn state_tp(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn state_again_tp(ctx: BtfTracePointContext) -> i32 {
     if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
-        let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
-        if !twice::was_done(&NOTES, sk, old, new) && changed(sk, old, new, true) {
+        let (old, new): (u64, u64) = (ctx.arg(1), ctx.arg(2));
+        if !NOTES.was_done(sk, old, new) && changed(sk, old as i32, new as i32, true) {
             lost(Loss::MadeUp);
         }
     }
