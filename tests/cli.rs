@@ -8,11 +8,12 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use netbcc::options::select;
@@ -44,14 +45,34 @@ fn run(command: &mut Command) -> Output {
 
 fn end_of(mut child: Child, what: &str) -> Output {
     let deadline = Instant::now() + PATIENCE;
-    while child.try_wait().expect("it is our child").is_none() {
+    // Meanwhile, for a pipe may hold less than it writes.
+    let (stdout, stderr) = (all_of(child.stdout.take()), all_of(child.stderr.take()));
+    let is_late = loop {
+        if child.try_wait().expect("it is our child").is_some() {
+            break false;
+        }
         if Instant::now() > deadline {
             child.kill().expect("it is our child");
-            panic!("{what}: still runs; {:?}", child.wait_with_output());
+            break true;
         }
         thread::sleep(Duration::from_millis(1));
-    }
-    child.wait_with_output().expect("its pipes can be read")
+    };
+    let status = child.wait().expect("it is our child");
+    let [stdout, stderr] = [stdout, stderr].map(|pipe| pipe.join().expect("its pipes can be read"));
+    let output = Output { status, stdout, stderr };
+    assert!(!is_late, "{what}: still runs; {output:?}");
+    output
+}
+
+/// What comes out of a pipe, if there is one, read by a thread of its own.
+fn all_of(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            pipe.read_to_end(&mut bytes).expect("its pipes can be read");
+        }
+        bytes
+    })
 }
 
 fn netbcc(args: &[&str]) -> Output {
@@ -1001,6 +1022,28 @@ fn softirqs_has_the_options_of_bcc() {
         let line = refused(&output, 2, "softirqs", &format!("{args:?}"));
         assert!(line.contains("The --events option can't be used with time-based options"), "{line}");
     }
+}
+
+#[test]
+fn gethostlatency_has_the_options_of_bcc() {
+    accepted("gethostlatency", &["-vp", "1"]);
+    accepted("gethostlatency", &["--pid=1", "--errors", "--failed", "--min-ms", "0.5", "--json"]);
+    accepted("gethostlatency", &["-o", "host,latency_ns,error"]);
+    for args in [
+        &["x"][..],
+        &["-p", "0"],
+        &["-p", "-1"],
+        &["--min-ms", "-1"],
+        &["--min-ms", "x"],
+        &["-l", "/etc/passwd"],
+        &["-l", "/nowhere/at/all"],
+        &["--lport", "53"],
+        &["--netns", "0"],
+    ] {
+        wrong_use("gethostlatency", args);
+    }
+    assert!(wrong_use("gethostlatency", &["-p", "4194303"]).contains("no such process"));
+    assert!(wrong_use("gethostlatency", &["-l", "/dev/null"]).contains("no regular file"));
 }
 
 #[test]

@@ -16,6 +16,7 @@ use clap::FromArgMatches as _;
 use netbcc::out::{Clock, Format, Out, Table};
 use netbcc::tool::{self, Tool};
 use netbcc::tools::bindsnoop::{self, Bindsnoop};
+use netbcc::tools::gethostlatency::{self, Gethostlatency};
 use netbcc::tools::hardirqs::{self, Hardirqs};
 use netbcc::tools::netqtop::{self, Netqtop};
 use netbcc::tools::softirqs::{self, Softirqs};
@@ -737,8 +738,9 @@ fn tcpwhy_json() {
 #[test]
 fn otlp_records() {
     type Block = (&'static str, &'static str, fn(&str) -> String);
-    let blocks: [Block; 22] = [
+    let blocks: [Block; 23] = [
         ("bindsnoop", "--json -E", bind_block),
+        ("gethostlatency", "--json", lookup_block),
         ("hardirqs", "--json", hardirq_block),
         ("netqtop", "-n lo --json", queue_block),
         ("softirqs", "--json --count", softirq_block),
@@ -1154,6 +1156,55 @@ fn bindsnoop_counts() {
         (args, printed(format, &table, &counts, |_| 1000 * SECOND))
     });
     matches_fixture("bindsnoop", "counts.txt", &blocks);
+}
+
+fn lookup_block(args: &str) -> String {
+    let lookup = |nth: usize| {
+        let names: [&[u8]; 7] = [
+            b"www.example.org",
+            b"",
+            b"a\x1b[2Jb",
+            &[b'n'; 79],
+            "m\u{fc}nchen.example".as_bytes(),
+            b"not read",
+            b"a \"b\\",
+        ];
+        let mut host = [0; 80];
+        host[..names[nth].len()].copy_from_slice(names[nth]);
+        netbcc_common::gethostlatency::Event {
+            ts_ns: 1000 * SECOND + TIMES[nth],
+            latency_ns: [90_000_000, 0, 4999, 5_005_000_000, 999_995_000, u64::MAX, 20_360_000][nth],
+            pid: [1701, 1, 4_194_304, 2_147_483_647, 31_337, 77, 0][nth],
+            tid: [1702, 1, 4_194_304, 2_147_483_647, 31_337, 77, 0][nth],
+            mntns: [4_026_531_841, 1, 0, 4_294_967_295, 4_026_531_969, 7, 8][nth],
+            // The first file is known, the others are not.
+            library: [1, 0, 2, u32::MAX, 1, 1, 1][nth],
+            function: [0, 1, 2, 0, 0, 1, 9][nth],
+            ret: [0, 0, -1, -105, 12_345, -1, i32::MIN][nth],
+            host_len: if nth == 5 { -1 } else { i32::try_from(names[nth].len()).expect("it is short") },
+            zero: 0,
+            comm: comm(COMMS[nth]),
+            host,
+        }
+    };
+    let events: Vec<_> = (0..7).map(lookup).collect();
+    let rows: Vec<gethostlatency::Row> = events.iter().copied().map(Into::into).collect();
+    let format = if args.contains("--json") { Format::Json } else { Format::Text };
+    let nth = Cell::new(0);
+    printed(format, &gethostlatency::table(&options::<Gethostlatency>(args)), &rows, |_| {
+        events[nth.replace(nth.get() + 1)].ts_ns
+    })
+}
+
+#[test]
+fn gethostlatency_text() {
+    let blocks = ["", "--errors"].map(|args| (args, lookup_block(args)));
+    matches_fixture("gethostlatency", "rows.txt", &blocks);
+}
+
+#[test]
+fn gethostlatency_json() {
+    matches_fixture("gethostlatency", "rows.json", &[("--json", lookup_block("--json"))]);
 }
 
 fn listen_block(args: &str) -> String {

@@ -10,6 +10,7 @@
 pub mod addr;
 pub mod bindsnoop;
 pub mod filter;
+pub mod gethostlatency;
 pub mod hardirqs;
 pub mod kernel;
 pub mod loss;

@@ -15,6 +15,10 @@ pub enum Kind {
     Kprobe,
     /// At a function's exit, by breakpoint.
     Kretprobe,
+    /// At the entry of a function of a program's, by breakpoint.
+    Uprobe,
+    /// At the exit of a function of a program's, by breakpoint.
+    Uretprobe,
     /// At a tracepoint, with typed arguments.
     TpBtf,
     /// At a tracepoint, with arguments that are numbers.
@@ -40,6 +44,13 @@ pub enum Need {
     Asked(&'static str),
     /// Always; the kernel lacks the rung where the plan does not say, by this name, what the program cannot do without.
     Known(&'static str),
+}
+
+impl Kind {
+    /// Whether it hangs in files of programs, not in the kernel.
+    pub const fn is_in_files(self) -> bool {
+        matches!(self, Self::Uprobe | Self::Uretprobe)
+    }
 }
 
 /// One program and the function or tracepoint that it hangs on.
@@ -109,6 +120,16 @@ pub const fn kretprobe(name: &'static str, target: &'static str) -> Prog {
     Prog::new(name, Kind::Kretprobe, target)
 }
 
+/// A program at the entry of a function, in each file that the plan names and that has this function.
+pub const fn uprobe(name: &'static str, target: &'static str) -> Prog {
+    Prog::new(name, Kind::Uprobe, target)
+}
+
+/// A program at the exit of a function, in each file that the plan names and that has this function.
+pub const fn uretprobe(name: &'static str, target: &'static str) -> Prog {
+    Prog::new(name, Kind::Uretprobe, target)
+}
+
 /// A program at a tracepoint, typed.
 pub const fn tp_btf(name: &'static str, target: &'static str) -> Prog {
     Prog::new(name, Kind::TpBtf, target)
@@ -140,11 +161,13 @@ pub enum RungName {
     Tracepoint,
     /// Tracepoints without types, for tools that need nothing else.
     RawTp,
+    /// Breakpoints in programs, for tools that look at what these do themselves.
+    Uprobe,
 }
 
 impl RungName {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Fexit, Self::Kprobe, Self::Tracepoint, Self::RawTp];
+    pub const ALL: [Self; 5] = [Self::Fexit, Self::Kprobe, Self::Tracepoint, Self::RawTp, Self::Uprobe];
 
     /// The rung called `name`.
     pub fn parse(name: &str) -> Option<Self> {
@@ -158,6 +181,7 @@ impl RungName {
             Self::Kprobe => "kprobe",
             Self::Tracepoint => "tracepoint",
             Self::RawTp => "raw_tp",
+            Self::Uprobe => "uprobe",
         }
     }
 }

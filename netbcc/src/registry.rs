@@ -2,6 +2,7 @@
 
 use crate::tool::{Entry, entry};
 use crate::tools::bindsnoop::Bindsnoop;
+use crate::tools::gethostlatency::Gethostlatency;
 use crate::tools::hardirqs::Hardirqs;
 use crate::tools::netqtop::Netqtop;
 use crate::tools::softirqs::Softirqs;
@@ -27,6 +28,7 @@ use crate::tools::tcpwhy::Tcpwhy;
 /// All tools, sorted by name.
 pub const TOOLS: &[Entry] = &[
     entry::<Bindsnoop>(),
+    entry::<Gethostlatency>(),
     entry::<Hardirqs>(),
     entry::<Netqtop>(),
     entry::<Softirqs>(),

@@ -4,11 +4,14 @@
 //! `err ERROR_NAME`.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
@@ -26,6 +29,7 @@ use nix::sys::socket::{
 };
 use nix::unistd::{Gid, Uid, read, setresgid, setresuid, write};
 
+use crate::library::{self, Library, Name};
 use crate::peer::{PEER_ENV, hex, unhex};
 use crate::raw;
 
@@ -36,7 +40,13 @@ const PATIENCE: Duration = Duration::from_mins(2);
 pub fn main() -> Option<ExitCode> {
     std::env::var_os(PEER_ENV)?;
     let home = File::open("/proc/self/ns/net").expect("/proc is mounted");
-    let mut actor = Actor { home, sockets: HashMap::new(), served: HashMap::new(), threads: Vec::new() };
+    let mut actor = Actor {
+        home,
+        sockets: HashMap::new(),
+        served: HashMap::new(),
+        threads: Vec::new(),
+        libraries: Vec::new(),
+    };
     for order in io::stdin().lock().lines() {
         let Ok(order) = order else { break };
         match actor.obey(&order) {
@@ -92,6 +102,8 @@ struct Actor {
     served: HashMap<u32, Receiver<()>>,
     /// Threads that move bytes.
     threads: Vec<JoinHandle<io::Result<usize>>>,
+    /// What is mapped until the next test.
+    libraries: Vec<Library>,
 }
 
 impl Actor {
@@ -217,6 +229,13 @@ impl Actor {
             }
             ["setuid", uid] => become_user(number(uid)),
             ["own-mounts"] => own_mounts(),
+            ["map", library] => {
+                self.libraries.push(Library::map(Path::new(OsStr::from_bytes(&unhex(library))))?);
+                done()
+            }
+            ["lookup", library, function, name, ret, ref how @ ..] => {
+                lookup(&unhex(library), function, name, ret.parse().expect("a number"), how)
+            }
             _ => Err(Failure(format!("no such order: {order}"))),
         }
     }
@@ -230,6 +249,7 @@ impl Actor {
 
     fn forget(&mut self) -> Answer {
         self.sockets.clear();
+        self.libraries.clear();
         setns(&self.home, CloneFlags::CLONE_NEWNET)?;
         fs::write("/proc/self/comm", "idle")?;
         done()
@@ -781,6 +801,93 @@ fn become_user(uid: u32) -> Answer {
     let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
     setresgid(group, group, group)?;
     setresuid(user, user, user)?;
+    done()
+}
+
+/// Looks up a name: `=` and its bytes, `null` or `nowhere`. The function answers `ret`; before, it does what `how` says:
+///
+/// | how | |
+/// | --- | --- |
+/// | `inside FUNCTION NAME RET` | calls another one |
+/// | `beside FUNCTION NAME RET` | waits for a thread that calls another one |
+/// | `late` | reads the name, which is the path of a file that begins with it and was not read in |
+/// | `takes MS` | sleeps |
+/// | `thread NAME` | all in a thread of this name |
+/// | `ends` | all in a thread that ends there |
+/// | `times COUNT` | so many times, one after the other |
+fn lookup(library: &[u8], function: &str, name: &str, ret: isize, how: &[&str]) -> Answer {
+    let library = Library::map(Path::new(OsStr::from_bytes(library)))?;
+    let named = |name: &str| match name {
+        "null" => Name::null(),
+        "nowhere" => Name::nowhere(),
+        _ => Name::new(&unhex(name.trim_start_matches('='))),
+    };
+    let other = |words: &[&str]| {
+        let (name, ret) = (named(words[1]), words[2].parse().expect("a number"));
+        library.call(words[0], &name, &mut || ret);
+    };
+    match how {
+        ["late"] => {
+            let file = unhex(name.trim_start_matches('='));
+            let name = Name::in_file(Path::new(OsStr::from_bytes(&file)))?;
+            library.call(function, &name, &mut || {
+                name.touch();
+                ret
+            });
+        }
+        ["inside", words @ ..] => {
+            library.call(function, &named(name), &mut || {
+                other(words);
+                ret
+            });
+        }
+        ["beside", words @ ..] => {
+            library.call(function, &named(name), &mut || {
+                thread::scope(|scope| scope.spawn(|| other(words)).join().expect("no panic in there"));
+                ret
+            });
+        }
+        ["takes", ms] => {
+            let time = Duration::from_millis(u64::from(number(ms)));
+            library.call(function, &named(name), &mut || {
+                thread::sleep(time);
+                ret
+            });
+        }
+        ["thread", comm] => thread::scope(|scope| {
+            let call = || {
+                fs::write("/proc/thread-self/comm", unhex(comm)).expect("a thread may name itself");
+                library.call(function, &named(name), &mut || ret)
+            };
+            scope.spawn(call).join().map(drop).map_err(|_| Errno::UnknownErrno)
+        })?,
+        ["ends"] => {
+            let (name, function) = (named(name), function.to_owned());
+            let (tell, told) = channel();
+            let _never_joined = thread::spawn(move || {
+                library.call(&function, &name, &mut || {
+                    tell.send(nix::unistd::gettid()).expect("somebody listens");
+                    library::end_thread()
+                })
+            });
+            let folder = format!("/proc/self/task/{}", told.recv().map_err(|_| Errno::UnknownErrno)?);
+            let deadline = Instant::now() + PATIENCE;
+            while Path::new(&folder).exists() {
+                if Instant::now() > deadline {
+                    return Err(Errno::ETIMEDOUT.into());
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        ["times", count] => {
+            for nth in 0..size(count) {
+                let name = Name::new(format!("name-{nth}").as_bytes());
+                library.call(function, &name, &mut || ret);
+            }
+        }
+        [] => drop(library.call(function, &named(name), &mut || ret)),
+        _ => return Err(Failure("look up how?".into())),
+    }
     done()
 }
 

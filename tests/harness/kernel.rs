@@ -26,6 +26,8 @@ pub enum Rung {
     Tracepoint,
     /// tracepoints without types.
     RawTp,
+    /// breakpoints in programs.
+    Uprobe,
     /// Whatever the tool chooses by itself.
     Any,
 }
@@ -41,6 +43,7 @@ impl Rung {
             Self::Kprobe => "kprobe",
             Self::Tracepoint => "tracepoint",
             Self::RawTp => "raw_tp",
+            Self::Uprobe => "uprobe",
             Self::Any => "any",
         }
     }

@@ -9,6 +9,7 @@ pub mod ended;
 pub mod hidden;
 pub mod kernel;
 pub mod laws;
+pub mod library;
 mod lines;
 pub mod net;
 mod netlink;

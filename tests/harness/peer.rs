@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -407,6 +408,18 @@ impl Peer {
         fs::write(group.join("cgroup.procs"), self.pid().to_string()).expect("a process may move");
     }
 
+    /// Maps a library that [`crate::library`] made, until the end of the test.
+    pub fn map(&self, library: &Path) {
+        self.order(&format!("map {}", hex(library.as_os_str().as_bytes())));
+    }
+
+    /// Looks up a name (`=` and its bytes as hexadecimal digits) by a function of a library that [`crate::library`] made, which
+    /// answers `ret`; `how` is as `actor.rs` knows it.
+    pub fn look_up(&self, library: &Path, function: &str, name: &str, ret: i32, how: &str) {
+        let library = hex(library.as_os_str().as_bytes());
+        self.order(format!("lookup {library} {function} {name} {ret} {how}").trim_end());
+    }
+
     /// Moves into a mount namespace of its own; says its inode number.
     pub fn own_mounts(&self) -> u64 {
         self.spoilt.set(true);
@@ -699,7 +712,7 @@ impl Conn<'_> {
 }
 
 /// Bytes as hex digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _infallible = write!(text, "{byte:02x}");
         text

@@ -1,5 +1,5 @@
 //! The few system calls that no safe wrapper offers: `bpf(2)`, `perf_event_open(2)`, an MPTCP socket, `listen(2)` with any
-//! backlog, and the many ways to send and receive. All `unsafe` of the tests is here.
+//! backlog, and the many ways to send and receive. The other `unsafe` of the tests is in `library.rs`.
 #![expect(unsafe_code, reason = "bpf(2) and socket(2) with IPPROTO_MPTCP have no safe wrapper in nix")]
 #![expect(
     clippy::cast_possible_truncation,

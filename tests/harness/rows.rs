@@ -64,7 +64,7 @@ fn fields(line: &str) -> Vec<String> {
 }
 
 /// Reads a text row. Cells that are too long for their column push the rest to the right, so positions alone do
-/// not help; but no cell other than COMM (C-COMM) has blanks in it, and COMM is cut to its column, or a name without blanks widens it. QUERY and VERDICT take what is left,
+/// not help; but no cell other than COMM (C-COMM) has blanks in it, and COMM is cut to its column, or a name without blanks widens it. QUERY, VERDICT and HOST take what is left,
 /// and so does REASON where it is the last.
 fn text(header: &str, line: &str) -> Result<Cells, String> {
     let names: Vec<&str> = header.split_whitespace().collect();
@@ -80,7 +80,7 @@ fn text(header: &str, line: &str) -> Result<Cells, String> {
             // With -o a column grows with its names.
             at += chars.get(at..).unwrap_or_default().iter().take_while(|&&c| c != ' ').count();
             chars.get(start..at).ok_or("too short for COMM")?.iter().collect::<String>().trim_end().into()
-        } else if name == "QUERY" || name == "VERDICT" || name == "REASON" && nth + 1 == names.len() {
+        } else if ["QUERY", "VERDICT", "HOST"].contains(&name) || name == "REASON" && nth + 1 == names.len() {
             let rest: String = chars[at..].iter().collect();
             at = chars.len();
             rest.trim().into()

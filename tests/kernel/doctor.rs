@@ -114,7 +114,7 @@ fn it_names_the_way_that_each_tool_goes(_: &Case) {
 fn a_way_works_if_the_tool_can_be_forced_to_it(_: &Case) {
     let ways = ways(everything());
     for tool in tools() {
-        for rung in [Rung::Fexit, Rung::Kprobe, Rung::Tracepoint, Rung::RawTp] {
+        for rung in [Rung::Fexit, Rung::Kprobe, Rung::Tracepoint, Rung::RawTp, Rung::Uprobe] {
             let works = ways.iter().any(|(name, _, by, state)| {
                 name == tool && by == rung.name() && (state == "used" || state == "works")
             });

@@ -1,7 +1,7 @@
 //! Real traffic on a real kernel: every check of every tool on every rung.
 //!
 //! Trials are made at run time and named `tool::rung::sentence`. What this kernel or machine lacks is skipped and
-//! said; `NETBCC_EXPECT_RUNGS=fexit,kprobe,tracepoint,raw_tp` makes the absence of a rung a failure instead.
+//! said; `NETBCC_EXPECT_RUNGS=fexit,kprobe,tracepoint,raw_tp,uprobe` makes the absence of a rung a failure instead.
 //! `NETBCC_WHOLE=any,tcptop::fexit` takes the first check only of every list that is not named, and none of `netbcc`, which
 //! depends on no kernel; `NETBCC_WHOLE=smoke` takes the first one of each tool's rungs and nothing else: for machines that
 //! are slow. `-doctor` among the names leaves that file out.
@@ -20,6 +20,7 @@ mod bindsnoop;
 mod doctor;
 mod engine;
 mod flood;
+mod gethostlatency;
 mod hardirqs;
 mod netqtop;
 mod owner;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         trials("doctor", &[Rung::Any], doctor::ANY),
         trials_of_netbcc("engine", engine::CHECKS),
         trials_of_netbcc("flood", flood::ANY),
+        trials("gethostlatency", &[Rung::Uprobe], gethostlatency::CHECKS),
         trials("hardirqs", &[Rung::Any], hardirqs::ANY),
         trials("hardirqs", &[Rung::Tracepoint, Rung::RawTp], hardirqs::CHECKS),
         trials("netqtop", &[Rung::Any], netqtop::ANY),

@@ -71,6 +71,7 @@ fn no_program_grows_unnoticed(_: &Case) {
                 RungName::Kprobe => Rung::Kprobe,
                 RungName::Tracepoint => Rung::Tracepoint,
                 RungName::RawTp => Rung::RawTp,
+                RungName::Uprobe => Rung::Uprobe,
             };
             let launch = || Launch::new(tool, most(tool)).rung(rung);
             if launch().refusal().is_some() {

@@ -103,12 +103,12 @@ impl Line {
     pub(crate) fn rungs(self) -> &'static str {
         match (self.name, self.arch) {
             // arm64 got direct calls from ftrace, which fentry and fexit are made of, with 6.4.
-            ("6.1", Arch::Aarch64) => "kprobe,tracepoint,raw_tp",
+            ("6.1", Arch::Aarch64) => "kprobe,tracepoint,raw_tp,uprobe",
             // Programs before 5.11 have no storage per socket, which most tools' other rungs need.
-            ("5.10" | "5.10-rt", _) => "kprobe",
+            ("5.10" | "5.10-rt", _) => "kprobe,uprobe",
             // What reads memory by a helper is forbidden: every program of a kprobe, and a few others.
             ("7.3-lockdown" | "7.3-lockdown-nojit", _) => "fexit",
-            _ => "fexit,kprobe,tracepoint,raw_tp",
+            _ => "fexit,kprobe,tracepoint,raw_tp,uprobe",
         }
     }
 
@@ -121,7 +121,7 @@ impl Line {
             // Tools have other programs of tracepoints than on newer kernels where tcpretrans, tcpsubnet, tcptop and tcpwhy
             // are named, and other fexit programs where inet_listen is one function, and sendfile another call.
             "6.1" => {
-                "-doctor,kprobe,raw_tp,tcpretrans::tracepoint,tcpsubnet::tracepoint,tcptop::tracepoint,\
+                "-doctor,kprobe,raw_tp,uprobe,tcpretrans::tracepoint,tcpsubnet::tracepoint,tcptop::tracepoint,\
                  tcpwhy::tracepoint,solisten::fexit,tcpsubnet::fexit,tcptop::fexit"
             }
             // Its inet_listen is two functions.

@@ -16,7 +16,8 @@ const BEGIN: &str = "<!-- what follows is written by `cargo xtask test --all` --
 const END: &str = "<!-- what was written ends here -->";
 
 /// The ways to attach, and the letters that stand for them. What a tool was not forced to, it chose.
-const WAYS: [(&str, char); 4] = [("fexit", 'f'), ("kprobe", 'k'), ("tracepoint", 't'), ("raw_tp", 'r')];
+const WAYS: [(&str, char); 5] =
+    [("fexit", 'f'), ("kprobe", 'k'), ("tracepoint", 't'), ("raw_tp", 'r'), ("uprobe", 'u')];
 
 /// A kernel of the table.
 pub(crate) struct Row {

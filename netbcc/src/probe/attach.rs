@@ -14,7 +14,7 @@ use super::capability;
 use super::code::Unclear;
 use super::diagnosis::Verdict;
 use super::fault::Fault;
-use super::object::{KPROBE, Object};
+use super::object::{KPROBE, Object, UPROBE};
 use super::verifier::{Tail, is_rejection, lacking, last_words};
 use crate::error::hinted;
 use crate::hook::{Kind, Ladder, Need, Prog, Rung, RungName};
@@ -52,14 +52,15 @@ pub(super) fn ladder(
     }
     let what = forced.map_or("any hook".to_owned(), |name| format!("hooks of the kind {name}"));
     let why = if lost.is_empty() { "the tool has none".to_owned() } else { lost.join("; ") };
-    Err(hinted(
-        anyhow!("{}: this kernel does not offer {what} for it: {why}", ladder.name),
-        if forced.is_some() {
-            "unset NETBCC_ATTACH"
-        } else {
-            "a kernel with fentry, kprobes or BTF tracepoints is needed"
-        },
-    ))
+    let in_files = |rung: &Rung| rung.programs.iter().any(|prog| prog.kind.is_in_files());
+    let hint = if forced.is_some() {
+        "unset NETBCC_ATTACH"
+    } else if ladder.rungs.iter().all(in_files) {
+        "a kernel with uprobes is needed (CONFIG_UPROBE_EVENTS)"
+    } else {
+        "a kernel with fentry, kprobes or BTF tracepoints is needed"
+    };
+    Err(hinted(anyhow!("{}: this kernel does not offer {what} for it: {why}", ladder.name), hint))
 }
 
 /// Tries one rung and takes it back at once. `object` is new, so that what it holds afterwards is this rung's. Without
@@ -185,6 +186,9 @@ fn offered<'r>(
             return Err(Refusal::Lacking(format!("{}: its arguments are not the known ones", prog.target)));
         }
     }
+    if object.libraries() == 0 && programs.iter().any(|prog| prog.kind.is_in_files()) {
+        return Err(Refusal::Lacking("no file was found in which to hook functions".to_owned()));
+    }
     for prog in &programs {
         lacks_target(kernel, prog)?;
         lacks_field(object, kernel, prog)?;
@@ -204,7 +208,7 @@ fn attach_rung(
         let target = match prog.kind {
             Kind::Fentry | Kind::Fexit | Kind::Iter => kernel.function(prog.target),
             Kind::TpBtf => kernel.tracepoint(prog.target),
-            Kind::Kprobe | Kind::Kretprobe | Kind::RawTp => None,
+            Kind::Kprobe | Kind::Kretprobe | Kind::Uprobe | Kind::Uretprobe | Kind::RawTp => None,
         };
         match object.attach(prog, target) {
             Ok(true) => attached.push(prog),
@@ -242,6 +246,9 @@ fn lacks_target(kernel: &Kernel, prog: &Prog) -> Result<(), Refusal> {
         }
         Kind::Kprobe | Kind::Kretprobe if !has_kprobes() => {
             lacking("the kernel has no kprobes (CONFIG_KPROBES)")
+        }
+        Kind::Uprobe | Kind::Uretprobe if !Path::new(UPROBE).exists() => {
+            lacking("the kernel has no uprobes (CONFIG_UPROBE_EVENTS)")
         }
         _ => Ok(()),
     }
@@ -286,6 +293,11 @@ fn refusal(prog: &Prog, fault: Fault) -> Refusal {
     }
     match fault {
         Fault::Object(why) => Refusal::Ours(why),
+        Fault::Attach(error) if prog.kind.is_in_files() && is_about_perf(prog.kind, &error) => {
+            Refusal::Lacking(format!(
+                "attach {target}: {error}: a kernel as this one wants CAP_SYS_ADMIN for uprobes"
+            ))
+        }
         Fault::Attach(error) if is_about_perf(prog.kind, &error) => Refusal::Lacking(format!(
             "attach {target}: {error}: where kernel.perf_event_paranoid is above 2, a kernel as this one wants \
              CAP_SYS_ADMIN for it"
@@ -317,7 +329,8 @@ fn only_of_kprobes(kind: Kind, error: &io::Error) -> bool {
 /// Whether the right to open a perf event is missing: Debian and Ubuntu withhold it from more users than the kernel's
 /// authors do.
 fn is_about_perf(kind: Kind, error: &io::Error) -> bool {
-    matches!(kind, Kind::Kprobe | Kind::Kretprobe) && error.raw_os_error() == Some(Errno::EACCES as i32)
+    (kind.is_in_files() || matches!(kind, Kind::Kprobe | Kind::Kretprobe))
+        && error.raw_os_error() == Some(Errno::EACCES as i32)
 }
 
 /// `Operation not permitted (os error 1)` says little where the capabilities are there.

@@ -69,7 +69,7 @@ impl Hold {
         match kind {
             Kind::Fentry | Kind::Fexit => true,
             Kind::TpBtf | Kind::RawTp => self.tracepoints,
-            Kind::Kprobe | Kind::Kretprobe | Kind::Iter => false,
+            Kind::Kprobe | Kind::Kretprobe | Kind::Uprobe | Kind::Uretprobe | Kind::Iter => false,
         }
     }
 }
@@ -289,7 +289,9 @@ fn program<'p>(
         Kind::Fentry => (bpf_prog_type::BPF_PROG_TYPE_TRACING, Some(bpf_attach_type::BPF_TRACE_FENTRY)),
         Kind::Fexit => (bpf_prog_type::BPF_PROG_TYPE_TRACING, Some(bpf_attach_type::BPF_TRACE_FEXIT)),
         Kind::TpBtf => (bpf_prog_type::BPF_PROG_TYPE_TRACING, Some(bpf_attach_type::BPF_TRACE_RAW_TP)),
-        Kind::Kprobe | Kind::Kretprobe => (bpf_prog_type::BPF_PROG_TYPE_KPROBE, None),
+        Kind::Kprobe | Kind::Kretprobe | Kind::Uprobe | Kind::Uretprobe => {
+            (bpf_prog_type::BPF_PROG_TYPE_KPROBE, None)
+        }
         Kind::RawTp => (bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT, None),
         Kind::Iter => (bpf_prog_type::BPF_PROG_TYPE_TRACING, Some(bpf_attach_type::BPF_TRACE_ITER)),
     };

@@ -7,13 +7,15 @@
 //! Not here, because our objects have none of it: CO-RE relocations, maps in maps, sleepable programs; nor what would
 //! need the object's own BTF in the kernel: callbacks, and locks or timers in values.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::mem;
 use std::ops::Range;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::maps::{Map, MapData};
@@ -23,6 +25,7 @@ use aya_obj::generated::{
 };
 use aya_obj::{Map as Definition, ProgramSection};
 use netbcc_common::kernel::{FIELD_COUNT, FIELDS, Field, MISSING};
+use nix::libc::{EMFILE, ENFILE, ENOMEM, ENOSYS};
 
 use super::code::{self, Constants, Unclear};
 use super::fault::{Fault, root_cause};
@@ -30,6 +33,7 @@ use super::load::{self, Copied, Functions, Loaded, MARKS, Turn};
 use super::table::{Shape, Table};
 use crate::hook::{Kind, Prog};
 use crate::sys::bpf;
+use crate::sys::library::Library;
 
 /// How the name of a program ends that does what the kernel let the first one of its kind skip.
 const SECOND: &str = "_again_tp";
@@ -45,6 +49,10 @@ pub(super) struct Object {
     means: Means,
     /// What the first copies of programs mark, once there are such.
     marks: Option<OwnedFd>,
+    /// The files in whose functions programs hang.
+    libraries: Rc<[Library]>,
+    /// Those that the kernel refuses, by their place among all, with the reason.
+    refused: BTreeMap<usize, String>,
 }
 
 /// What the kernel has of what objects are made for.
@@ -76,8 +84,9 @@ impl Means {
             && match prog.kind {
                 Kind::Fentry | Kind::Fexit => self.preempted.functions,
                 Kind::TpBtf | Kind::RawTp => self.preempted.tracepoints,
-                // A breakpoint keeps the processor, and an iterator does not run by itself.
-                Kind::Kprobe | Kind::Kretprobe | Kind::Iter => false,
+                // A breakpoint in the kernel keeps the processor; one in a program skips nothing; an iterator does not run
+                // by itself.
+                Kind::Kprobe | Kind::Kretprobe | Kind::Uprobe | Kind::Uretprobe | Kind::Iter => false,
             }
     }
 }
@@ -182,13 +191,38 @@ impl Object {
                 },
             );
         }
-        Ok(Self { maps, programs, license: object.license, offsets, means, marks: None })
+        let license = object.license;
+        Ok(Self {
+            maps,
+            programs,
+            license,
+            offsets,
+            means,
+            marks: None,
+            libraries: Rc::new([]),
+            refused: BTreeMap::new(),
+        })
+    }
+
+    /// Names the files in whose functions programs hang.
+    pub(super) fn hangs_in(&mut self, libraries: Rc<[Library]>) {
+        self.libraries = libraries;
+    }
+
+    /// How many files there are in which programs can hang.
+    pub(super) fn libraries(&self) -> usize {
+        self.libraries.len()
+    }
+
+    /// The files that the kernel refused, with the reason.
+    pub(super) fn refused(&self) -> impl Iterator<Item = (&Path, &str)> {
+        self.refused.iter().map(|(nth, why)| (self.libraries[*nth].path.as_path(), why.as_str()))
     }
 
     /// Loads and attaches `prog`; `target` is the BTF id of what a typed program hangs on. Answers whether it was
     /// not attached there before.
     pub(super) fn attach(&mut self, prog: &Prog, target: Option<u32>) -> Result<bool, Fault> {
-        let Self { maps, programs, license, means, marks, .. } = self;
+        let Self { maps, programs, license, means, marks, libraries, refused, .. } = self;
         let missing = || Fault::Object(format!("the object has no program {} of this kind", prog.name));
         let program = programs
             .get_mut(prog.name)
@@ -225,9 +259,16 @@ impl Object {
             }
             None => None,
         };
+        if prog.kind.is_in_files() {
+            let program_fd = program.loaded.as_ref().ok_or_else(missing)?.fd.as_fd();
+            let links = attach_in_files(program_fd, prog, libraries, refused).map_err(Fault::Attach)?;
+            program.links.extend(links.into_iter().map(|link| (prog.target, link)));
+            return Ok(true);
+        }
         let attach = |loaded: &Loaded| match prog.kind {
             Kind::Fentry | Kind::Fexit | Kind::TpBtf => bpf::attach_typed(loaded.fd.as_fd()),
             Kind::Kprobe | Kind::Kretprobe => attach_kprobe(loaded.fd.as_fd(), prog),
+            Kind::Uprobe | Kind::Uretprobe => Err(io::ErrorKind::Unsupported.into()),
             Kind::Iter => match &over {
                 Some(map) => bpf::attach_iterator(loaded.fd.as_fd(), map.as_fd()),
                 None => bpf::iterate(loaded.fd.as_fd()),
@@ -474,6 +515,8 @@ fn is(kind: Kind, section: &ProgramSection) -> bool {
             | (Kind::Iter, ProgramSection::Iter { sleepable: false })
             | (Kind::Kprobe, ProgramSection::KProbe)
             | (Kind::Kretprobe, ProgramSection::KRetProbe)
+            | (Kind::Uprobe, ProgramSection::UProbe { sleepable: false })
+            | (Kind::Uretprobe, ProgramSection::URetProbe { sleepable: false })
     )
 }
 
@@ -514,8 +557,57 @@ fn attach_kprobe(program: BorrowedFd<'_>, prog: &Prog) -> io::Result<OwnedFd> {
         0
     };
     let event = bpf::kprobe_event(number(KPROBE, "")?, returns, &function)?;
-    bpf::attach_perf(program, event)
+    bpf::attach_perf(program, event, 0)
 }
+
+/// Attaches a program in each file that has its function. There it is told the number of the file, counted from 1. A file that
+/// the kernel refuses is left out, also by the programs that come later.
+///
+/// # Errors
+/// The kernel refuses all of them: why the first one.
+fn attach_in_files(
+    program: BorrowedFd<'_>,
+    prog: &Prog,
+    libraries: &[Library],
+    refused: &mut BTreeMap<usize, String>,
+) -> io::Result<Vec<OwnedFd>> {
+    let perf_type = number(UPROBE, "")?;
+    let returns = if prog.kind == Kind::Uretprobe {
+        1_u64.checked_shl(number(URETPROBE, "config:")?).unwrap_or_default()
+    } else {
+        0
+    };
+    let (mut links, mut first_error) = (Vec::new(), None);
+    for (nth, library) in libraries.iter().enumerate() {
+        // By its descriptor: whatever its path is by now.
+        let path = CString::new(format!("/proc/self/fd/{}", library.file.as_raw_fd()))?;
+        for offset in library.places(prog.target) {
+            if refused.contains_key(&nth) {
+                break;
+            }
+            let event = bpf::uprobe_event(perf_type, returns, &path, offset);
+            match event.and_then(|event| bpf::attach_perf(program, event, nth as u64 + 1)) {
+                Ok(link) => links.push(link),
+                // That is about this process, not about the file.
+                Err(error) if matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOMEM | ENOSYS)) => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    refused.insert(nth, error.to_string());
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+    }
+    match first_error {
+        Some(error) if refused.len() == libraries.len() => Err(error),
+        _ => Ok(links),
+    }
+}
+
+/// Type of the uprobe PMU.
+pub(super) const UPROBE: &str = "/sys/bus/event_source/devices/uprobe/type";
+const URETPROBE: &str = "/sys/bus/event_source/devices/uprobe/format/retprobe";
 
 /// Type of the kprobe PMU.
 pub(super) const KPROBE: &str = "/sys/bus/event_source/devices/kprobe/type";

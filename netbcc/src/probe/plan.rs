@@ -9,6 +9,7 @@ use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::rc::Rc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::maps::{MapData, MapType};
@@ -33,10 +34,12 @@ use crate::error::{hinted, usage};
 use crate::hook::{Kind, Ladder, LessExact, Need, Prog, RungName};
 use crate::options::select::{Groups, IdList, PortSet, Prefix, Select, id_prefixes};
 use crate::options::{Containers, Family, Ports};
+use crate::out::escaped;
 use crate::owner::{self, OWNERS, SNAPSHOT};
 use crate::packed::Packed;
 use crate::sys::bpf;
 use crate::sys::btf::{self, Kernel, Wanted};
+use crate::sys::library::Library;
 use crate::sys::machine::{self, Space};
 use crate::tool::{Ctx, Purpose};
 
@@ -78,6 +81,9 @@ const STORAGE_FUNCTION: &str = "bpf_sk_storage_get_tracing";
 
 /// What such programs ask a socket's cookie by, where the kernel has it (net/core/filter.c, since 5.12).
 const COOKIE_FUNCTION: &str = "bpf_get_socket_ptr_cookie";
+
+/// What programs are told by at which of several places they run, where the kernel has it (kernel/trace/bpf_trace.c, since 5.15).
+const PLACE_FUNCTION: &str = "bpf_get_attach_cookie_pe";
 
 /// What BPF allocates entries of tables with where the kernel has it (kernel/bpf/memalloc.c, since 6.1).
 const ALLOCATOR: &str = "bpf_mem_alloc";
@@ -127,6 +133,8 @@ pub struct Plan {
     absent: Vec<&'static str>,
     sizes: Vec<(&'static str, u32)>,
     side_ring: Option<&'static str>,
+    /// The files in whose functions programs hang.
+    libraries: Rc<[Library]>,
     contents: Vec<(&'static str, Vec<u8>, Vec<u8>)>,
     enums: Vec<&'static str>,
     /// What the kernel's BTF says, once it was asked.
@@ -160,6 +168,7 @@ impl Plan {
             absent: Vec::new(),
             sizes: Vec::new(),
             side_ring: None,
+            libraries: Rc::new([]),
             contents: Vec::new(),
             enums: Vec::new(),
             kernel: None,
@@ -263,6 +272,13 @@ impl Plan {
     pub fn side_ring(mut self, name: &'static str, bytes: u32) -> Self {
         self.side_ring = Some(name);
         self.size(name, bytes)
+    }
+
+    /// Names the files in whose functions programs of this run hang. Where the kernel tells a program at which of its places it
+    /// runs, it gets the number of the file, counted from 1.
+    pub fn libraries(mut self, libraries: Vec<Library>) -> Self {
+        self.libraries = libraries.into();
+        self
     }
 
     /// Puts `value` at `key` into a table of the tool's object, before anything is attached.
@@ -569,6 +585,9 @@ impl Plan {
             }
         }
         object.settle();
+        for (path, why) in object.refused() {
+            cx.debug(format_args!("not hooked: {}: {why}", escaped(path.as_os_str().as_bytes())));
+        }
         for name in object.uncast() {
             cx.debug(format_args!("{name}: without {CAST_FUNCTION}: verified more slowly"));
         }
@@ -660,7 +679,8 @@ impl Plan {
     fn ask_kernel(&self, has_ipv6: bool) -> Result<Kernel> {
         let mut wanted = Wanted::default();
         let functions = [CAST_FUNCTION, LOCK_THAT_WAITS, COOKIE_FUNCTION, STORAGE_FUNCTION];
-        let functions = functions.into_iter().chain(HOLD_FUNCTIONS);
+        let of_files = (!self.libraries.is_empty()).then_some(PLACE_FUNCTION);
+        let functions = functions.into_iter().chain(HOLD_FUNCTIONS).chain(of_files);
         wanted.functions.extend(functions.map(str::to_owned));
         if self.pids.is_some() || self.thread.is_some() {
             wanted.functions.push(pid::ITERATOR.to_owned());
@@ -672,7 +692,7 @@ impl Plan {
             match prog.kind {
                 Kind::Fentry | Kind::Fexit | Kind::Iter => wanted.functions.push(prog.target.to_owned()),
                 Kind::TpBtf => wanted.tracepoints.push(prog.target.to_owned()),
-                Kind::Kprobe | Kind::Kretprobe | Kind::RawTp => {}
+                Kind::Kprobe | Kind::Kretprobe | Kind::Uprobe | Kind::Uretprobe | Kind::RawTp => {}
             }
         }
         if !Path::new(SYSFS).exists() {
@@ -706,6 +726,8 @@ impl Plan {
         globals.insert("OFFSETS_IF_ANY", (if_any.as_bytes(), false));
         let locked = u32::from(secretive && kernel.function(CAST_FUNCTION).is_some());
         globals.insert("LOCKED", (locked.as_bytes(), false));
+        let tells_place = u32::from(kernel.function(PLACE_FUNCTION).is_some());
+        globals.insert("TELLS_PLACE", (tells_place.as_bytes(), false));
         globals.insert("SOCKET_FACTS", (self.facts.as_bytes(), false));
         let sizes = [&self.sizes[..], &[("EVENTS", self.ring_bytes)]].concat();
         let pinned = self.pinned.iter().map(|(name, fd)| Ok((*name, Some(fd.try_clone()?))));
@@ -724,7 +746,9 @@ impl Plan {
         };
         let parsed =
             self.object.unpack().and_then(|elf| Object::parse(elf.as_ref(), globals, &sizes, pinned, means));
-        parsed.context("its BPF object")
+        let mut object = parsed.context("its BPF object")?;
+        object.hangs_in(Rc::clone(&self.libraries));
+        Ok(object)
     }
 }
 
@@ -789,7 +813,9 @@ fn forced_rung() -> Result<Option<RungName>> {
     let value = value.to_string_lossy();
     match RungName::parse(&value) {
         Some(rung) => Ok(Some(rung)),
-        None => Err(usage(format!("NETBCC_ATTACH={value}: it must be fexit, kprobe, tracepoint or raw_tp"))),
+        None => Err(usage(format!(
+            "NETBCC_ATTACH={value}: it must be fexit, kprobe, tracepoint, raw_tp or uprobe"
+        ))),
     }
 }
 

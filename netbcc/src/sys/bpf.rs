@@ -507,18 +507,21 @@ struct LinkCreate {
     target_fd: u32,
     attach_type: u32,
     flags: u32,
+    cookie: u64,
 }
 
-/// Attaches a program to a perf event, until the answer is closed.
+/// Attaches a program to a perf event, until the answer is closed. There the program gets `cookie` from the kernel, where that
+/// has such links (5.15).
 ///
 /// # Errors
 /// The kernel does not allow it there.
-pub fn attach_perf(program: BorrowedFd<'_>, event: OwnedFd) -> io::Result<OwnedFd> {
+pub fn attach_perf(program: BorrowedFd<'_>, event: OwnedFd, cookie: u64) -> io::Result<OwnedFd> {
     let attr = LinkCreate {
         prog_fd: number(program),
         target_fd: number(event.as_fd()),
         attach_type: bpf_attach_type::BPF_PERF_EVENT as u32,
         flags: 0,
+        cookie,
     };
     // SAFETY: no addresses; the command answers a new descriptor.
     match unsafe { open(bpf_cmd::BPF_LINK_CREATE, &attr) } {
@@ -713,7 +716,7 @@ struct PerfEvent {
     flags: u64,
     wakeup_events: u32,
     bp_type: u32,
-    /// Here: the function's name.
+    /// Here: the function's name, or the file's.
     config1: u64,
     /// Here: the offset in it.
     config2: u64,
@@ -725,6 +728,19 @@ struct PerfEvent {
 /// # Errors
 /// There is no such function, or it cannot be probed.
 pub fn kprobe_event(perf_type: u32, config: u64, function: &CStr) -> io::Result<OwnedFd> {
+    probe_event(perf_type, config, function, 0)
+}
+
+/// Opens the event "a process runs the instruction at this offset of this file" (or, with the bit for that in `config`: the
+/// function that begins there has returned). `perf_type` is that of the uprobe PMU.
+///
+/// # Errors
+/// There is no such file, or it cannot be probed.
+pub fn uprobe_event(perf_type: u32, config: u64, file: &CStr, offset: u64) -> io::Result<OwnedFd> {
+    probe_event(perf_type, config, file, offset)
+}
+
+fn probe_event(perf_type: u32, config: u64, name: &CStr, offset: u64) -> io::Result<OwnedFd> {
     let attr = PerfEvent {
         perf_type,
         size: u32::try_from(size_of::<PerfEvent>()).unwrap_or_default(),
@@ -735,8 +751,8 @@ pub fn kprobe_event(perf_type: u32, config: u64, function: &CStr) -> io::Result<
         flags: 0,
         wakeup_events: 0,
         bp_type: 0,
-        config1: address(function.as_ptr()),
-        config2: 0,
+        config1: address(name.as_ptr()),
+        config2: offset,
     };
     let (every_process, cpu, no_group): (libc::c_long, libc::c_long, libc::c_long) = (-1, 0, -1);
     // SAFETY: the kernel reads `size` bytes of `attr`, and a name up to its NUL.

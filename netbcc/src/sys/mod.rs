@@ -6,6 +6,7 @@ pub mod bpf;
 pub mod btf;
 pub mod confine;
 pub mod kallsyms;
+pub mod library;
 pub mod link;
 pub mod machine;
 pub mod stdio;

@@ -3,6 +3,7 @@
 
 pub mod bindsnoop;
 mod conn;
+pub mod gethostlatency;
 pub mod hardirqs;
 pub mod netqtop;
 mod sends;

@@ -10,6 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use netbcc::out::{Format, Table};
 use netbcc::tool::{self, Tool};
 use netbcc::tools::bindsnoop::{self, Bindsnoop};
+use netbcc::tools::gethostlatency::{self, Gethostlatency};
 use netbcc::tools::hardirqs::{self, Hardirqs};
 use netbcc::tools::netqtop::{self, Netqtop};
 use netbcc::tools::softirqs::{self, Softirqs};
@@ -113,6 +114,7 @@ fn all() -> Vec<Form> {
         plain!(Tcptracer, tcptracer, &["-t", "-tvU", "--json"]),
         plain!(Tcprtt, tcprtt, &["--json --min"]),
         plain!(Bindsnoop, bindsnoop, &["-tUE", "-wE", "--json -E"]),
+        plain!(Gethostlatency, gethostlatency, &["", "--errors", "--json"]),
         plain!(Softirqslower, softirqslower, &["", "--json"]),
         plain!(Solisten, solisten, &["-t --show-netns", "--json"]),
     ]

@@ -221,6 +221,8 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     idle("tcpdrop", String::new, ""),
     idle("solisten", String::new, ""),
     idle("bindsnoop", String::new, ""),
+    // Nobody looks up a name.
+    idle("gethostlatency", String::new, ""),
     // Another process connects, which is not asked for.
     idle("tcpconnlat", || "-p 1".to_owned(), "-p 1"),
 ];
