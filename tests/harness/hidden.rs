@@ -128,6 +128,17 @@ fn programs(pid: u32) -> (HashMap<u32, u64>, Vec<(u32, String)>) {
     (runs, tracepoints)
 }
 
+/// How many runs of this process's programs the kernel skipped and counted, as it says now (since 5.12; else 0).
+pub(crate) fn skipped(pid: u32) -> u64 {
+    let Ok(infos) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return 0 };
+    let texts = infos.filter_map(|info| fs::read_to_string(info.ok()?.path()).ok());
+    let number = |text: String| {
+        let line = text.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?;
+        line.trim().parse::<u64>().ok()
+    };
+    texts.filter_map(number).sum()
+}
+
 /// The number of a tracepoint among the kernel's events.
 fn event_id(tracepoint: &str) -> Option<u64> {
     let groups = fs::read_dir(events()?).ok()?;

@@ -24,7 +24,7 @@ use rustix::fs::{XattrFlags, setxattr};
 use tempfile::TempDir;
 
 use crate::ended::Ended;
-use crate::hidden::Watch;
+use crate::hidden::{Watch, skipped};
 use crate::kernel::{Rung, also_said, has_failed, kernel_hid_events, lacks_rung, skip};
 use crate::laws::Laws;
 use crate::lines::Lines;
@@ -37,8 +37,8 @@ use crate::schema::Schema;
 /// guest on a loaded machine needed half a minute for what takes a second here.
 pub const PATIENCE: Duration = Duration::from_mins(2);
 
-/// How long a row may take in a check that has lost events to the kernel, and runs again if it fails: the row is most
-/// likely one of those.
+/// How long a row may take in a check that has lost events to the kernel, which hid them or skipped a program's runs, and
+/// runs again if it fails: the row is most likely one of those.
 const PATIENCE_WITH_LOST: Duration = Duration::from_secs(30);
 
 /// What a tool says when the kernel lacks the rung that it was forced to.
@@ -654,11 +654,13 @@ impl<'n> Run<'n> {
                 }
                 parsed.lines
             };
-            let patience = if kernel_hid_events() { PATIENCE_WITH_LOST } else { PATIENCE };
             let look_again = Instant::now() + Duration::from_secs(5);
-            if !self.started.out.grow(known, look_again)
-                && (Instant::now() < look_again || began.elapsed() > patience)
-            {
+            let is_late = || {
+                let waited = began.elapsed();
+                waited > PATIENCE
+                    || waited > PATIENCE_WITH_LOST && (kernel_hid_events() || skipped(self.pid()) > 0)
+            };
+            if !self.started.out.grow(known, look_again) && (Instant::now() < look_again || is_late()) {
                 self.fail(&format!("{what} did not come"));
             }
         }
