@@ -456,20 +456,8 @@ fn doctor_knows_its_words() {
 #[test]
 fn a_process_id_is_a_positive_number() {
     for tool in ["tcpconnect", "tcplife"] {
-        for pid in [
-            "",
-            " ",
-            "0",
-            "-1",
-            "1.5",
-            "0x10",
-            "12a",
-            "1,,2",
-            "2-1",
-            "2147483648",
-            "99999999999999999999",
-            "١",
-        ] {
+        for pid in ["0", "-1", "1.5", "0x10", "12a", "1,,2", "2-1", "2147483648", "99999999999999999999", "١"]
+        {
             // As with argparse, `-1` alone would be an option.
             wrong_use(tool, &["-p", pid]);
             let line = wrong_use(tool, &[&format!("--pid={pid}")]);
@@ -505,6 +493,10 @@ fn an_empty_value_of_a_filter_counts_as_not_given() {
     for tool in ["tcpaccept", "tcpconnect", "tcptop", "tcptracer"] {
         accepted(tool, &["--cgroupmap", "", "--mntnsmap="]);
     }
+    for tool in ["tcpconnect", "tcplife", "tcpwhy"] {
+        accepted(tool, &["-p", "", "--uid=", "--netns", " ", "--comm=", "--cgroup=", "--container="]);
+        accepted(tool, &["--lport=", "--rport=", "--laddr=", "--raddr="]);
+    }
     accepted("tcptop", &["-c", ""]);
     accepted("tcpdrop", &["--reason", "", "--not-reason", "QUEUE_PURGE"]);
     let refusals = [
@@ -521,13 +513,13 @@ fn an_empty_value_of_a_filter_counts_as_not_given() {
 
 #[test]
 fn a_user_id_is_a_number() {
-    for uid in ["", " ", "root", "-1", "1.0", "4294967295", "4294967296", "99999999999999999999"] {
+    for uid in ["root", "-1", "1.0", "4294967295", "4294967296", "99999999999999999999"] {
         wrong_use("tcpconnect", &["-u", uid]);
         let line = wrong_use("tcpconnect", &[&format!("--uid={uid}")]);
         assert!(line.contains("--uid"), "{line}");
     }
     wrong_use("tcpconnect", &["-u"]);
-    for uid in ["0", "1000", "4294967294"] {
+    for uid in ["0", "", " ", "1000", "4294967294"] {
         accepted("tcpconnect", &["-u", uid]);
     }
 }
@@ -824,7 +816,7 @@ fn bindsnoop_has_the_options_of_bcc() {
 fn solisten_has_the_options_of_bcc() {
     accepted("solisten", &["--show-netns", "-p", "181", "-n", "4026531840", "-t", "-v", "--json"]);
     accepted("solisten", &["--show", "--net", "4026531840", "--pi", "0"]);
-    for number in ["", "x", "-1", "1.5", "4294967296"] {
+    for number in ["x", "-1", "1.5", "4294967296"] {
         wrong_use("solisten", &["-n", number]);
         let line = wrong_use("solisten", &[&format!("--netns={number}")]);
         assert!(line.contains("--netns"), "{line}");

@@ -10,6 +10,7 @@ use super::parse;
 use crate::error::usage;
 use crate::options::select;
 use crate::out::Out;
+use crate::sys::stop;
 use crate::tool::Entry;
 
 /// Parses; None when it was a question for help, which is answered.
@@ -47,8 +48,9 @@ fn parse_or(
     }
 }
 
-/// Prints an answer.
+/// Prints an answer. A signal ends this at once, whether standard output takes the text or not.
 pub(super) fn print(text: impl std::fmt::Display) -> Result<()> {
+    stop::release()?;
     let mut out = Out::stdout()?;
     out.raw().extend_from_slice(text.to_string().as_bytes());
     out.finish()

@@ -69,6 +69,8 @@ fn command_as(entry: &Entry, typed: &str) -> Command {
 }
 
 fn run_tool(entry: &'static Entry, typed: &str, args: Vec<OsString>) -> Result<()> {
+    // The first thing of all: a signal that comes while the command line is read is a normal end, too.
+    stop::hold()?;
     confine::shield()?;
     machine::enough_room()?;
     // BCC's developers' option, of which help, manual and completions do not speak.
@@ -101,7 +103,6 @@ fn run_tool(entry: &'static Entry, typed: &str, args: Vec<OsString>) -> Result<(
     }
     let mut cx = Ctx { verbose, select, ring_bytes, table_entries, ..Ctx::new(entry.spec, out) };
     cx.out.clock().set_ahead(machine::clock_ahead()?);
-    stop::hold()?;
     let ran = (entry.run)(&matches, &mut cx);
     // Rows that were printed before an error are as good as any.
     cx.out.end_soon();

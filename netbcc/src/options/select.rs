@@ -320,7 +320,7 @@ pub fn namespace(text: &str) -> Result<Namespace, String> {
     const LAST_PID: u32 = 1 << 22;
     let text = text.trim();
     if text.is_empty() {
-        return Err("it is empty".to_owned());
+        return Ok(Namespace::All);
     }
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return match text.parse() {
@@ -693,7 +693,8 @@ mod tests {
         ] {
             assert_eq!(namespace(text), Ok(namespace_));
         }
-        assert!(["", " ", "4294967296", ".."].iter().all(|text| namespace(text).is_err()));
+        assert!(["4294967296", ".."].iter().all(|text| namespace(text).is_err()));
+        assert!(["", " ", "0"].iter().all(|text| namespace(text) == Ok(Namespace::All)));
         let own = fs::metadata("/proc/self/ns/net").unwrap().ino();
         let found =
             |text: &str| select(&[&format!("--netns={text}")]).map(|select| select.netns.map(u64::from));

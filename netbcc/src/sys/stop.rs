@@ -24,6 +24,16 @@ pub fn hold() -> Result<()> {
     mask.thread_block().context("block the signals that end a run")
 }
 
+/// Takes back what [`hold`] did: one of the signals that has come meanwhile ends this process now.
+///
+/// # Errors
+/// The kernel does not take the mask, which it always does.
+pub fn release() -> Result<()> {
+    let mut mask = stops();
+    mask.add(Signal::SIGXFSZ);
+    mask.thread_unblock().context("let signals end this process")
+}
+
 /// The signals of [`STOPS`] that were not ignored when we started: nohup(1) ignores SIGHUP, and a shell that is not
 /// interactive ignores SIGINT for what it starts in the background.
 fn stops() -> SigSet {

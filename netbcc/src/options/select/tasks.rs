@@ -66,10 +66,8 @@ pub fn prefixes((low, high): (u32, u32)) -> Vec<(u32, u32)> {
 
 /// Parses a list of processes.
 pub fn pid_list(text: &str) -> Result<IdList, String> {
-    some(text, "process", |word| {
-        let what = format!("a process id, which is 1 to {}", i32::MAX);
-        range(word, &what, |pid| pid != 0 && i32::try_from(pid).is_ok())
-    })
+    let what = format!("a process id, which is 1 to {}", i32::MAX);
+    list(text, |word| range(word, &what, |pid| pid != 0 && i32::try_from(pid).is_ok())).map(IdList)
 }
 
 /// Parses a list of processes, or 0 for all.
@@ -79,18 +77,13 @@ pub fn pid_list_or_all(text: &str) -> Result<IdList, String> {
 
 /// Parses a list of users.
 pub fn uid_list(text: &str) -> Result<IdList, String> {
-    some(text, "user", |word| {
-        // The largest number means "no user" to the kernel.
-        let what = format!("a user id, which is 0 to {}", u32::MAX - 1);
+    // The largest number means "no user" to the kernel.
+    let what = format!("a user id, which is 0 to {}", u32::MAX - 1);
+    let user = |word: &str| {
         range(word, &what, |uid| uid != u32::MAX)
             .map_err(|why| if why.contains("did you mean") { why } else { why + &guess(uid_of(word)) })
-    })
-}
-
-/// BCC takes no empty number, and who has an empty variable in a script does not mean all.
-fn some(text: &str, of: &str, parse: impl Fn(&str) -> Result<(u32, u32), String>) -> Result<IdList, String> {
-    let words = list(text, parse)?;
-    if words.is_empty() { Err(format!("no {of} is named")) } else { Ok(IdList(words)) }
+    };
+    list(text, user).map(IdList)
 }
 
 fn range(word: &str, what: &str, allows: impl Fn(u32) -> bool) -> Result<(u32, u32), String> {
@@ -173,6 +166,9 @@ mod tests {
             assert_eq!(pid_list(list).unwrap().kept(), kept, "{list}");
         }
         assert_eq!(uid_list("0,4294967294").unwrap().kept(), [(0, 0), (u32::MAX - 1, u32::MAX - 1)]);
+        for none in ["", " "] {
+            assert!(pid_list(none).unwrap().is_empty() && uid_list(none).unwrap().is_empty(), "{none:?}");
+        }
         assert!(pid_list_or_all("0").unwrap().is_empty());
     }
 
@@ -180,7 +176,6 @@ mod tests {
     fn wrong_numbers_are_refused_with_the_nearest_right_one() {
         let pid = "is neither a process id, which is 1 to 2147483647, nor a range as 1000-1999";
         for (list, why) in [
-            ("", "no process is named".to_owned()),
             ("0", format!("'0' {pid}")),
             ("1,0", format!("'0' {pid}")),
             ("2147483648", format!("'2147483648' {pid}")),
