@@ -32,7 +32,16 @@ pub mod cause {
     pub const TIME_WAIT: u8 = 9;
     /// The segment came for no socket.
     pub const NO_SOCKET: u8 = 10;
+    /// A program made the packet itself.
+    pub const RAW: u8 = 11;
+    /// No socket sent the packet, nor TCP in the name of one.
+    pub const FIREWALL: u8 = 12;
+    /// The packet came; whether a socket takes it is not known yet.
+    pub const IGNORED: u8 = 13;
 }
+
+/// In [`Event::received`]: no row. What came with these ends was taken, but the filters do not keep that, or it went on.
+pub const NO_ROW: u8 = 2;
 
 /// A reset.
 #[repr(C)]
@@ -62,7 +71,7 @@ pub struct Event {
     pub state: u8,
     /// Of a socket in TIME_WAIT, the state that it stands for; else 0.
     pub substate: u8,
-    /// 1: received.
+    /// 1: received; or [`NO_ROW`].
     pub received: u8,
     /// One of [`cause`].
     pub cause: u8,
@@ -128,4 +137,30 @@ pub struct Config {
     pub count: u8,
     /// Resets that this host sends are asked for.
     pub sent: u8,
+    /// Also packets that are no socket's.
+    pub all: u8,
+    /// Answers are noted, so that their packets are known.
+    pub notes: u8,
+}
+
+/// The ends of a packet with a reset: the key of the map `PACKETS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Ends {
+    /// The sender's first.
+    pub tuple: Tuple,
+    /// Network namespace (inode number).
+    pub netns: u32,
+    /// 1: the packet came in.
+    pub came: u32,
+}
+
+/// What is known of such packets.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Seen {
+    /// When, `CLOCK_MONOTONIC`, ns.
+    pub ts_ns: u64,
+    /// The packet's address; 0: it is still to leave.
+    pub skb: u64,
 }

@@ -7,6 +7,9 @@ use netbcc_common::addr::{AF_INET, AF_INET6, Tuple};
 use crate::mem::Access;
 use crate::skb::{ETH_P_IP, ETH_P_IPV6, Packet, Skb};
 
+/// The flag of a reset (RFC 9293 section 3.1).
+pub const RST: u8 = 4;
+
 /// Protocol numbers (IANA).
 const TCP: u8 = 6;
 const HOP_BY_HOP: u8 = 0;
@@ -18,8 +21,14 @@ const DESTINATION: u8 = 60;
 /// Reads the packet's ends; answers its TCP flags, or `None` if it is no TCP packet.
 #[inline(always)]
 pub fn headers<A: Access>(skb: Skb<A>, tuple: &mut Tuple) -> Option<u8> {
-    let ip = skb.network();
-    let tcp = match skb.protocol() {
+    headers_at(skb.network(), skb.protocol(), tuple)
+}
+
+/// Reads the ends of a packet whose network header of this protocol is there; answers its TCP flags, or `None` if it is no TCP
+/// packet.
+#[inline(always)]
+pub fn headers_at(ip: Packet, protocol: u16, tuple: &mut Tuple) -> Option<u8> {
+    let tcp = match protocol {
         ETH_P_IP => {
             let header = ip.read::<20>();
             // The offset bits of a fragment that is not the first (RFC 791 section 3.1): no TCP header there.
@@ -47,6 +56,24 @@ pub fn headers<A: Access>(skb: Skb<A>, tuple: &mut Tuple) -> Option<u8> {
     tuple.lport = u16::from_be_bytes([header[0], header[1]]);
     tuple.rport = u16::from_be_bytes([header[2], header[3]]);
     Some(header[13])
+}
+
+/// Whether the packet whose network header of this protocol is there may be a TCP reset: quickly, as most are not.
+#[inline(always)]
+pub fn may_be_reset(ip: Packet, protocol: u16) -> bool {
+    const FLAGS: u64 = 13;
+    let is_reset = |tcp: Packet| tcp.skip(FLAGS).read::<1>()[0] & RST != 0;
+    match protocol {
+        ETH_P_IP => {
+            let header = ip.read::<10>();
+            header[9] == TCP && is_reset(ip.skip(u64::from(header[0] & 0xf) * 4))
+        }
+        ETH_P_IPV6 => match ip.skip(6).read::<1>()[0] {
+            TCP => is_reset(ip.skip(40)),
+            next => matches!(next, HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION | FRAGMENT),
+        },
+        _ => false,
+    }
 }
 
 /// Four bytes of a header, as they lie there.

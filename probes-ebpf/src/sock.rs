@@ -192,6 +192,16 @@ impl<A: Access> Sock<A> {
         unsafe { !field_ptr::<A>(self.at, Field::SkSocket).is_null() }
     }
 
+    /// Whether a program has it open: no socket of the kernel's own.
+    #[inline(always)]
+    pub fn is_open(self) -> bool {
+        // SAFETY: `at` is a struct sock, as `Sock::new` asks; a `struct socket` lies behind the pointer.
+        unsafe {
+            let socket = field_ptr::<A>(self.at, Field::SkSocket);
+            !socket.is_null() && !field_ptr::<A>(socket, Field::SocketFile).is_null()
+        }
+    }
+
     /// Whether both directions are shut down, as close() does first of all.
     #[inline(always)]
     pub fn is_shut(self) -> bool {

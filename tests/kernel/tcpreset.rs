@@ -2,16 +2,22 @@
 //!
 //! Each check is a sentence that the tool keeps. Both ends of each connection are here, so each reset that is taken is two rows.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
 use netbcc::sys::btf::{self, Wanted};
 use netbcc_tests::checks;
-use netbcc_tests::kernel::{Case, Check, Rung};
+use netbcc_tests::kernel::{Case, Check, Rung, skip};
 use netbcc_tests::net::{END_PORT, Net, has_ipv6};
 use netbcc_tests::peer::{Conn, How, Peer};
 use netbcc_tests::rows::{Row, Rows};
 use netbcc_tests::run::{PATIENCE, Run};
+use nix::errno::Errno;
+use nix::libc::{IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recv, send, sendto, socket,
+};
 
 use crate::owner::makes_cookies;
 
@@ -31,6 +37,8 @@ pub(crate) const CHECKS: &[Check] = checks![
     ipv6_and_mapped_addresses_go_by_the_socket,
     filters_keep_exactly_their_rows,
     older_sockets_have_an_owner_and_no_age,
+    what_no_socket_takes_or_sends_is_a_row_with_all,
+    what_is_ended_from_outside_or_by_its_timer_has_its_words,
 ];
 
 /// Whether the kernel says why it sends a reset (since 6.10).
@@ -39,9 +47,9 @@ fn gives_reasons() -> bool {
     !btf::read(&wanted).expect("the kernel has BTF").members_of("sk_rst_reason").is_empty()
 }
 
-/// Whether resets without a socket are seen.
-fn sees_all(case: &Case) -> bool {
-    gives_reasons() || case.rung != Rung::Tracepoint
+/// Whether answers for no socket and for one in TIME_WAIT are known by their packets only.
+fn guesses(case: &Case) -> bool {
+    !gives_reasons() && case.rung == Rung::Tracepoint
 }
 
 /// The kernel's word with ours, or the deduced one.
@@ -51,8 +59,8 @@ fn word(of_kernel: &'static str, deduced: &'static str) -> &'static str {
 
 /// Starts the tool. A connect to where nobody listens ends its rows, which are two where both ends of it are seen.
 fn start<'n>(case: &Case, options: &str, net: &'n Net) -> Run<'n> {
-    let both = sees_all(case) && !options.contains("--received");
-    case.launch(options).start(net).end_rows(if both && !options.contains("--sent") { 2 } else { 1 })
+    let is_one = ["--sent", "--received"].iter().any(|one| options.contains(one));
+    case.launch(options).start(net).end_rows(if is_one { 1 } else { 2 })
 }
 
 /// The one row with this arrow and local port.
@@ -114,16 +122,14 @@ fn a_refused_connect_is_two_rows_of_exactly_these_bytes(case: &Case) {
     let run = start(case, "", &net);
     let (from, to) = (net.v4(5001), net.v4_of(2, 80));
     client.fails(to, &How::plain().bound(from), "ECONNREFUSED");
-    let rows = run.rows(if sees_all(case) { 2 } else { 1 });
+    let rows = run.rows(2);
     let owner = format!("{:<7} {:<12}", client.pid(), "client");
     let near = of(&rows, "<R", 5001);
     let ends = format!("4  {:<16} 5001  <R {:<16} 80    ", from.ip().to_string(), to.ip().to_string());
     reads(near, &format!("{owner} {ends}SYN_SENT     REFUSED"));
-    if sees_all(case) {
-        let far = of(&rows, "R>", 80);
-        let ends = format!("4  {:<16} 80    R> {:<16} 5001  ", to.ip().to_string(), from.ip().to_string());
-        reads(far, &format!("0       {:<12} {ends}-            {}", "", word("NO_SOCKET", "no-socket")));
-    }
+    let far = of(&rows, "R>", 80);
+    let ends = format!("4  {:<16} 80    R> {:<16} 5001  ", to.ip().to_string(), from.ip().to_string());
+    reads(far, &format!("0       {:<12} {ends}-            {}", "", word("NO_SOCKET", "no-socket")));
     run.finish();
 }
 
@@ -205,11 +211,13 @@ fn data_after_close_finds_a_socket_in_time_wait(case: &Case) {
     near.close();
     far.await_end();
     far.send(11);
-    let rows = run.rows(if sees_all(case) { 2 } else { 1 });
+    let rows = run.rows(2);
     let taken = of(&rows, "<R", 80);
     taken.is("PID", server.pid()).is("STATE", "CLOSE_WAIT").is("REASON", "AFTER_FIN [unacked 11]");
-    if sees_all(case) {
-        let sent = of(&rows, "R>", port);
+    let sent = of(&rows, "R>", port);
+    if guesses(case) {
+        sent.is("STATE", "-").is("PID", 0).is("REASON", "no-socket").is("RPORT", 80);
+    } else {
         sent.is("STATE", "TIME_WAIT").is("REASON", word("TCP_TIMEWAIT_SOCKET", "time-wait")).is("RPORT", 80);
         // Before 5.12 no program makes a cookie, by which its owner is known.
         let known = gives_reasons() || sent.get("PID") != "0";
@@ -220,7 +228,7 @@ fn data_after_close_finds_a_socket_in_time_wait(case: &Case) {
 
 fn ipv6_and_mapped_addresses_go_by_the_socket(case: &Case) {
     if !has_ipv6() {
-        netbcc_tests::kernel::skip("IPv6");
+        skip("IPv6");
     }
     let net = Net::new();
     let client = net.peer("client");
@@ -229,18 +237,14 @@ fn ipv6_and_mapped_addresses_go_by_the_socket(case: &Case) {
     let (to, mapped) = (net.v6_of(2, 80), Net::mapped(net.v4_of(2, 81)));
     client.refused(to);
     client.refused(mapped);
-    let rows = all.rows(if sees_all(case) { 4 } else { 2 });
+    let rows = all.rows(4);
     let by_remote = |port| rows.iter().find(|row| row.get("R") == "<R" && row.get("RPORT") == port);
     by_remote("80").expect("a row").is("IP", 6).is("RADDR", to.ip());
     by_remote("81").expect("a row").is("IP", 6).is("RADDR", mapped.ip()).is("PID", client.pid());
-    if sees_all(case) {
-        of(&rows, "R>", 80).is("IP", 6).is("LADDR", to.ip());
-        // Without a socket it is the packet's.
-        of(&rows, "R>", 81).is("IP", 4);
-        v4.rows(1)[0].is("LPORT", 81).is("R", "R>");
-    } else {
-        assert!(v4.rows(0).is_empty());
-    }
+    of(&rows, "R>", 80).is("IP", 6).is("LADDR", to.ip());
+    // Without a socket it is the packet's.
+    of(&rows, "R>", 81).is("IP", 4);
+    v4.rows(1)[0].is("LPORT", 81).is("R", "R>");
     all.finish();
     v4.finish();
 }
@@ -259,14 +263,150 @@ fn filters_keep_exactly_their_rows(case: &Case) {
     let rows = of_client.rows(2);
     rows.are("RPORT", &[80, 81]).are("PID", &[client.pid(); 2]).are("R", &["<R"; 2]);
     by_remote.rows(2).are("PID", &[client.pid(), other.pid()]).are("R", &["<R"; 2]);
-    if sees_all(case) {
-        by_local.rows(2).are("LPORT", &[80; 2]).are("PID", &[0; 2]).are("R", &["R>"; 2]);
-        by_local.finish();
-    } else {
-        by_local.stop().code(0);
-    }
+    by_local.rows(2).are("LPORT", &[80; 2]).are("PID", &[0; 2]).are("R", &["R>"; 2]);
+    by_local.finish();
     of_client.finish();
     by_remote.finish();
+}
+
+/// Sends a segment with these TCP flags and this sequence number from the near namespace, as a program that makes its own packets.
+fn send_segment(net: &Net, from: SocketAddr, to: SocketAddr, flags: u8, sequence: u32) {
+    /// The number of the protocol.
+    const TCP: u8 = 6;
+    let (IpAddr::V4(near), IpAddr::V4(far)) = (from.ip(), to.ip()) else { unreachable!("it is IPv4") };
+    let addresses = [near.octets(), far.octets()].concat();
+    let ports = [from.port(), to.port()].map(u16::to_be_bytes).concat();
+    let mut tcp = [&ports[..], &sequence.to_be_bytes(), &[0; 4], &[0x50, flags, 0, 0, 0, 0, 0, 0]].concat();
+    let summed = [&addresses[..], &[0, TCP, 0, 20], &tcp].concat();
+    let mut sum: u32 = summed.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    tcp[16..18].copy_from_slice(&(!u16::try_from(sum).expect("folded")).to_be_bytes());
+    let header = [0x45, 0, 0, 0, 0, 1, 0, 0, 64, TCP, 0, 0];
+    let packet = [&header[..], &addresses, &tcp].concat();
+    let raw = net
+        .near()
+        .enter(|| socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw))
+        .expect("we are root");
+    // The kernel fills in the length and the checksum of the IP header.
+    let sent = sendto(raw.as_raw_fd(), &packet, &SockaddrStorage::from(to), MsgFlags::empty());
+    assert_eq!(sent, Ok(packet.len()));
+}
+
+fn what_no_socket_takes_or_sends_is_a_row_with_all(case: &Case) {
+    const RST: u8 = 4;
+    let net = Net::new();
+    let (client, server) = (net.peer("client"), net.peer("server"));
+    net.near().nft(
+        "add chain inet probe in { type filter hook input priority 0; }\n\
+         add rule inet probe in tcp dport 83 reject with tcp reset\n",
+    );
+    let _web = server.listen(net.v4_of(2, 81));
+    let (near, _far) = pair(&client, &server, net.v4_of(2, 82));
+    let all = start(case, "--all", &net);
+    let taken = start(case, "--all --received", &net);
+    let usual = start(case, "", &net);
+    // To a closed port, to a listener, and out of the window.
+    for (from, port) in [(net.v4(5001), 80), (net.v4(5001), 81), (near.local(), 82)] {
+        send_segment(&net, from, net.v4_of(2, port), RST, 7);
+    }
+    client.refused(net.v4_of(2, 83));
+    let rows = all.rows(8);
+    for port in [80, 81, 82] {
+        let ignored = of(&rows, "<R", port);
+        ignored.is("PID", 0).is("COMM", "").is("STATE", "-").is("REASON", "IGNORED");
+        let remote = if port == 82 { near.local().port() } else { 5001 };
+        ignored.is("RPORT", remote);
+        let made = rows.iter().filter(|row| row.get("R") == "R>" && row.get("RPORT") == port.to_string());
+        let [made] = made.collect::<Vec<_>>()[..] else { rows.fail(format!("of port {port}")) };
+        made.is("PID", 0).is("STATE", "-").is("REASON", "RAW").is("LPORT", remote);
+    }
+    of(&rows, "R>", 83).is("PID", 0).is("STATE", "-").is("REASON", "FIREWALL");
+    let refused = rows.iter().find(|row| row.get("RPORT") == "83" && row.get("R") == "<R");
+    refused.expect("a row").is("REASON", "REFUSED").is("PID", client.pid());
+    taken.rows(4).are("R", &["<R"; 4]);
+    usual.rows(1)[0].is("REASON", "REFUSED").is("RPORT", 83);
+    for run in [all, taken, usual] {
+        run.finish();
+    }
+}
+
+/// Ends the connection with these ends as `ss -K` does; skips the check where the kernel cannot.
+fn destroy(net: &Net, local: SocketAddr, remote: SocketAddr) {
+    /// `SOCK_DESTROY`, `NLM_F_REQUEST | NLM_F_ACK`, `AF_INET`, `IPPROTO_TCP` (include/uapi/linux).
+    const DESTROY: u16 = 21;
+    const FLAGS: u16 = 5;
+    const INET: u8 = 2;
+    const TCP: u8 = 6;
+    const BYTES: u32 = 16 + 56;
+    let address = |at: SocketAddr| {
+        let IpAddr::V4(ip) = at.ip() else { unreachable!("it is IPv4") };
+        [&ip.octets()[..], &[0; 12]].concat()
+    };
+    let message = [
+        &BYTES.to_ne_bytes()[..],
+        &DESTROY.to_ne_bytes(),
+        &FLAGS.to_ne_bytes(),
+        &[0; 8],
+        // Any state.
+        &[INET, TCP, 0, 0, 255, 255, 255, 255],
+        &local.port().to_be_bytes(),
+        &remote.port().to_be_bytes(),
+        &address(local),
+        &address(remote),
+        &[0; 4],
+        // Any cookie.
+        &[255; 8],
+    ]
+    .concat();
+    let diag = net
+        .near()
+        .enter(|| {
+            socket(
+                AddressFamily::Netlink,
+                SockType::Raw,
+                SockFlag::SOCK_CLOEXEC,
+                SockProtocol::NetlinkSockDiag,
+            )
+        })
+        .expect("there are network sockets");
+    assert_eq!(send(diag.as_raw_fd(), &message, MsgFlags::empty()), Ok(message.len()));
+    let mut answer = [0; 128];
+    let bytes = recv(diag.as_raw_fd(), &mut answer, MsgFlags::empty()).expect("an answer");
+    assert!(bytes >= 20, "{bytes} bytes");
+    match i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]) {
+        0 => {}
+        error if -error == Errno::EOPNOTSUPP as i32 => skip("ss -K"),
+        error => panic!("{}", Errno::from_raw(-error)),
+    }
+}
+
+fn what_is_ended_from_outside_or_by_its_timer_has_its_words(case: &Case) {
+    let net = Net::new();
+    let (client, server) = (net.peer("client"), net.peer("server"));
+    let run = start(case, "", &net);
+    let (near, far) = pair(&client, &server, net.v4_of(2, 80));
+    destroy(&net, near.local(), far.local());
+    let (probing, _silent) = pair(&client, &server, net.v4_of(2, 81));
+    net.near().nft(
+        "add chain inet probe in { type filter hook input priority 0; }\n\
+         add rule inet probe in tcp dport 81 drop\n",
+    );
+    for (name, value) in [(TCP_KEEPIDLE, 1), (TCP_KEEPINTVL, 1), (TCP_KEEPCNT, 1)] {
+        probing.set(IPPROTO_TCP, name, value);
+    }
+    probing.set(SOL_SOCKET, SO_KEEPALIVE, 1);
+    let rows = run.rows(3);
+    for (conn, reason) in [
+        (&near, word("TCP_STATE [ss -K]", "aborted")),
+        (&probing, word("TCP_KEEPALIVE_TIMEOUT", "keepalive")),
+    ] {
+        let sent = of(&rows, "R>", conn.local().port());
+        sent.is("PID", client.pid()).is("COMM", "client").is("STATE", "ESTABLISHED").is("REASON", reason);
+    }
+    of(&rows, "<R", 80).is("PID", server.pid()).is("REASON", "RESET");
+    run.finish();
 }
 
 fn older_sockets_have_an_owner_and_no_age(case: &Case) {

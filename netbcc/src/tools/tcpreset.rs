@@ -3,7 +3,8 @@
 //! Events: `probes-ebpf/src/bin/tcpreset.rs`, from the tracepoints `tcp:tcp_send_reset` and `tcp:tcp_receive_reset`. PID is the
 //! owner of the socket, not the task on the CPU. A reset that this host sends has the kernel's word for its reason where the
 //! kernel tells (6.10), else one in lower case that is deduced from the socket; one that came has a word for what it
-//! interrupted. In brackets stands what the word does not say.
+//! interrupted. In brackets stands what the word does not say. `--all` adds what no socket takes, and what programs and the firewall
+//! send, from `net:net_dev_queue` and `net:netif_receive_skb`; user space decides what was not taken, so it does not go with `-c`.
 //!
 //! BCC has no such tool.
 //!
@@ -20,16 +21,17 @@
 //! ```
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::{ArgAction, Args};
+use netbcc_common::addr::{AF_INET, AF_INET6, MAPPED_WORD, Tuple};
 use netbcc_common::kernel::Func;
 use netbcc_common::socket::{ACCEPTOR, CLOSER, CONNECTOR, HELD, LISTENER, READER, SocketFacts, asked};
-use netbcc_common::tcpreset::{Config, Event, Key, UNTOLD, cause};
+use netbcc_common::tcpreset::{Config, Event, Key, NO_ROW, UNTOLD, cause};
 use zerocopy::FromBytes as _;
 
 use super::{conn, object};
@@ -71,6 +73,9 @@ pub struct Options {
     /// Only resets that come
     #[arg(long, help_heading = FILTERS)]
     received: bool,
+    /// Also resets that no socket takes, and those that programs or the firewall make
+    #[arg(long, conflicts_with = "count", help_heading = FILTERS)]
+    all: bool,
     #[command(flatten)]
     seconds: Timestamp,
     #[command(flatten)]
@@ -117,7 +122,10 @@ impl Tool for Tcpreset {
              program is told. In brackets are the bytes that are lost: written and not sent, sent and not acknowledged, received \
              and not read.",
             "A reset that no socket takes is no row: for a closed port, out of the window, or for a request that is not complete. \
-             Nor are those that programs or a firewall make by themselves. Time-outs and ICMP errors are no resets: see tcpwhy.",
+             Nor are those that programs or a firewall make by themselves. With --all they are: IGNORED came and was taken by \
+             no socket within 100 ms; RAW is of a program that makes its own packets; FIREWALL is of the kernel, but not of its TCP, \
+             as nftables' reject with tcp reset. What only passes through this host is none of them. Then rows come 100 ms late, in \
+             the order of time. Time-outs and ICMP errors are no resets: see tcpwhy.",
         ],
         examples: &[
             ("tcpreset", "all resets"),
@@ -127,12 +135,14 @@ impl Tool for Tcpreset {
             ("tcpreset -L 443", "the server's side of port 443"),
             ("tcpreset -P 5432", "connections to port 5432"),
             ("tcpreset -c", "count by process, remote address, port, state and reason"),
+            ("tcpreset --all", "also what no socket takes, and what the firewall sends"),
             ("tcpreset -ci 10", "the same, every 10 s"),
             ("tcpreset -tw", "with seconds since the first row, and room for IPv6 addresses"),
             ("tcpreset --json", "JSON Lines, with lost bytes and the age of the connection"),
         ],
         overhead: "Runs a short program per reset, and two at each change of a TCP socket's state, of which a connection has a \
-                   handful; one more per accept, or per read where accept() cannot be traced. None per packet. The kernel keeps \
+                   handful; one more per accept, or per read where accept() cannot be traced. None per packet, but with --all, and \
+                   for each packet that is sent where a kernel before 6.10 has neither kprobes nor fentry. The kernel keeps \
                    some 100 bytes per socket that began meanwhile. At the start it looks at all open files: 10 to 30 ms for 10,000 \
                    of them.",
         differences: &["BCC has no such tool."],
@@ -169,8 +179,23 @@ impl Tool for Tcpreset {
         if !args.sent {
             plan = plan.ask(RECEIVED);
         }
+        if args.all {
+            plan = plan.ask(ALL);
+            if !args.sent {
+                plan = plan.ask(ALL_RECEIVED);
+            }
+        }
+        if args.all || !args.received {
+            plan = plan.ask(GUESSED);
+        }
         let reasons = Reasons::new(plan.known()?.members_of(REASONS));
-        let config = Config { count: args.count.into(), sent: (!args.received).into() };
+        let config = Config {
+            count: args.count.into(),
+            sent: (!args.received).into(),
+            all: args.all.into(),
+            // Where the kernel gives no reasons, answers may have to be known by their packets.
+            notes: (!args.received && (args.all || reasons.0.is_empty())).into(),
+        };
         let probe = plan.global("CONFIG", &config).attach(cx)?;
         if args.count { count(&args, cx, probe, &reasons) } else { rows(&args, cx, probe, &reasons) }
     }
@@ -179,6 +204,10 @@ impl Tool for Tcpreset {
 /// What is asked for with the programs of one direction.
 const SENT: &str = "resets sent";
 const RECEIVED: &str = "resets received";
+/// What is asked for with the programs that look at packets: for `--all`, and where they stand for others.
+const ALL: &str = "packets with resets";
+const ALL_RECEIVED: &str = "packets with resets that come";
+const GUESSED: &str = "packets with resets that are sent";
 
 /// The kernel's enum of reasons.
 const REASONS: &str = "sk_rst_reason";
@@ -189,8 +218,17 @@ const PREFIX: &str = "SK_RST_REASON_";
 /// All but what sees answers to packets without a socket before 6.10.
 macro_rules! programs {
     ($sent:literal, $arguments:literal $(, $more:expr)*) => {
+        programs!(
+            $sent,
+            $arguments;
+            tp_btf("queued_tp", "net_dev_queue").when(Need::Asked(ALL))
+            $(, $more)*
+        )
+    };
+    ($sent:literal, $arguments:literal; $($more:expr),*) => {
         &[
             $($more,)*
+            tp_btf("came_tp", "netif_receive_skb").when(Need::Asked(ALL_RECEIVED)),
             tp_btf($sent, "tcp_send_reset").arity(Func::TcpSendReset, $arguments).when(Need::Asked(SENT)).twice(),
             tp_btf("received_tp", "tcp_receive_reset").when(Need::Asked(RECEIVED)).twice(),
             tp_btf("state_tp", "inet_sock_set_state").twice(),
@@ -228,10 +266,16 @@ const RESETS: Ladder = Ladder {
         },
         Rung {
             name: RungName::Tracepoint,
-            programs: programs!("sent2_tp", 2),
+            programs: programs!(
+                "sent2_tp",
+                2;
+                tp_btf("guessed_tp", "net_dev_queue").when(Need::Asked(GUESSED))
+            ),
             less_exact: Some(
-                LessExact::new("resets sent without a socket or for one in TIME_WAIT are not seen")
-                    .detail("This kernel gives no reasons either: they are deduced, and in lower case."),
+                LessExact::new("each packet sent is looked at for a reset, and time-wait is no-socket").detail(
+                    "This kernel gives no reasons: they are deduced, and in lower case. A firewall's reset over IPv6 is told as \
+                     no-socket, too.",
+                ),
             ),
         },
     ],
@@ -271,6 +315,12 @@ const LISTEN: u8 = 10;
 
 /// Our word for a reset that was sent or came in `state`; none: the kernel's says it all.
 fn cause_word(received: bool, word: Option<&str>, state: u8, cause: u8) -> Option<&'static str> {
+    match cause {
+        cause::RAW => return Some("RAW"),
+        cause::FIREWALL => return Some("FIREWALL"),
+        cause::IGNORED => return Some("IGNORED"),
+        _ => {}
+    }
     if received {
         return Some(match state {
             SYN_SENT => "REFUSED",
@@ -361,6 +411,7 @@ impl Row {
         match self.event.received {
             0 if self.word.is_some() => "kernel",
             0 => "deduced",
+            _ if self.event.state == 0 => "packet",
             _ => "state",
         }
     }
@@ -471,8 +522,9 @@ pub fn table(args: &Options) -> Table<Row> {
                 .about(About::text("Our word for it; null where the kernel's says it all.").or_null()),
         )
         .col(data("reason_from", |r: &Row| r.told_by().into()).about(About::new(
-            Kind::Word(&["kernel", "deduced", "state"]),
-            "Who says why: the kernel; or it is deduced from the socket; or it is what state a reset that came found.",
+            Kind::Word(&["kernel", "deduced", "state", "packet"]),
+            "Who says why: the kernel; or it is deduced, from the socket or the packet; or it is what state a reset that came found; or \
+             only its packet was seen.",
         )))
         .col(data("age_us", |r: &Row| or_null(r.age_us())).about(
             About::count(
@@ -501,13 +553,93 @@ const fn direction(received: u8) -> &'static str {
 fn rows(args: &Options, cx: &mut Ctx, mut probe: Probe, reasons: &Reasons) -> Result<()> {
     let table = table(args);
     cx.out.header(&table);
+    let mut held = Held::default();
     probe.stream(cx, |cx: &mut Ctx, batch: &Batch| {
         for event in batch.events_with_facts::<Event>() {
+            if args.all {
+                held.takes(event);
+            } else {
+                let row = Row::new(event, reasons);
+                cx.out.row(&table, row.event.ts_ns, &row);
+            }
+        }
+        let until_ns = if batch.is_last() { u64::MAX } else { batch.now_ns().saturating_sub(HELD_NS) };
+        while let Some(event) = held.before(until_ns) {
             let row = Row::new(event, reasons);
             cx.out.row(&table, row.event.ts_ns, &row);
         }
-        Ok(None)
+        Ok(held
+            .first_ns()
+            .map(|first_ns| Duration::from_nanos((first_ns + HELD_NS).saturating_sub(batch.now_ns()))))
     })
+}
+
+/// How long a row waits with `--all`: until then it is known whether a socket took what came.
+const HELD_NS: u64 = 100_000_000;
+
+/// Rows that wait, in the order of time.
+#[derive(Default)]
+struct Held {
+    events: BTreeMap<(u64, u64), (Event, SocketFacts)>,
+    /// What came and may yet be taken, by its ends and namespace.
+    pending: HashMap<(Tuple, u32), Vec<(u64, u64)>>,
+    last: u64,
+}
+
+impl Held {
+    /// An event happened.
+    fn takes(&mut self, (event, facts): (Event, SocketFacts)) {
+        let ends = (plain(event.tuple), event.netns);
+        self.last += 1;
+        let place = (event.ts_ns, self.last);
+        if event.cause == cause::IGNORED {
+            self.pending.entry(ends).or_default().push(place);
+        } else if event.received != 0
+            && let Some(places) = self.pending.get_mut(&ends)
+        {
+            // The oldest of those that are alike.
+            self.events.remove(&places.remove(0));
+            if places.is_empty() {
+                self.pending.remove(&ends);
+            }
+        }
+        if event.received != NO_ROW {
+            self.events.insert(place, (event, facts));
+        }
+    }
+
+    /// The oldest event, if it is not younger than this.
+    fn before(&mut self, until_ns: u64) -> Option<(Event, SocketFacts)> {
+        if self.first_ns()? > until_ns {
+            return None;
+        }
+        let (place, (event, facts)) = self.events.pop_first()?;
+        let ends = (plain(event.tuple), event.netns);
+        if event.cause == cause::IGNORED
+            && let Some(places) = self.pending.get_mut(&ends)
+        {
+            places.retain(|other| *other != place);
+            if places.is_empty() {
+                self.pending.remove(&ends);
+            }
+        }
+        Some((event, facts))
+    }
+
+    /// When the oldest event was.
+    fn first_ns(&self) -> Option<u64> {
+        self.events.first_key_value().map(|(place, _)| place.0)
+    }
+}
+
+/// The ends as packets have them, where a socket has them mapped to IPv6.
+fn plain(tuple: Tuple) -> Tuple {
+    let is_mapped = |addr: &[u32; 4]| addr[..3] == [0, 0, MAPPED_WORD];
+    if tuple.family != AF_INET6 || !is_mapped(&tuple.laddr) || !is_mapped(&tuple.raddr) {
+        return tuple;
+    }
+    let word = |addr: [u32; 4]| [addr[3], 0, 0, 0];
+    Tuple { family: AF_INET, laddr: word(tuple.laddr), raddr: word(tuple.raddr), ..tuple }
 }
 
 /// Resets that have all of this in common.
@@ -599,6 +731,8 @@ fn count(args: &Options, cx: &mut Ctx, mut probe: Probe, reasons: &Reasons) -> R
 
 #[cfg(test)]
 mod tests {
+    use zerocopy::FromZeros as _;
+
     use super::*;
 
     #[test]
@@ -611,6 +745,57 @@ mod tests {
         {
             assert_eq!(reasons.word(number).as_deref(), word);
         }
+    }
+
+    #[test]
+    fn what_came_is_ignored_unless_it_is_taken_or_goes_on() {
+        const SECOND: u64 = 1_000_000_000;
+        let event = |ms: u64, port: u16, received: u8, state: u8, cause: u8| Event {
+            ts_ns: SECOND + ms * 1_000_000,
+            tuple: Tuple {
+                family: AF_INET,
+                laddr: [1, 0, 0, 0],
+                raddr: [2, 0, 0, 0],
+                lport: port,
+                ..Tuple::default()
+            },
+            received,
+            state,
+            cause,
+            ..Event::new_zeroed()
+        };
+        let mapped = |event: Event| {
+            let tuple = Tuple {
+                family: AF_INET6,
+                laddr: [0, 0, MAPPED_WORD, 1],
+                raddr: [0, 0, MAPPED_WORD, 2],
+                ..event.tuple
+            };
+            Event { tuple, ..event }
+        };
+        let mut held = Held::default();
+        for event in [
+            event(0, 80, 1, 0, cause::IGNORED),
+            event(1, 81, 1, 0, cause::IGNORED),
+            event(2, 80, 1, ESTABLISHED, cause::NONE),
+            event(3, 82, 1, 0, cause::IGNORED),
+            event(4, 82, NO_ROW, 0, cause::NONE),
+            event(5, 83, 1, 0, cause::IGNORED),
+            mapped(event(6, 83, 1, ESTABLISHED, cause::NONE)),
+            event(7, 81, 0, 0, cause::FIREWALL),
+            event(8, 81, 1, 0, cause::IGNORED),
+        ] {
+            held.takes((event, SocketFacts::default()));
+        }
+        let mut rows = Vec::new();
+        assert!(held.before(SECOND - 1).is_none());
+        while let Some((event, _)) = held.before(SECOND + 7_000_000) {
+            rows.push((event.tuple.lport, event.received, event.cause));
+        }
+        let (none, ignored) = (cause::NONE, cause::IGNORED);
+        assert_eq!(rows, [(81, 1, ignored), (80, 1, none), (83, 1, none), (81, 0, cause::FIREWALL)]);
+        assert_eq!(held.first_ns(), Some(SECOND + 8_000_000));
+        assert!(held.before(u64::MAX).is_some() && held.pending.is_empty() && held.first_ns().is_none());
     }
 
     #[test]

@@ -4,7 +4,10 @@
 //! that packet, whose ends are then the row's: those of a listener are not. Without one, the socket's own end decided; it fires
 //! when the segment has left and the state is CLOSE already, so what there was before is kept with the socket at the change
 //! of its state. Before 6.10 an answer to a packet without a socket, or for one in TIME_WAIT, is seen at the entry of
-//! `tcp_v4_send_reset` and `tcp_v6_send_reset` only.
+//! `tcp_v4_send_reset` and `tcp_v6_send_reset`, or else when its packet leaves: at `net:net_dev_queue`, which sees every packet.
+//!
+//! `--all`: packets with a reset at `net:net_dev_queue` that are no answer of TCP's, which are noted just before, and those at
+//! `net:netif_receive_skb`, of which user space leaves out what a socket takes.
 //!
 //! Received: `tcp:tcp_receive_reset`, before the state changes.
 //!
@@ -21,17 +24,17 @@ use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::addr::{AF_INET, AF_INET6, MAPPED_WORD, Tuple};
 use netbcc_common::loss::Loss;
 use netbcc_common::socket::{ACCEPTOR, LISTENER, Owner};
-use netbcc_common::tcpreset::{Config, Event, Key, Known, UNTOLD, cause};
+use netbcc_common::tcpreset::{Config, Ends, Event, Key, Known, NO_ROW, Seen, UNTOLD, cause};
 use probes_ebpf::emit::{lost, reserve_with};
 use probes_ebpf::mem::{Access, Probed, Typed};
 use probes_ebpf::owner::{self, Facts, Owned};
-use probes_ebpf::segment::headers;
+use probes_ebpf::segment::{RST, headers_at, may_be_reset};
 use probes_ebpf::skb::Skb;
 use probes_ebpf::sock::{Sock, TcpSock, ToTcp as _, is_inet, state};
 use probes_ebpf::{filter, setting, storage, task};
 
 #[unsafe(no_mangle)]
-static CONFIG: Config = Config { count: 0, sent: 0 };
+static CONFIG: Config = Config { count: 0, sent: 0, all: 0, notes: 0 };
 
 /// What is known of sockets.
 #[btf_map]
@@ -48,6 +51,13 @@ static WAITING: LruHashMap<u64, Owner> = LruHashMap::with_max_entries(65_536, 0)
 /// Resets, for `-c`.
 #[map]
 static COUNTS: PerCpuHashMap<Key, u64> = PerCpuHashMap::with_max_entries(10_240, BPF_F_NO_PREALLOC);
+
+/// Packets with resets, of late: those with which TCP answers, and those that had an event.
+#[map]
+static PACKETS: LruHashMap<Ends, Seen> = LruHashMap::with_max_entries(4096, 0);
+
+/// How long a packet may need from one place to the next.
+const SOON_NS: u64 = 100_000_000;
 
 /// FIN_WAIT2, CLOSING: states before TIME_WAIT.
 const FIN_WAIT2: i32 = 5;
@@ -199,7 +209,34 @@ impl What {
 fn happens<A: Access>(what: &What, facts: &Facts, sk: Sock<A>) {
     if owner::keeps(|| facts.owner, || sk.cgroup()) {
         leaves(what, facts);
+    } else if what.received == 1 {
+        is_no_row(what);
     }
+}
+
+/// What came with these ends has no row: user space is told where it waits for that. Once per object.
+#[inline(never)]
+fn is_no_row(what: &What) {
+    if setting!(CONFIG.all) == 0 {
+        return;
+    }
+    let Some(mut event) = reserve_with::<Event>(Facts::NONE) else { return };
+    event.ts_ns = task::now_ns();
+    event.birth_ns = 0;
+    event.tuple = what.tuple;
+    event.unsent = 0;
+    event.unacked = 0;
+    event.unread = 0;
+    event.reason = UNTOLD;
+    event.cpu_pid = 0;
+    event.netns = what.netns;
+    event.cpu_comm = [0; 16];
+    event.state = 0;
+    event.substate = 0;
+    event.received = NO_ROW;
+    event.cause = cause::NONE;
+    event.how = 0;
+    event.zero = [0; 3];
 }
 
 /// A reset with all that is known of it becomes an event or is counted, if it passes the filters of connections. Once per object.
@@ -209,6 +246,9 @@ fn leaves(what: &What, facts: &Facts) {
         || !filter::keeps_netns(|| what.netns)
         || !filter::keeps_ends(&what.tuple)
     {
+        if what.received == 1 && what.state != 0 {
+            is_no_row(what);
+        }
         return;
     }
     if setting!(CONFIG.count) != 0 {
@@ -260,14 +300,21 @@ fn count(what: &What, owner: Option<&Owner>) {
     }
 }
 
+/// Writes the ends of the packet at this address, the sender's first; answers its TCP flags and [`IS_TCP`], or 0. Once per object.
+#[inline(never)]
+fn ends_of_packet(skb: u64, came: bool, to: &mut Tuple) -> u32 {
+    let Some(skb) = Skb::<Probed>::new(skb as *const u8) else { return 0 };
+    let ip = if came { skb.data() } else { skb.network() };
+    headers_at(ip, skb.protocol(), to).map_or(0, |flags| IS_TCP | u32::from(flags))
+}
+const IS_TCP: u32 = 1 << 8;
+
 /// Writes the ends of the answer to the packet at this address: this host's first. `false`: it is no TCP segment, or a reset, which
 /// is not answered. Once per object.
 #[inline(never)]
 fn ends_of_answer(skb: u64, family: u64, to: &mut Tuple) -> bool {
-    const RST: u8 = 4;
-    let Some(skb) = Skb::<Probed>::new(skb as *const u8) else { return false };
-    let Some(flags) = headers(skb, to) else { return false };
-    if flags & RST != 0 {
+    let flags = ends_of_packet(skb, false, to);
+    if flags == 0 || flags & u32::from(RST) != 0 {
         return false;
     }
     core::mem::swap(&mut to.lport, &mut to.rport);
@@ -286,11 +333,109 @@ fn ends_of_answer(skb: u64, family: u64, to: &mut Tuple) -> bool {
 #[inline(always)]
 fn answers_nobody<A: Access>(skb: Skb<A>, reason: u32) {
     let mut what = What::new(reason);
-    if !owner::keeps(|| None, || 0) || !ends_of_answer(skb.id(), 0, &mut what.tuple) {
+    if !ends_of_answer(skb.id(), 0, &mut what.tuple) {
         return;
     }
     what.netns = skb.distrusted().dev().map_or(0, |dev| dev.netns());
     what.cause = cause::NO_SOCKET;
+    is_to_leave(&what);
+    if owner::keeps(|| None, || 0) {
+        leaves(&what, &Facts::NONE);
+    }
+}
+
+/// The packet of this answer is to leave, which then is no event. Once per object.
+#[inline(never)]
+fn is_to_leave(what: &What) {
+    if setting!(CONFIG.notes) == 0 {
+        return;
+    }
+    let mut ends = Ends { tuple: what.tuple, netns: what.netns, came: 0 };
+    if ends.tuple.family == AF_INET6
+        && ends.tuple.laddr[2] == MAPPED_WORD
+        && ends.tuple.raddr[2] == MAPPED_WORD
+    {
+        ends.tuple.family = AF_INET;
+        ends.tuple.laddr = [ends.tuple.laddr[3], 0, 0, 0];
+        ends.tuple.raddr = [ends.tuple.raddr[3], 0, 0, 0];
+    }
+    // Where there is no room, another one goes.
+    let _there_is_room = PACKETS.insert(ends, Seen { ts_ns: task::now_ns(), skb: 0 }, 0);
+}
+
+/// Whether the packet at this address, with these ends, is an answer of TCP's or had an event at another interface; it is noted. Once
+/// per object.
+#[inline(never)]
+fn is_known(what: &What, came: u32, skb: u64) -> bool {
+    let ends = Ends { tuple: what.tuple, netns: what.netns, came };
+    let now = task::now_ns();
+    if let Some(seen) = storage::lru_entry(&PACKETS, ends)
+        && now.wrapping_sub(seen.ts_ns) < SOON_NS
+        && (seen.skb == 0 || seen.skb == skb)
+    {
+        if seen.skb == 0 {
+            let _there_is_room = PACKETS.insert(ends, Seen { ts_ns: now, skb }, 0);
+        }
+        return true;
+    }
+    let _there_is_room = PACKETS.insert(ends, Seen { ts_ns: now, skb }, 0);
+    false
+}
+
+/// A packet is about to leave by an interface. Without `GUESSES` all answers of TCP's are noted; with it those are not that are for
+/// no socket or for one in TIME_WAIT.
+#[inline(always)]
+fn queued<const GUESSES: bool>(skb: Skb<Typed>) {
+    if !may_be_reset(skb.network(), skb.protocol()) {
+        return;
+    }
+    let Some(skb) = Skb::<Probed>::new(skb.id() as *const u8) else { return };
+    let mut what = What::new(UNTOLD);
+    if ends_of_packet(skb.id(), false, &mut what.tuple) & u32::from(RST) == 0 {
+        return;
+    }
+    what.netns = skb.dev().map_or(0, |dev| dev.netns());
+    if skb.came_in() {
+        core::mem::swap(&mut what.tuple.lport, &mut what.tuple.rport);
+        core::mem::swap(&mut what.tuple.laddr, &mut what.tuple.raddr);
+        is_no_row(&what);
+        return;
+    }
+    what.cause = match skb.sk() {
+        None if GUESSES && what.tuple.family == AF_INET6 => cause::NO_SOCKET,
+        None => cause::FIREWALL,
+        Some(sk) => {
+            let now = sk.state();
+            if now == state::TIME_WAIT || now == state::NEW_SYN_RECV || sk.is_stream() {
+                return;
+            }
+            if sk.is_open() { cause::RAW } else { cause::NO_SOCKET }
+        }
+    };
+    let is_asked = if what.cause == cause::NO_SOCKET { GUESSES } else { setting!(CONFIG.all) != 0 };
+    if is_asked && setting!(CONFIG.sent) != 0 && !is_known(&what, 0, skb.id()) && !filter::by_task() {
+        leaves(&what, &Facts::NONE);
+    }
+}
+
+/// A packet came by an interface.
+#[inline(always)]
+fn came(skb: Skb<Typed>) {
+    if !may_be_reset(skb.data(), skb.protocol()) {
+        return;
+    }
+    let mut what = What::new(UNTOLD);
+    if ends_of_packet(skb.id(), true, &mut what.tuple) & u32::from(RST) == 0 {
+        return;
+    }
+    what.netns = skb.distrusted().dev().map_or(0, |dev| dev.netns());
+    if is_known(&what, 1, skb.id()) || filter::by_task() {
+        return;
+    }
+    core::mem::swap(&mut what.tuple.lport, &mut what.tuple.rport);
+    core::mem::swap(&mut what.tuple.laddr, &mut what.tuple.raddr);
+    what.received = 1;
+    what.cause = cause::IGNORED;
     leaves(&what, &Facts::NONE);
 }
 
@@ -302,6 +447,7 @@ fn answers_small<A: Owned>(sk: Sock<A>, skb: Skb<A>, now: i32, reason: u32) {
         return;
     }
     what.netns = sk.netns();
+    is_to_leave(&what);
     what.state = now as u8;
     if now == state::TIME_WAIT {
         what.substate = sk.substate();
@@ -327,14 +473,15 @@ fn sends(sk: Sock<Typed>, skb: Option<Skb<Typed>>, now: i32, reason: u32) {
     }
     let Some(tcp) = Typed::tcp(sk) else { return };
     let mut what = What::new(reason);
+    what.netns = sk.netns();
     if let Some(skb) = skb {
         if !ends_of_answer(skb.id(), family.into(), &mut what.tuple) {
             return;
         }
+        is_to_leave(&what);
     } else {
         ends(sk, tcp, family, &mut what.tuple);
     }
-    what.netns = sk.netns();
     what.state = now as u8;
     if let Some(known) = known(sk) {
         what.known.birth_ns = known.birth_ns;
@@ -453,6 +600,33 @@ fn sent2_tp(ctx: BtfTracePointContext) -> i32 {
 fn received_tp(ctx: BtfTracePointContext) -> i32 {
     if let Some(sk) = Sock::<Typed>::new(ctx.arg(0)) {
         takes(sk);
+    }
+    0
+}
+
+// match-proto: void net_dev_queue(struct sk_buff *skb)
+#[btf_tracepoint(function = "net_dev_queue")]
+fn queued_tp(ctx: BtfTracePointContext) -> i32 {
+    if let Some(skb) = Skb::<Typed>::new(ctx.arg(0)) {
+        queued::<false>(skb);
+    }
+    0
+}
+
+// match-proto: void net_dev_queue(struct sk_buff *skb)
+#[btf_tracepoint(function = "net_dev_queue")]
+fn guessed_tp(ctx: BtfTracePointContext) -> i32 {
+    if let Some(skb) = Skb::<Typed>::new(ctx.arg(0)) {
+        queued::<true>(skb);
+    }
+    0
+}
+
+// match-proto: void netif_receive_skb(struct sk_buff *skb)
+#[btf_tracepoint(function = "netif_receive_skb")]
+fn came_tp(ctx: BtfTracePointContext) -> i32 {
+    if let Some(skb) = Skb::<Typed>::new(ctx.arg(0)) {
+        came(skb);
     }
     0
 }
