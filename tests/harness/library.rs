@@ -31,11 +31,20 @@ const CODE: &[u8] = if cfg!(target_arch = "aarch64") {
 
 /// Writes the library to `path`, with these of its functions.
 pub fn write(path: &Path, functions: &[&str]) -> io::Result<()> {
-    fs::write(path, bytes(functions))
+    fs::write(path, bytes(functions, SHT_DYNSYM))
 }
 
-/// The bytes of an ELF file for this machine (`elf.h`): a header, a segment, three sections, symbols and their names, code.
-fn bytes(functions: &[&str]) -> Vec<u8> {
+/// Writes a file as that of a static program to `path`: its functions are for debuggers only.
+pub fn write_program(path: &Path, functions: &[&str]) -> io::Result<()> {
+    fs::write(path, bytes(functions, SHT_SYMTAB))
+}
+
+/// Types of sections (`elf.h`).
+const SHT_SYMTAB: u32 = 2;
+const SHT_DYNSYM: u32 = 11;
+
+/// The bytes of an ELF file for this machine: a header, a segment, three sections, symbols of this type and their names, code.
+fn bytes(functions: &[&str], symbol_type: u32) -> Vec<u8> {
     const SECTIONS: usize = 0x100;
     const SYMBOLS: usize = 0x200;
     const NAMES: usize = 0x300;
@@ -63,11 +72,11 @@ fn bytes(functions: &[&str]) -> Vec<u8> {
     put(0x34, &[0x40_u16, 56, 1, 64, 4, 2].map(u16::to_le_bytes).concat());
     // struct Elf64_Phdr: PT_LOAD, to be read and run, all of the file.
     put(0x40, &words(&[pair(1, 5), 0, 0, 0, BYTES as u64, BYTES as u64, BYTES as u64]));
-    // struct Elf64_Shdr: SHT_DYNSYM, whose names are in section 2; SHT_STRTAB; SHT_PROGBITS.
+    // struct Elf64_Shdr: symbols, whose names are in section 2; SHT_STRTAB; SHT_PROGBITS.
     let symbol_bytes = symbols.len() as u64;
     put(
         SECTIONS + 64,
-        &words(&[pair(0, 11), 2, SYMBOLS as u64, SYMBOLS as u64, symbol_bytes, pair(2, 1), 8, 24]),
+        &words(&[pair(0, symbol_type), 2, SYMBOLS as u64, SYMBOLS as u64, symbol_bytes, pair(2, 1), 8, 24]),
     );
     put(SECTIONS + 128, &words(&[pair(0, 3), 2, NAMES as u64, NAMES as u64, names.len() as u64, 0, 1, 0]));
     let code_bytes = (STEP * FUNCTIONS.len()) as u64;

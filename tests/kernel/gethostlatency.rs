@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check, skip};
-use netbcc_tests::library::{FUNCTIONS, write};
+use netbcc_tests::library::{FUNCTIONS, write, write_program};
 use netbcc_tests::net::Net;
 use netbcc_tests::peer::{Peer, hex};
 use netbcc_tests::raw::map_entries;
@@ -30,6 +30,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_name_that_is_read_in_during_the_call_is_there,
     a_call_inside_another_is_no_row,
     the_functions_that_a_file_has_are_seen,
+    a_static_program_is_seen_if_it_is_named,
     failures_have_their_names,
     failed_lookups_only_and_slow_ones_only,
     filters_go_by_the_process_and_its_threads,
@@ -283,6 +284,22 @@ fn the_functions_that_a_file_has_are_seen(case: &Case) {
     assert_eq!(hosts(&rows_until(&run, END)), ["seen"]);
     run.finish();
     case.launch("-l /etc/hosts").ends().code(2).one_line(case.tool, &["-l /etc/hosts", "ELF"]);
+}
+
+fn a_static_program_is_seen_if_it_is_named(case: &Case) {
+    let scene = Scene::new();
+    write_program(&scene.library, &FUNCTIONS).expect("room for a page");
+    let client = scene.net.peer("client");
+    client.map(&scene.library);
+    let run = scene.start(case, &client, "--json");
+    // By itself the tool looks at what other programs may use only.
+    let other = case.launch(&format!("--json -v -p {}", client.pid())).start(&scene.net);
+    scene.look_up(&client, "seen");
+    assert_eq!(hosts(&rows(&scene, &run, &client)), ["seen"]);
+    run.finish();
+    let ended = other.finish();
+    assert_eq!(ended.stdout, Vec::<String>::new());
+    assert!(ended.stderr.contains(&format!("not hooked: {}: ", scene.library.display())), "{}", ended.stderr);
 }
 
 fn failures_have_their_names(case: &Case) {

@@ -588,6 +588,8 @@ impl Plan {
         for (path, why) in object.refused() {
             cx.debug(format_args!("not hooked: {}: {why}", escaped(path.as_os_str().as_bytes())));
         }
+        // What is hooked stays so without its file being open.
+        object.hangs_in(Rc::new([]));
         for name in object.uncast() {
             cx.debug(format_args!("{name}: without {CAST_FUNCTION}: verified more slowly"));
         }

@@ -18,6 +18,8 @@ use elf::{Endianness, SectionIndex};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::libc;
 
+use super::machine;
+
 /// What this machine's programs are made for.
 const MACHINE: u16 = if cfg!(target_arch = "aarch64") { EM_AARCH64 } else { EM_X86_64 };
 /// Where Debian and its kin keep libraries of this machine.
@@ -74,7 +76,11 @@ pub struct Found {
 
 /// Looks for the C libraries of all processes that we may look at, and for those in their mount namespaces. Of those, the ones
 /// count that have the first of these `functions`.
-pub fn search(functions: &[&'static str]) -> Found {
+///
+/// # Errors
+/// This process, or the machine, may not open more files.
+pub fn search(functions: &[&'static str]) -> io::Result<Found> {
+    machine::raise_open_files();
     let mut search = Search { functions, ..Search::default() };
     // Ours first: we may always look there.
     search.look_in(Path::new("/"));
@@ -83,7 +89,7 @@ pub fn search(functions: &[&'static str]) -> Found {
     for process in folders {
         search.process(&process);
     }
-    search.found
+    search.full.map_or(Ok(search.found), Err)
 }
 
 fn is_number(path: &Path) -> bool {
@@ -97,6 +103,8 @@ struct Search<'f> {
     /// Devices and inode numbers of files that were looked at, as stat(2) and /proc tell them.
     files: HashSet<(u64, u64)>,
     mapped: HashSet<(Vec<u8>, u64)>,
+    /// Why no more files could be opened.
+    full: Option<io::Error>,
     /// Roots that were looked at: of a mount namespace, by its number, and device and inode of the folder.
     roots: HashSet<(u64, u64, u64)>,
 }
@@ -122,7 +130,7 @@ impl Search<'_> {
             // The file itself, also one whose name is another's by now; that takes more power than the other way.
             let range = OsStr::from_bytes(mapping.range);
             let opened = open_quietly(&folder.join("map_files").join(range));
-            if let Ok(file) = opened.or_else(|_| open_in(&root, path))
+            if let Some(file) = self.opened(opened.or_else(|_| open_in(&root, path)))
                 && let Err(why) = self.look_at(path, file)
                 // What anybody may put there is not kept without end.
                 && self.found.unfit.len() < MOST_FILES
@@ -138,11 +146,24 @@ impl Search<'_> {
             for within in ["", MULTIARCH] {
                 for name in ["libc.so.6", MUSL, "libc.so"] {
                     let path = Path::new("/").join(folder).join(within).join(name);
-                    if let Ok(file) = open_in(root, &path) {
+                    if let Some(file) = self.opened(open_in(root, &path)) {
                         // What is called so and is none, as a script for linkers, is of no interest.
                         let _may_be_none = self.look_at(&path, file);
                     }
                 }
+            }
+        }
+    }
+
+    /// The file, if it could be opened.
+    fn opened(&mut self, file: io::Result<File>) -> Option<File> {
+        match file {
+            Ok(file) => Some(file),
+            Err(error) => {
+                if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+                    self.full = Some(error);
+                }
+                None
             }
         }
     }
@@ -344,7 +365,7 @@ mod tests {
 
     #[test]
     fn this_machines_own_library_is_found_with_its_functions() {
-        let found = search(&NAMES);
+        let found = search(&NAMES).expect("there is room for files");
         // A machine may have no program but static ones.
         let Some(library) = found.libraries.iter().find(|library| library.path.ends_with("libc.so.6")) else {
             return;
@@ -365,7 +386,8 @@ mod tests {
         #[test]
         fn no_change_of_a_library_makes_it_fail(at in 0_usize..1 << 16, to in any::<u8>()) {
             static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
-                search(&NAMES).libraries.pop().and_then(|found| fs::read(found.path).ok()).unwrap_or_default()
+                let found = search(&NAMES).expect("there is room for files").libraries.pop();
+                found.and_then(|found| fs::read(found.path).ok()).unwrap_or_default()
             });
             let mut bytes = BYTES.clone();
             if let Some(byte) = bytes.get_mut(at) {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Context as _, Result, bail};
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::time::TimeValLike as _;
 use nix::time::{ClockId, clock_getres};
 
@@ -144,6 +144,15 @@ pub fn enough_room() -> Result<()> {
 /// How many files this process may have open.
 pub fn open_files() -> Option<u64> {
     getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft)
+}
+
+/// Lets this process open as many files as it may ask for.
+pub fn raise_open_files() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        let _stays_as_it_is = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
 }
 
 /// Bytes that this process may lock: kernels before 5.11 count maps and programs as such.

@@ -14,17 +14,16 @@
 //! ```
 
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use netbcc_common::gethostlatency::{Config, Event, GETADDRINFO};
 
 use super::{conn, object};
-use crate::error::usage;
+use crate::error::{hinted, usage};
 use crate::hook::{Ladder, Rung, RungName, tp_btf, uprobe, uretprobe};
-use crate::options::select::IdList;
 use crate::options::{Json, Pid, Verbose, path, select};
 use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, escaped, left, right, wall};
 use crate::probe::{Batch, Plan};
@@ -120,7 +119,6 @@ impl Tool for Gethostlatency {
         cx.verbose |= args.verbose.verbose;
         cx.out.set_format(args.json.format());
         let table = table(&args);
-        is_there(&args)?;
         let libraries = libraries(&args, cx)?;
         let paths: Vec<Rc<str>> = libraries.iter().map(|library| shown(library).into()).collect();
         let config = Config { min_ns: args.min_ms.unwrap_or_default(), failed: args.failed.into(), zero: 0 };
@@ -167,18 +165,6 @@ fn shown(library: &Library) -> String {
     escaped(library.path.as_os_str().as_bytes())
 }
 
-/// Whether there is the process that is asked for, if it is one.
-fn is_there(args: &Options) -> Result<()> {
-    let kept = args.pid.pid.as_ref().map(IdList::kept).unwrap_or_default();
-    if let [(pid, last)] = kept[..]
-        && pid == last
-        && !Path::new(&format!("/proc/{pid}")).exists()
-    {
-        bail!(usage(format!("-p {pid}: there is no such process")));
-    }
-    Ok(())
-}
-
 /// The files to be hooked.
 fn libraries(args: &Options, cx: &Ctx) -> Result<Vec<Library>> {
     if let Some(path) = &args.libc {
@@ -191,7 +177,9 @@ fn libraries(args: &Options, cx: &Ctx) -> Result<Vec<Library>> {
             Err(why) => Err(usage(format!("-l {}: {why}", escaped(path.as_os_str().as_bytes())))),
         };
     }
-    let Found { libraries, unfit, left_out } = library::search(&FUNCTIONS);
+    let found = library::search(&FUNCTIONS).context("look for C libraries");
+    let Found { libraries, unfit, left_out } =
+        found.map_err(|error| hinted(error, "each C library takes about seven (ulimit -n)"))?;
     for library in &libraries {
         tell(library, cx);
     }

@@ -70,7 +70,8 @@ fn stack(regs: *const pt_regs) -> u64 {
 fn read_host(at: u64, to: &mut [u8; HOST_BYTES]) -> i32 {
     // SAFETY: exactly the bytes of `to`; the helper copes with any source.
     let len = unsafe { bpf_probe_read_user_str(to.as_mut_ptr().cast(), HOST_BYTES as u32, at as *const _) };
-    if len > 0 { len as i32 - 1 } else { -1 }
+    // Kernels to 6.1 and a few after it answer 0 for an empty name, not 1.
+    if len > 0 { len as i32 - 1 } else { len as i32 }
 }
 
 /// A function begins to look up the name that is its first argument.
