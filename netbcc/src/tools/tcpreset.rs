@@ -6,6 +6,10 @@
 //! interrupted. In brackets stands what the word does not say. `--all` adds what no socket takes, and what programs and the firewall
 //! send, from `net:net_dev_queue` and `net:netif_receive_skb`; user space decides what was not taken, so it does not go with `-c`.
 //!
+//! Not known: whose a connection is that nobody accepted, where owners lie in a table (kprobes), as nothing tells there what it
+//! inherits from its listener; whether what no socket took was dropped before TCP; a reset in a VLAN tag that is in the packet; two
+//! resets with the same ends at once, one of which is taken, are told apart by their order only.
+//!
 //! BCC has no such tool.
 //!
 //! A connection to a closed port, and one that is closed with data unread, over loopback on a 6.18 kernel that has neither kprobes
