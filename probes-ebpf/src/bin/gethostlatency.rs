@@ -159,39 +159,39 @@ fn pointer(ctx: &RetProbeContext) -> i32 {
 
 // match-proto: int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **res)
 #[uprobe]
-fn getaddrinfo_uprobe(ctx: ProbeContext) -> u32 {
+fn gai_uprobe(ctx: ProbeContext) -> u32 {
     entered(&ctx, GETADDRINFO);
     0
 }
 
 #[uretprobe]
-fn getaddrinfo_uretprobe(ctx: RetProbeContext) -> u32 {
+fn gai_uretprobe(ctx: RetProbeContext) -> u32 {
     left(&ctx, ctx.ret());
     0
 }
 
 // match-proto: struct hostent *gethostbyname(const char *name)
 #[uprobe]
-fn gethostbyname_uprobe(ctx: ProbeContext) -> u32 {
+fn ghbn_uprobe(ctx: ProbeContext) -> u32 {
     entered(&ctx, GETHOSTBYNAME);
     0
 }
 
 #[uretprobe]
-fn gethostbyname_uretprobe(ctx: RetProbeContext) -> u32 {
+fn ghbn_uretprobe(ctx: RetProbeContext) -> u32 {
     left(&ctx, pointer(&ctx));
     0
 }
 
 // match-proto: struct hostent *gethostbyname2(const char *name, int af)
 #[uprobe]
-fn gethostbyname2_uprobe(ctx: ProbeContext) -> u32 {
+fn ghbn2_uprobe(ctx: ProbeContext) -> u32 {
     entered(&ctx, GETHOSTBYNAME2);
     0
 }
 
 #[uretprobe]
-fn gethostbyname2_uretprobe(ctx: RetProbeContext) -> u32 {
+fn ghbn2_uretprobe(ctx: RetProbeContext) -> u32 {
     left(&ctx, pointer(&ctx));
     0
 }
