@@ -122,7 +122,8 @@ impl Line {
             // are named, and other fexit programs where inet_listen is one function, and sendfile another call.
             "6.1" => {
                 "-doctor,kprobe,raw_tp,uprobe,tcpretrans::tracepoint,tcpsubnet::tracepoint,tcptop::tracepoint,\
-                 tcpwhy::tracepoint,solisten::fexit,tcpsubnet::fexit,tcptop::fexit"
+                 tcpreset::tracepoint,tcpwhy::tracepoint,solisten::fexit,tcpreset::fexit,tcpsubnet::fexit,\
+                 tcptop::fexit"
             }
             // Its inet_listen is two functions.
             "6.12" => "fexit,solisten::kprobe",

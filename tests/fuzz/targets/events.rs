@@ -149,7 +149,7 @@ fn all() -> Vec<Form> {
             SocketFacts { owner_pid: event.cpu_pid, owner_comm: event.cpu_comm, ..SocketFacts::default() };
         Some((event.ts_ns, tcpreset::Row::new((event, facts), &resets())))
     }));
-    all.extend(forms::<Tcpreset, _>(&["-c", "-ci1w", "-c --json"], tcpreset::count_table, |_, data| {
+    all.extend(forms::<Tcpreset, _>(&["-c", "-cwi1", "-c --json"], tcpreset::count_table, |_, data| {
         let count = u64::from_ne_bytes(take(data));
         Some((count, tcpreset::Count::new(event(data)?, count, &resets())))
     }));
