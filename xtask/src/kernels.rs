@@ -125,8 +125,8 @@ impl Line {
                  tcpreset::tracepoint,tcpwhy::tracepoint,solisten::fexit,tcpreset::fexit,tcpsubnet::fexit,\
                  tcptop::fexit"
             }
-            // Its inet_listen is two functions.
-            "6.12" => "fexit,solisten::kprobe",
+            // Its inet_listen is two functions, and what tells of resets has a reason.
+            "6.12" => "fexit,solisten::kprobe,tcpreset::kprobe",
             _ => "",
         }
     }
