@@ -4,6 +4,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::Comm;
 use crate::addr::{Addr, Tuple};
+use crate::socket::Owner;
 
 /// In [`Event::reason`]: the kernel does not tell.
 pub const UNTOLD: u32 = u32::MAX;
@@ -128,6 +129,19 @@ pub struct Known {
     /// Always zero.
     pub zero: u8,
 }
+
+/// Who owned a connection that went to TIME_WAIT: value of the table `WAITING`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Waiting {
+    /// The socket's cookie; 0: the place is free.
+    pub cookie: u64,
+    /// The owner.
+    pub owner: Owner,
+}
+
+/// Places of `WAITING`. A power of two: a socket's place is the rest of its cookie.
+pub const WAITING_PLACES: u32 = 16_384;
 
 /// How this run behaves.
 #[repr(C)]

@@ -119,13 +119,6 @@ pub fn lru_entry<K, V: Copy>(map: &'static LruHashMap<K, V>, key: K) -> Option<V
     map.get_ptr(key).and_then(|value| unsafe { value.as_ref() }).copied()
 }
 
-/// The entry of `key` in `map`, if any, in place. Once the table needs its room it is another's.
-#[inline(always)]
-pub fn lru_place<K, V>(map: &'static LruHashMap<K, V>, key: K) -> Option<&'static V> {
-    // SAFETY: as above: the memory stays, and what it holds is plain bytes, whoever's they are.
-    map.get_ptr(key).and_then(|value| unsafe { value.as_ref() })
-}
-
 /// The entry of `key` in `map`, made (all zero) if there was none. `None`: the table is full.
 #[inline(always)]
 pub fn entry_or_zero<K: Copy, V: Default>(map: &'static HashMap<K, V>, key: K) -> Option<&'static mut V> {

@@ -19,12 +19,14 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, btf_tracepoint, fentry, kprobe, map};
-use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuHashMap};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuHashMap};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::addr::{AF_INET, AF_INET6, MAPPED_WORD, Tuple};
 use netbcc_common::loss::Loss;
 use netbcc_common::socket::{ACCEPTOR, LISTENER, Owner};
-use netbcc_common::tcpreset::{Config, Ends, Event, Key, Known, NO_ROW, Seen, UNTOLD, cause};
+use netbcc_common::tcpreset::{
+    Config, Ends, Event, Key, Known, NO_ROW, Seen, UNTOLD, WAITING_PLACES, Waiting, cause,
+};
 use probes_ebpf::emit::{lost, reserve_with};
 use probes_ebpf::mem::{Access, Probed, Typed};
 use probes_ebpf::owner::{self, Facts, Owned};
@@ -44,9 +46,10 @@ static KNOWN: SkStorage<Known> = SkStorage::new();
 #[map]
 static KNOWN_BY_SK: HashMap<u64, Known> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// Owners of connections that went to TIME_WAIT, by the sockets' cookies.
+/// Owners of connections that went to TIME_WAIT, each at the rest of its socket's cookie. No program sees the end of TIME_WAIT, so
+/// nothing could take an entry out of a table by key: here a later connection takes the place.
 #[map]
-static WAITING: LruHashMap<u64, Owner> = LruHashMap::with_max_entries(65_536, 0);
+static WAITING: Array<Waiting> = Array::with_max_entries(WAITING_PLACES, 0);
 
 /// Resets, for `-c`.
 #[map]
@@ -145,14 +148,29 @@ fn changed(sk: Sock<Typed>, old: i32, new: i32) {
     }
 }
 
+/// The place in `WAITING` of the socket with this cookie. The kernel counts cookies up, so the places go round.
+#[inline(always)]
+fn place_of(cookie: u64) -> u32 {
+    cookie as u32 % WAITING_PLACES
+}
+
+/// The owner of the connection that went to TIME_WAIT and whose socket has this cookie, unless a later one has its place.
+#[inline(always)]
+fn waiting(cookie: u64) -> Option<&'static Owner> {
+    WAITING
+        .get(place_of(cookie))
+        .filter(|waiting| cookie != 0 && waiting.cookie == cookie)
+        .map(|waiting| &waiting.owner)
+}
+
 #[inline(always)]
 fn closed(sk: Sock<Typed>, old: i32) {
+    let cookie = sk.cookie();
     if (old == FIN_WAIT2 || old == CLOSING || old == state::FIN_WAIT1)
-        && sk.cookie() != 0
+        && cookie != 0
         && let Some(owner) = owner::of(sk)
     {
-        // Where there is no room, another one goes.
-        let _there_is_room = WAITING.insert(sk.cookie(), *owner, 0);
+        let _the_place_exists = WAITING.set(place_of(cookie), Waiting { cookie, owner: *owner }, 0);
     }
     let Some(tcp) = Typed::tcp(sk) else { return };
     let Some(known) = make(sk) else { return };
@@ -453,7 +471,7 @@ fn answers_small<A: Owned>(sk: Sock<A>, skb: Skb<A>, now: i32, reason: u32) {
         what.substate = sk.substate();
         what.cause = cause::TIME_WAIT;
     }
-    happens(&what, &Facts::of_small(sk, storage::lru_place(&WAITING, sk.cookie())), sk);
+    happens(&what, &Facts::of_small(sk, waiting(sk.cookie())), sk);
 }
 
 /// Writes the ends of a whole socket.
