@@ -144,7 +144,7 @@ pub const fn entry<T: Tool>() -> Entry {
 pub fn command<T: Tool>() -> Command {
     let spec = &T::SPEC;
     let command =
-        T::Args::augment_args(manners(Command::new(spec.name))).about(spec.about).args(options::columns());
+        T::Args::augment_args(manners(Command::new(spec.name))).about(spec.about).args(options::output());
     let command = select::add_to(command, spec.refuses);
     if T::ONCE.is_empty() { command } else { command.args_override_self(false).mut_args(last_wins::<T>) }
 }

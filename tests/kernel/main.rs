@@ -19,6 +19,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 mod bindsnoop;
 mod doctor;
 mod engine;
+mod file;
 mod flood;
 mod gethostlatency;
 mod hardirqs;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         trials_of_netbcc("doctor", doctor::CHECKS),
         trials("doctor", &[Rung::Any], doctor::ANY),
         trials_of_netbcc("engine", engine::CHECKS),
+        trials_of_netbcc("file", file::CHECKS),
         trials_of_netbcc("flood", flood::ANY),
         trials("gethostlatency", &[Rung::Uprobe], gethostlatency::CHECKS),
         trials("hardirqs", &[Rung::Any], hardirqs::ANY),

@@ -284,7 +284,8 @@ pub(crate) struct Choice {
     is_filter: bool,
 }
 
-/// All options but those that lay out a row whose values are there already: `netbcc/src/out/choice.rs` has their tests.
+/// All options but those that lay out a row whose values are there already: `netbcc/src/out/choice.rs` has their tests. And but those
+/// that say where rows go: `engine.rs` has theirs.
 pub(crate) fn choices(tool: &str) -> Vec<Choice> {
     let options = command(tool);
     let is_one = |arg: &&clap::Arg| {
@@ -294,7 +295,7 @@ pub(crate) fn choices(tool: &str) -> Vec<Choice> {
         let selects = (select::ENDS.contains(&name)
             || (name == select::NETNS || select::TASKS.contains(&name)) && is_long_only)
             && !arg.is_require_equals_set();
-        !arg.is_positional() && !selects && !["help", "output", "no-header"].contains(&name)
+        !arg.is_positional() && !selects && !["help", "output", "no-header", "file", "rotate"].contains(&name)
     };
     let options = options.get_arguments().filter(is_one);
     options

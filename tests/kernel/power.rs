@@ -48,7 +48,7 @@ fn least_power() -> u64 {
     static LEAST: LazyLock<u64> = LazyLock::new(|| {
         let map = Map::hash(8).expect("we may");
         let uses = thread::spawn(move || {
-            confine(|| true).expect("whoever may more, may less");
+            confine(None, || true).expect("whoever may more, may less");
             map.insert(1)
         });
         if uses.join().expect("no panic in there").is_ok() { 0 } else { BPF }

@@ -121,10 +121,12 @@ const NETBCC: &str = "One static binary that holds BCC's network tools. Their eB
 
 /// What all tools have in common.
 const ENDS: &str = "It runs until Ctrl-C, unless the command line says otherwise. Events that were lost are counted by \
-                    cause and said on standard error at the end.";
+                    cause and said on standard error at the end. With --file, SIGHUP opens the file again and does \
+                    not end it. With --rotate, a full file is renamed to FILE.1, an older one to the next number, \
+                    and the oldest is removed.";
 
 const EXITS: &[(&str, &str)] = &[
-    ("0", "A normal end, Ctrl-C, SIGTERM, SIGHUP, or a reader that went away."),
+    ("0", "A normal end, Ctrl-C, SIGTERM, SIGHUP (without --file), or a reader that went away."),
     ("1", "It could not be done; one line on standard error says what failed and why."),
     ("2", "The command line makes no sense; one line on standard error says why."),
 ];

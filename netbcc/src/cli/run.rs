@@ -1,6 +1,7 @@
 //! The whole process: which tool or command was called, its run, and its end.
 
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -83,7 +84,11 @@ fn run_tool(entry: &'static Entry, typed: &str, args: Vec<OsString>) -> Result<(
     let apart = select::apart(&command, &args);
     let Some(matches) = parse_tool(entry, command, args)? else { return Ok(()) };
     let select = select::Select::of(&matches, apart)?;
-    let mut out = Out::stdout()?;
+    let file = matches.get_one::<PathBuf>("file");
+    if file.is_some_and(|path| path.as_os_str().is_empty()) {
+        return Err(usage("--file: the name is empty"));
+    }
+    let mut out = if file.is_some() { Out::nowhere() } else { Out::stdout()? };
     if let Some(list) = columns::choose(entry, typed, &matches, &mut out)? {
         return print(list);
     }
@@ -100,6 +105,9 @@ fn run_tool(entry: &'static Entry, typed: &str, args: Vec<OsString>) -> Result<(
     let table_entries = matches.get_one("x-table-entries").copied();
     if (ring_bytes.is_some() || table_entries.is_some()) && !rustix::process::geteuid().is_root() {
         return Err(usage("--x-ring-bytes and --x-table-entries take memory of the kernel: for root only"));
+    }
+    if let Some(path) = file {
+        out.set_file(path, matches.get_one("rotate").copied())?;
     }
     let mut cx = Ctx { verbose, select, ring_bytes, table_entries, ..Ctx::new(entry.spec, out) };
     cx.out.clock().set_ahead(machine::clock_ahead()?);

@@ -9,7 +9,7 @@ mod groups;
 pub mod select;
 mod values;
 
-pub use self::common::{columns, manners};
+pub use self::common::{manners, output};
 pub use self::groups::{
     Containers, Every, Existing, FILTERS, Family, FlowPorts, Json, JsonForm, OUTPUT, Owner, Pid, PidOrAll,
     Timestamp, Uid, Verbose, WallClock, WideCsv,

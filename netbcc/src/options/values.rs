@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
+use crate::out::Rotation;
 use crate::words::words;
 
 /// A list of ports without duplicates, in the order given. Empty means: no filter.
@@ -78,6 +79,37 @@ pub fn ports(text: &str) -> Result<Ports, String> {
     Ok(Ports(ports))
 }
 
+/// The least that a file of rows may hold.
+const LEAST_FILE: u64 = 4096;
+
+/// The most older files that are kept.
+const MOST_FILES: u32 = 1000;
+
+/// Parses the size of a file in bytes, KiB, MiB or GiB, and how many older ones are kept: `64M,4`.
+pub(super) fn rotation(text: &str) -> Result<Rotation, String> {
+    let (size, files) = text.split_once(',').unwrap_or((text, "4"));
+    let (digits, shift) = match size.strip_suffix(|unit: char| unit.is_ascii_alphabetic()) {
+        Some(digits) => match size.as_bytes()[digits.len()].to_ascii_uppercase() {
+            b'K' => (digits, 10),
+            b'M' => (digits, 20),
+            b'G' => (digits, 30),
+            _ => return Err(format!("the unit of '{size}' is none of K, M and G")),
+        },
+        None => (size, 0),
+    };
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let bytes = digits.parse::<u64>().ok().filter(|_| is_number(digits));
+    let bytes = bytes.and_then(|number| number.checked_mul(1 << shift)).filter(|&bytes| bytes >= LEAST_FILE);
+    let Some(bytes) = bytes else {
+        return Err(format!(
+            "'{size}' is no size of a file, which is {LEAST_FILE} bytes or more, as 64K, 10M, 1G"
+        ));
+    };
+    let files = files.parse().ok().filter(|count: &NonZeroU32| is_number(files) && count.get() <= MOST_FILES);
+    let files = files.ok_or_else(|| format!("the number of older files is 1 to {MOST_FILES}"))?;
+    Ok(Rotation { bytes, files })
+}
+
 /// Parses a whole number of at least 1.
 pub fn positive(text: &str) -> Result<NonZeroU32, String> {
     text.parse().map_err(|_| format!("not a whole number from 1 to {}", u32::MAX))
@@ -119,6 +151,24 @@ mod tests {
         }
         for junk in [",", "80,", "65536", "-1", "x", "8 0", "ALL"] {
             assert!(ports(junk).is_err(), "{junk:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_of_files_have_units_and_bounds() {
+        let parsed = |text| rotation(text).map(|rotation| (rotation.bytes, rotation.files.get()));
+        for (text, bytes, files) in
+            [("4096", 4096, 4), ("64K", 64 << 10, 4), ("10M,1", 10 << 20, 1), ("1g,1000", 1 << 30, 1000)]
+        {
+            assert_eq!(parsed(text), Ok((bytes, files)), "{text}");
+        }
+        let size = "' is no size of a file, which is 4096 bytes or more, as 64K, 10M, 1G";
+        for junk in ["", "4095", "3K", "K", "+9999", "-1", "1 M", "99999999999G", "1MM"] {
+            assert_eq!(parsed(junk), Err(format!("'{junk}{size}")), "{junk:?}");
+        }
+        assert_eq!(parsed("10T"), Err("the unit of '10T' is none of K, M and G".to_owned()));
+        for junk in ["1M,", "1M,0", "1M,1001", "1M,+2", "1M,2,3", "1M, 2"] {
+            assert_eq!(parsed(junk), Err("the number of older files is 1 to 1000".to_owned()), "{junk:?}");
         }
     }
 

@@ -16,6 +16,7 @@ mod clock;
 mod csv;
 mod escape;
 mod field;
+mod file;
 pub mod hist;
 pub mod journal;
 mod json;
@@ -34,12 +35,13 @@ use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use self::beside::Shared;
 pub use self::beside::{Beside, Fact, Facts, Process, Value};
@@ -48,13 +50,15 @@ pub use self::choice::{Choice, Wrong};
 pub use self::clock::Clock;
 pub use self::escape::{escaped, name_in};
 pub use self::field::{About, Field, Kind, Listed, Rows};
+pub use self::file::Rotation;
 pub use self::json::{push_python_float, push_string as push_json_string, quoted};
 use self::line::Line;
-pub use self::number::address;
+pub use self::number::{Fixed, address};
 use self::sink::Sink;
 pub use self::socket::{Of, SocketFact, Whose};
 use self::table::Source;
 pub use self::table::{Column, Table, data, interval, left, nanos, right, seconds, wall};
+use crate::sys::confine::Folder;
 use crate::sys::terminal;
 
 /// How rows are printed.
@@ -86,8 +90,18 @@ pub const LAST_WAIT: Duration = Duration::from_millis(600);
 struct Records {
     /// Where each record begins. It ends where the next one begins, the last one with the buffer.
     starts: Vec<usize>,
-    /// Whether it is a row; a header or a banner is none.
-    rows: Vec<bool>,
+    /// What it is.
+    kinds: Vec<Record>,
+}
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Record {
+    Row,
+    /// The titles of columns.
+    Titles,
+    /// A banner, a line between rows.
+    Words,
 }
 
 /// Standard output: one buffer, written once per batch, as far as the reader takes it.
@@ -105,13 +119,15 @@ pub struct Out {
     records: Records,
     /// None collects, for tests.
     sink: Option<Sink>,
+    /// There instead of `sink`, where rows go to a file of their own.
+    file: Option<file::Rows>,
     clock: Clock,
     /// When the first printed row happened.
     origin: Option<u64>,
     /// What the rows of a sampler cover.
     interval_ns: u64,
     /// A write that failed in the middle of a batch, until the flush that reports it.
-    failed: Option<io::Error>,
+    failed: Option<anyhow::Error>,
     /// When waiting for the reader ends.
     deadline: Option<Instant>,
     /// Nothing more is written.
@@ -127,6 +143,32 @@ impl Out {
         Ok(Out { sink: Some(Sink::stdout()?), ..Out::memory(Format::Text, Clock::start()) })
     }
 
+    /// What has no place to go to yet: [`Out::set_file`] gives it one.
+    pub fn nowhere() -> Self {
+        stderr();
+        Out::memory(Format::Text, Clock::start())
+    }
+
+    /// Sends everything to this file from now on, which is opened for that; before the first line.
+    ///
+    /// # Errors
+    /// It cannot be opened, or not be rotated.
+    pub fn set_file(&mut self, path: &Path, rotation: Option<Rotation>) -> Result<()> {
+        self.file = Some(file::Rows::open(path, rotation)?);
+        self.sink = None;
+        Ok(())
+    }
+
+    /// The folder in which files are made during the run.
+    pub fn folder(&self) -> Option<Folder<'_>> {
+        self.file.as_ref().map(file::Rows::folder)
+    }
+
+    /// Becomes readable when the next [`Out::flush`] opens its file again.
+    pub(crate) fn again(&self) -> Option<BorrowedFd<'_>> {
+        self.file.as_ref().map(file::Rows::again)
+    }
+
     /// Keeps what is printed, for [`Out::take`].
     pub fn memory(format: Format, clock: Clock) -> Self {
         Out {
@@ -138,6 +180,7 @@ impl Out {
             buf: Vec::new(),
             records: Records::default(),
             sink: None,
+            file: None,
             clock,
             origin: None,
             interval_ns: 0,
@@ -210,7 +253,7 @@ impl Out {
 
     /// A line of text outside of any table. Left out of CSV and JSON, whose readers want rows only.
     pub fn line(&mut self, line: impl fmt::Display) {
-        if self.format == Format::Text && self.begin(false) {
+        if self.format == Format::Text && self.begin(Record::Words) {
             // Memory takes everything.
             let mut text = Line::new(&mut self.buf);
             let _ = write!(escape::Text::with_tabs(&mut text), "{line}");
@@ -220,7 +263,7 @@ impl Out {
 
     /// The table's header; JSON has none.
     pub fn header<R>(&mut self, table: &Table<R>) {
-        if table.format == Format::Json || self.bare || !self.begin(false) {
+        if table.format == Format::Json || self.bare || !self.begin(Record::Titles) {
             return;
         }
         if let Some(choice) = &self.choice {
@@ -236,7 +279,7 @@ impl Out {
 
     /// One row. `ts_ns` is the kernel's monotonic time of the event.
     pub fn row<R>(&mut self, table: &Table<R>, ts_ns: u64, row: &R) {
-        if !self.begin(true) {
+        if !self.begin(Record::Row) {
             return;
         }
         let origin = *self.origin.get_or_insert(ts_ns);
@@ -281,16 +324,16 @@ impl Out {
 
     /// Begins a record, which ends where the next one begins; answers whether there is anybody to write it for.
     #[inline]
-    fn begin(&mut self, is_row: bool) -> bool {
+    fn begin(&mut self, kind: Record) -> bool {
         if self.buf.len() >= SPILL {
             self.write_out();
         }
         if self.closed {
-            self.not_written += u64::from(is_row);
+            self.not_written += u64::from(kind == Record::Row);
             return false;
         }
         self.records.starts.push(self.buf.len());
-        self.records.rows.push(is_row);
+        self.records.kinds.push(kind);
         true
     }
 
@@ -310,7 +353,7 @@ impl Out {
 
     /// A row that is no table's: bytes as they are, in every format.
     pub fn raw_row(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        if self.begin(true) {
+        if self.begin(Record::Row) {
             write(&mut self.buf);
         }
     }
@@ -329,7 +372,7 @@ impl Out {
 
     /// Clears the terminal's screen and shows this page, as much of it as has room there.
     pub fn show(&mut self, page: &Out) {
-        if self.begin(false) {
+        if self.begin(Record::Words) {
             // Home, erase the screen, erase the scrollback: what `clear` sends.
             self.buf.extend_from_slice(b"\x1b[H\x1b[2J\x1b[3J");
         }
@@ -337,10 +380,10 @@ impl Out {
     }
 
     fn show_lines(&mut self, page: &Out, (columns, lines): (usize, usize)) {
-        let Records { starts, rows } = &page.records;
+        let Records { starts, kinds } = &page.records;
         let ends = starts.iter().skip(1).copied().chain([page.buf.len()]);
-        for ((&start, end), &is_row) in starts.iter().zip(ends).zip(rows).take(lines) {
-            if !self.begin(is_row) {
+        for ((&start, end), &kind) in starts.iter().zip(ends).zip(kinds).take(lines) {
+            if !self.begin(kind) {
                 continue;
             }
             let mut line = Line::new(&mut self.buf);
@@ -366,13 +409,10 @@ impl Out {
     /// Writes as much as the reader takes without waiting. Once per batch: rows must not wait.
     ///
     /// # Errors
-    /// Standard output takes nothing any more.
+    /// Standard output takes nothing any more, or the file.
     pub fn flush(&mut self) -> Result<()> {
         self.write_out();
-        match self.failed.take() {
-            Some(error) => Err(error).context("write to standard output"),
-            None => Ok(()),
-        }
+        self.failed.take().map_or(Ok(()), Err)
     }
 
     /// Whether something waits for the reader.
@@ -393,7 +433,8 @@ impl Out {
     /// Gives up what waits, and what is printed from now on; its rows are counted.
     pub fn give_up(&mut self) {
         self.closed = true;
-        self.not_written += self.records.rows.drain(..).map(u64::from).sum::<u64>();
+        let rows = self.records.kinds.drain(..).filter(|&kind| kind == Record::Row);
+        self.not_written += rows.count() as u64;
         self.records.starts.clear();
         self.buf.clear();
     }
@@ -422,7 +463,15 @@ impl Out {
     /// One line for people about rows that were not written; none if all were.
     pub fn losses(&self) -> Option<String> {
         let rows = self.not_written;
-        (rows > 0).then(|| format!("not written: {rows} rows, which standard output did not take"))
+        (rows > 0).then(|| format!("not written: {rows} rows, which {} did not take", self.target()))
+    }
+
+    /// Where rows go, for a sentence.
+    fn target(&self) -> String {
+        match &self.file {
+            Some(file) => file.typed().display().to_string(),
+            None => "standard output".to_owned(),
+        }
     }
 
     /// What was printed into memory so far.
@@ -432,32 +481,72 @@ impl Out {
     }
 
     fn write_out(&mut self) {
-        let Some(sink) = &self.sink else { return };
+        if self.sink.is_none() && self.file.is_none() {
+            return;
+        }
         if self.closed {
             // What belongs to a row that was given up.
             self.buf.clear();
             return;
         }
-        if self.failed.is_some() || self.buf.is_empty() {
+        if self.failed.is_some() {
             return;
         }
-        let Records { starts, rows } = &mut self.records;
-        let (written, result) = sink.write(&self.buf, starts);
+        if let Some(file) = &mut self.file
+            && let Err(error) = file.look(&self.buf)
+        {
+            return self.fails(error);
+        }
+        while !self.buf.is_empty() && self.write_some() && self.file.is_some() {}
+    }
+
+    /// Writes to what is open what it takes; `false`: it takes nothing more.
+    fn write_some(&mut self) -> bool {
+        let Records { starts, kinds } = &mut self.records;
+        let room = match &mut self.file {
+            Some(file) => file.make_room(&self.buf, starts),
+            None => Ok(self.buf.len()),
+        };
+        let room = match room {
+            Ok(room) => room,
+            Err(error) => {
+                self.fails(error);
+                return false;
+            }
+        };
+        let Some(sink) = self.file.as_ref().map(file::Rows::sink).or(self.sink.as_ref()) else {
+            return false;
+        };
+        let (written, result) = sink.write(&self.buf[..room], starts);
         let whole = match starts.partition_point(|&start| start <= written) {
             all if written == self.buf.len() => all,
             // The last of these is not written whole, and the rest of it stays.
             begun => begun.saturating_sub(1),
         };
+        if let Some(file) = &mut self.file
+            && let Some(titles) = kinds[..whole].iter().rposition(|&kind| kind == Record::Titles)
+        {
+            let end = starts.get(titles + 1).copied().unwrap_or(written);
+            file.keep_titles(&self.buf[starts[titles]..end]);
+        }
         starts.drain(..whole);
         for start in starts.iter_mut() {
             *start = start.saturating_sub(written);
         }
-        rows.drain(..whole);
+        kinds.drain(..whole);
         self.buf.drain(..written);
         if let Err(error) = result {
-            self.failed = Some(error);
-            self.give_up();
+            let what = format!("write to {}", self.target());
+            self.fails(anyhow::Error::new(error).context(what));
+            return false;
         }
+        true
+    }
+
+    /// The flush that comes reports this. Nothing more is written.
+    fn fails(&mut self, error: anyhow::Error) {
+        self.failed = Some(error);
+        self.give_up();
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Lives here: digits. Must never live here: widths, or what a number means.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::line::Line;
@@ -121,6 +121,21 @@ pub(super) fn fixed(line: &mut Line<'_>, value: f64, precision: usize) {
     } else {
         // Rust rounds the exact value as well. Writing to memory does not fail.
         let _ = write!(line, "{value:.precision$}");
+    }
+}
+
+/// A number with so many decimals, as C's `%.*f` prints it, in a sentence.
+#[derive(Clone, Copy, Debug)]
+pub struct Fixed(pub f64, pub usize);
+
+impl fmt::Display for Fixed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(value, precision) = *self;
+        let mut room: Room = [b' '; 32];
+        match short_fixed(&mut room, value, precision) {
+            Some(len) => room[..len].iter().try_for_each(|&digit| f.write_char(digit.into())),
+            None => write!(f, "{value:.precision$}"),
+        }
     }
 }
 
@@ -395,6 +410,9 @@ mod tests {
     fn milliseconds_round_as_c_does() {
         let of = |us: u32| text(|line| fixed(line, f64::from(us) / 1000.0, 2));
         assert_eq!([5, 15, 25, 230, 0, 999_995].map(of), ["0.01", "0.01", "0.03", "0.23", "0.00", "1000.00"]);
+        let of = |us: u32| Fixed(f64::from(us) / 1000.0, 2).to_string();
+        assert_eq!([5, 15, 25, 230, 0, 999_995].map(of), ["0.01", "0.01", "0.03", "0.23", "0.00", "1000.00"]);
+        assert_eq!([1e12, -0.25].map(|value| Fixed(value, 1).to_string()), ["1000000000000.0", "-0.2"]);
     }
 
     #[test]

@@ -96,6 +96,10 @@ impl Sink {
         self.terminal
     }
 
+    pub(super) fn metadata(&self) -> io::Result<std::fs::Metadata> {
+        self.file.metadata()
+    }
+
     /// Writes as much of `bytes` as can be written without waiting; answers how much that is. `starts` are the places
     /// where records begin, in order; the last one ends with `bytes`.
     ///
@@ -231,7 +235,7 @@ fn is_memory(file: &File) -> bool {
 }
 
 /// The last place at or before this one at which a record begins, and the one before it ends.
-fn last_border(starts: &[usize], place: usize) -> Option<usize> {
+pub(super) fn last_border(starts: &[usize], place: usize) -> Option<usize> {
     let count = starts.partition_point(|&start| start <= place);
     count.checked_sub(1).map(|last| starts[last])
 }

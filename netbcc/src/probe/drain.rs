@@ -281,6 +281,10 @@ impl Probe {
                 biased;
                 () = outside.told() => break Ok(()),
                 () = outside.gone() => break Err(gone()),
+                () = outside.wants_the_file_again() => match cx.out.flush() {
+                    Ok(()) => continue,
+                    Err(error) => break Err(error),
+                },
                 () = until(end) => break Ok(()),
                 said = wards.ended() => {
                     cx.warn(said);
@@ -335,7 +339,7 @@ impl Probe {
     /// Everything is attached and open: gives up all power, hands out what was printed, says that we are ready.
     pub(super) fn begin(&self, cx: &mut Ctx) -> Result<()> {
         let ready = ready()?;
-        confine(|| self.losses().is_ok())?;
+        confine(cx.out.folder(), || self.losses().is_ok())?;
         cx.out.flush()?;
         ready.map_or(Ok(()), |mut file| file.write_all(b"\n")).context("write to NETBCC_READY_FD")
     }

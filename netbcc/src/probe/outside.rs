@@ -21,16 +21,21 @@ pub(super) struct Outside {
     signals: AsyncFd<OwnedFd>,
     /// None where nobody can go away or be slow: a file.
     reader: Option<AsyncFd<OwnedFd>>,
+    /// SIGHUP, where it does not end the run.
+    again: Option<AsyncFd<OwnedFd>>,
 }
 
 impl Outside {
     /// Begins to watch.
     pub(super) fn watch(out: &Out) -> Result<Self> {
-        let stop = Stop::listen()?.as_fd().try_clone_to_owned().context("listen for signals")?;
+        let again = out.again().map(|fd| fd.try_clone_to_owned()).transpose().context("listen for SIGHUP")?;
+        let stop =
+            Stop::listen(again.is_none())?.as_fd().try_clone_to_owned().context("listen for signals")?;
         let reader = out.descriptor().and_then(|fd| fd.try_clone_to_owned().ok());
         Ok(Self {
             signals: watch(stop, Interest::READABLE).context("watch for signals")?,
             reader: reader.and_then(|fd| watch(fd, Interest::WRITABLE.add(Interest::ERROR)).ok()),
+            again: again.map(|fd| watch(fd, Interest::READABLE)).transpose().context("watch for SIGHUP")?,
         })
     }
 
@@ -53,6 +58,17 @@ impl Outside {
                 let _error = fd.ready(Interest::ERROR).await;
             }
             None => std::future::pending().await,
+        }
+    }
+
+    /// SIGHUP came, and the output's file is to be opened again: by the next [`Out::flush`].
+    pub(super) async fn wants_the_file_again(&self) {
+        let ready = match &self.again {
+            Some(fd) => fd.readable().await,
+            None => std::future::pending().await,
+        };
+        if let Ok(mut guard) = ready {
+            guard.clear_ready();
         }
     }
 

@@ -198,6 +198,10 @@ impl Probe {
                 biased;
                 () = outside.told() => true,
                 () = outside.gone() => return Err(gone()),
+                () = outside.wants_the_file_again() => {
+                    cx.out.flush()?;
+                    continue;
+                }
                 said = wards.ended() => {
                     cx.warn(said);
                     continue;

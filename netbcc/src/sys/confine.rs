@@ -1,8 +1,13 @@
 //! Giving up what is not needed any more: once everything is attached and open, a tool only reads maps and writes
 //! to its output. What attacks it then through what it prints gets nothing (ARCHITECTURE.md, D21).
 
+use std::os::fd::BorrowedFd;
+
 use anyhow::{Context as _, Result};
-use landlock::{ABI, Access as _, AccessFs, AccessNet, Ruleset, RulesetAttr as _, RulesetCreated};
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, PathBeneath, Ruleset, RulesetAttr as _, RulesetCreated,
+    RulesetCreatedAttr as _,
+};
 use rustix::process::{DumpableBehavior, getuid, set_dumpable_behavior};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, set_capabilities,
@@ -26,12 +31,14 @@ pub fn shield() -> Result<()> {
 /// Drops all capabilities of this thread and of threads to come, for good, and with Landlock (where the kernel has
 /// it) the right to change, make or execute any file and to open TCP connections. What is open stays open.
 ///
+/// `folder` is left: what is made and written there afterwards needs nothing but its owner's rights.
+///
 /// `works` tells whether maps can still be read: kernels before 5.19 want `CAP_BPF` for that where
 /// kernel.unprivileged_bpf_disabled is set, so there it is kept.
 ///
 /// # Errors
 /// The kernel does not let us, which it always does.
-pub fn confine(works: impl FnOnce() -> bool) -> Result<()> {
+pub fn confine(folder: Option<Folder<'_>>, works: impl FnOnce() -> bool) -> Result<()> {
     let none = CapabilitySet::empty();
     let permitted = capabilities(None).context("read our capabilities")?.permitted;
     if !permitted.is_empty() {
@@ -45,9 +52,40 @@ pub fn confine(works: impl FnOnce() -> bool) -> Result<()> {
     let ruleset = Ruleset::default()
         .handle_access(AccessFs::from_write(ABI::V5) | AccessFs::Execute)
         .and_then(|rules| rules.handle_access(AccessNet::from_all(ABI::V5)))
-        .and_then(Ruleset::create);
+        .and_then(Ruleset::create)
+        .and_then(|rules| match folder {
+            Some(Folder { descriptor, renames }) => {
+                let names = if renames { AccessFs::RemoveFile.into() } else { BitFlags::EMPTY };
+                rules.add_rule(PathBeneath::new(descriptor, AccessFs::WriteFile | AccessFs::MakeReg | names))
+            }
+            None => Ok(rules),
+        });
     ruleset.and_then(RulesetCreated::restrict_self).context("restrict ourselves with Landlock")?;
     Ok(())
+}
+
+/// The folder of a file to which a run writes, and what it may do there.
+#[derive(Clone, Copy, Debug)]
+pub struct Folder<'f> {
+    /// The folder.
+    pub descriptor: BorrowedFd<'f>,
+    /// Whether files get other names, and the oldest goes.
+    pub renames: bool,
+}
+
+/// Does something without the capabilities of this thread, which it has again afterwards.
+///
+/// # Errors
+/// The kernel does not let us, which it always does.
+pub fn without_power<T>(act: impl FnOnce() -> T) -> Result<T> {
+    let ours = capabilities(None).context("read our capabilities")?;
+    let change = |effective| {
+        set_capabilities(None, CapabilitySets { effective, ..ours }).context("set our capabilities aside")
+    };
+    change(CapabilitySet::empty())?;
+    let done = act();
+    change(ours.effective)?;
+    Ok(done)
 }
 
 fn set(effective: CapabilitySet, permitted: CapabilitySet) -> Result<()> {
@@ -67,7 +105,7 @@ mod tests {
     /// Capabilities, and what Landlock forbids, are a thread's own.
     fn confined<T: Send + 'static>(check: impl FnOnce() -> T + Send + 'static) -> T {
         let thread = thread::spawn(|| {
-            confine(|| true).unwrap();
+            confine(None, || true).unwrap();
             check()
         });
         thread.join().unwrap()

@@ -41,7 +41,7 @@ fn stops() -> SigSet {
 }
 
 /// Those of these signals that were not ignored when we started.
-pub(super) fn not_ignored(signals: &[Signal]) -> SigSet {
+pub fn not_ignored(signals: &[Signal]) -> SigSet {
     // Without /proc nobody can tell, and ignored signals are rare.
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let ignored = ignored(&status);
@@ -59,14 +59,18 @@ fn ignored(status: &str) -> u64 {
 pub struct Stop(SignalFd);
 
 impl Stop {
-    /// Opens the descriptor, and blocks the signals if that was not done before.
+    /// Opens the descriptor, and blocks the signals if that was not done before. SIGHUP may have another meaning.
     ///
     /// # Errors
     /// No descriptor is free.
-    pub fn listen() -> Result<Self> {
+    pub fn listen(hup_ends: bool) -> Result<Self> {
         hold()?;
+        let mut signals = stops();
+        if !hup_ends {
+            signals.remove(Signal::SIGHUP);
+        }
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        Ok(Self(SignalFd::with_flags(&stops(), flags).context("listen for signals")?))
+        Ok(Self(SignalFd::with_flags(&signals, flags).context("listen for signals")?))
     }
 }
 

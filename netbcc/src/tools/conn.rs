@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use netbcc_common::addr::{AF_INET, Addr, Tuple};
 use nix::errno::Errno;
 
-use crate::out::{About, Cell, Kind};
+use crate::out::{About, Cell, Fixed, Kind};
 
 /// The IP version.
 pub(super) const IP: About = About::new(Kind::Choice(&[4, 6]), "The IP version.").otel("network.type");
@@ -123,6 +123,6 @@ pub(super) struct AtLeast<const DECIMALS: usize>(pub(super) u64);
 
 impl<const DECIMALS: usize> fmt::Display for AtLeast<DECIMALS> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, ">{:.DECIMALS$}", self.0 as f64 / 1000.0)
+        write!(f, ">{}", Fixed(self.0 as f64 / 1000.0, DECIMALS))
     }
 }

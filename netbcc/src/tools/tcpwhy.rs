@@ -6,6 +6,7 @@
 //!
 //! BCC has no such tool.
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use zerocopy::FromZeros as _;
 
 use self::count::{Counts, Key, Keys};
 use self::rules::{Facts, MEANINGS, RESET_REASONS, RULES, WORDS};
+use super::conn::AtLeast;
 use super::{conn, object};
 use crate::context::ask_facts;
 use crate::hook::{Ladder, LessExact, Need, Rung, RungName, iter, iter_over, tp_btf};
@@ -247,7 +249,7 @@ fn rows(args: &Options, cx: &mut Ctx, mut probe: Probe, facts: impl Fn(Event) ->
     let table = table(args);
     cx.out.header(&table);
     let show = |cx: &mut Ctx, row: &Row| {
-        if args.wants(row.verdict) {
+        if args.wants(row.said.verdict) {
             cx.out.row(&table, row.facts.event.ts_ns, row);
             for line in &row.events {
                 cx.out.below(timeline::Indented(line));
@@ -389,20 +391,33 @@ const SOCKETS: Ladder = Ladder {
 /// An event with what user space makes of it.
 pub struct Row {
     facts: Facts,
-    verdict: usize,
-    /// What was seen.
-    evidence: String,
-    /// The verdict's word with the evidence.
-    sentence: String,
+    said: Said,
     /// COMM in text.
     comm: netbcc_common::Comm,
-    /// Age in text.
-    age: String,
+    /// Age in text, of a socket whose beginning was not seen.
+    age: AtLeast<2>,
     errno: Option<String>,
     /// Its timeline, if it was asked for.
     events: Vec<String>,
     /// What was asked for of its socket.
     socket: SocketFacts,
+}
+
+/// What a row says of its socket: it shows the verdict's word with the evidence.
+struct Said {
+    verdict: usize,
+    /// What was seen.
+    evidence: String,
+    is_complete: bool,
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(WORDS[self.verdict])?;
+        f.write_str(": ")?;
+        f.write_str(&self.evidence)?;
+        f.write_str(if self.is_complete { "" } else { " (partly seen)" })
+    }
 }
 
 impl Row {
@@ -419,27 +434,15 @@ impl Row {
 
     fn of(facts: Facts) -> Self {
         let (verdict, evidence) = facts.verdict();
-        let partly = if facts.is_complete() { "" } else { " (partly seen)" };
-        let sentence = format!("{}: {evidence}{partly}", WORDS[verdict]);
-        let older = if facts.is_older() { ">" } else { "" };
-        let age = format!("{older}{:.2}", ms(facts.span_us()));
+        let said = Said { verdict, evidence, is_complete: facts.is_complete() };
+        let age = AtLeast(facts.span_us());
         let mut comm = facts.event.conn.comm;
         if comm[0] == 0 {
             comm[0] = b'-';
             comm[1] = 0;
         }
         let errno = (facts.error_number() != 0).then(|| rules::errno(facts.error_number()));
-        Self {
-            facts,
-            verdict,
-            evidence,
-            sentence,
-            comm,
-            age,
-            errno,
-            events: Vec::new(),
-            socket: SocketFacts::default(),
-        }
+        Self { facts, said, comm, age, errno, events: Vec::new(), socket: SocketFacts::default() }
     }
 }
 
@@ -504,17 +507,17 @@ pub fn table(args: &Options) -> Table<Row> {
     let table = figures(table);
     table
         .col(
-            left("VERDICT", 0, |r: &Row| Cell::Shown(&r.sentence))
+            left("VERDICT", 0, |r: &Row| Cell::Shown(&r.said))
                 .key("sentence")
                 .except(Format::Json)
                 .about(About::text("The verdict: a word of the rules, and what was seen.")),
         )
         .col(
-            data("verdict", |r: &Row| WORDS[r.verdict].into())
+            data("verdict", |r: &Row| WORDS[r.said.verdict].into())
                 .about(About::new(Kind::Word(&WORDS), "The first rule that matches.")),
         )
         .col(
-            data("evidence", |r: &Row| Cell::Shown(&r.evidence))
+            data("evidence", |r: &Row| Cell::Shown(&r.said.evidence))
                 .about(About::text("What was seen, in a sentence.")),
         )
         .col(
@@ -569,7 +572,14 @@ fn phases(table: Table<Row>) -> Table<Row> {
                 .about(About::new(Kind::Number, FIRST)),
         )
         .col(data("first_in_us", |r: &Row| or_null(r.facts.first_us())).about(About::count(FIRST).or_null()))
-        .col(right("MS", 8, |r: &Row| Cell::Shown(&r.age)).except(Format::Json).about(About::text(AGE)))
+        .col(
+            right("MS", 8, |r: &Row| {
+                if r.facts.is_older() { Cell::Shown(&r.age) } else { ms(r.facts.span_us()).into() }
+            })
+            .precision(2)
+            .except(Format::Json)
+            .about(About::text(AGE)),
+        )
         .col(data("span_us", |r: &Row| r.facts.span_us().into()).about(About::count(AGE)))
         .col(
             right("RTT_MS", 7, |r: &Row| ms_or_dash(r.facts.rtt_us()))

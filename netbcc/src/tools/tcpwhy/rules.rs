@@ -2,6 +2,7 @@
 //!
 //! Lives here: what a verdict rests on, and its sentence. A sentence says what was seen, with figures, and guesses nothing.
 
+use std::fmt;
 use std::time::Duration;
 
 use netbcc_common::tcpwhy::{
@@ -10,6 +11,7 @@ use netbcc_common::tcpwhy::{
 };
 use nix::errno::Errno;
 
+use crate::out::Fixed;
 use crate::tools::conn;
 
 /// TCP's states that are asked for here.
@@ -483,7 +485,7 @@ impl Facts {
         conn::state_name(self.event.state).unwrap_or("an unknown state")
     }
 
-    fn syns_sent(&self) -> String {
+    fn syns_sent(&self) -> Count {
         count(self.event.conn.syns.saturating_add(1), "SYN", "SYNs")
     }
 
@@ -650,16 +652,35 @@ pub fn errno(number: i32) -> String {
     conn::ErrorName(number).to_string()
 }
 
-fn ms(us: u64) -> String {
-    format!("{:.1} ms", us as f64 / 1000.0)
+fn ms(us: u64) -> Ms {
+    Ms(us)
 }
 
-fn bytes(count: u32) -> String {
+/// Microseconds as milliseconds.
+struct Ms(u64);
+
+impl fmt::Display for Ms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ms", Fixed(self.0 as f64 / 1000.0, 1))
+    }
+}
+
+fn bytes(count: u32) -> Count {
     self::count(count, "byte", "bytes")
 }
 
-fn count(count: u32, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
+fn count(count: u32, one: &'static str, many: &'static str) -> Count {
+    Count(count, if count == 1 { one } else { many })
+}
+
+/// So many of what the word says.
+struct Count(u32, &'static str);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(count, word) = *self;
+        write!(f, "{count} {word}")
+    }
 }
 
 #[cfg(test)]
