@@ -1309,6 +1309,41 @@ fn bash_options(script: &str) -> Vec<&str> {
 }
 
 #[test]
+fn the_synopsis_shows_what_each_option_takes() {
+    for tool in tools() {
+        let synopsis = section(&plain(&prints(&["man", &tool])), "SYNOPSIS").join(" ");
+        let help = prints(&[&tool, "--help"]);
+        let options = help.lines().filter_map(|line| line.strip_prefix("  ")).filter(|line| {
+            let rest = line.trim_start();
+            rest.starts_with('-') && line.len() - rest.len() <= 4
+        });
+        let mut with_value = 0;
+        for line in options {
+            // Two blanks before what it does.
+            let head = line.trim_start().split("  ").next().expect("a first part");
+            if head.contains("--help") || head.contains("--version") {
+                continue;
+            }
+            let shown = head.replace(", ", "|").replace(['<', '>'], "");
+            with_value += usize::from(head.contains('<'));
+            assert!(synopsis.contains(&format!("[{shown}]")), "{tool}: [{shown}] in {synopsis}");
+        }
+        assert!(with_value > 0, "{help}");
+    }
+}
+
+#[test]
+fn no_sentence_for_users_says_rung() {
+    for words in doors() {
+        let text = prints(&words.iter().map(String::as_str).collect::<Vec<_>>()).to_lowercase();
+        let mut all = text.split(|c: char| !c.is_alphanumeric());
+        assert!(!all.any(|word| word == "rung" || word == "rungs"), "{words:?}");
+        // BCC's typing error.
+        assert!(!text.contains("not exits"), "{words:?}");
+    }
+}
+
+#[test]
 fn manual_pages_have_all_sections_and_every_field() {
     let titles = [
         "NAME",

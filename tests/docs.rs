@@ -112,6 +112,35 @@ fn decisions_are_numbered_and_references_meet_one() {
     assert!(count > 5, "{count} references");
 }
 
+/// Words for what only those have who wrote netbcc.
+const NOT_HERE: [&str; 4] = ["design card", "the card,", "its specification", "beyond the card"];
+
+#[test]
+fn nothing_points_to_what_is_not_in_the_repository() {
+    let mut files: Vec<(String, String)> =
+        ["Cargo.toml", "netbcc/Cargo.toml", "tests/Cargo.toml", "xtask/Cargo.toml"]
+            .map(|name| (name.to_owned(), read(name)))
+            .into();
+    for folder in ["", "docs/"] {
+        for entry in fs::read_dir(root().join(folder)).expect("a folder of the repository") {
+            let name = entry.expect("an entry").file_name().to_string_lossy().into_owned();
+            if Path::new(&name).extension().is_some_and(|is| is == "md") {
+                files.push((format!("{folder}{name}"), read(&format!("{folder}{name}"))));
+            }
+        }
+    }
+    for folder in ["netbcc/src", "netbcc-common/src", "probes-ebpf/src", "xtask/src"] {
+        files.extend(sources(folder));
+    }
+    assert!(files.len() > 100, "{} files", files.len());
+    for (name, text) in files {
+        let text = flat(&text).to_lowercase();
+        for words in NOT_HERE {
+            assert!(!text.contains(words), "{name} speaks of {words:?}");
+        }
+    }
+}
+
 /// Ways to talk to other machines, and to start programs.
 const FORBIDDEN: [&str; 8] = [
     "process::Command",

@@ -26,6 +26,8 @@ use nix::unistd::{SysconfVar, sysconf, write};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 const MAP_CREATE: libc::c_long = 0;
+const PROG_LOAD: libc::c_long = 5;
+const LINK_CREATE: libc::c_long = 28;
 const MAP_LOOKUP_ELEM: libc::c_long = 1;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
 const OBJ_PIN: libc::c_long = 6;
@@ -98,6 +100,26 @@ impl Map {
         attr[1] = u64::from(number(&self.0));
         bpf(OBJ_PIN, &attr).map(drop)
     }
+}
+
+/// Has an XDP program drop all that an interface of our namespace receives, for as long as the answer is held. It is the
+/// kernel that runs it, not the driver (`XDP_FLAGS_SKB_MODE`).
+pub fn drop_received(interface: u32) -> io::Result<OwnedFd> {
+    const XDP: u32 = 6;
+    const AT_XDP: u32 = 37;
+    const SKB_MODE: u32 = 1 << 1;
+    // r0 = XDP_DROP; exit
+    let instructions = [0x1_0000_00b7_u64, 0x95];
+    let licence = c"MIT";
+    let mut attr = Attr::default();
+    attr[0] = pair(XDP, u32::try_from(instructions.len()).map_err(io::Error::other)?);
+    attr[1] = instructions.as_ptr().expose_provenance() as u64;
+    attr[2] = licence.as_ptr().expose_provenance() as u64;
+    let program = bpf_fd(PROG_LOAD, &attr)?;
+    let mut attr = Attr::default();
+    attr[0] = pair(number(&program), interface);
+    attr[1] = pair(AT_XDP, SKB_MODE);
+    bpf_fd(LINK_CREATE, &attr)
 }
 
 /// Whether the kernel still holds the program with this id.

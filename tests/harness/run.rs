@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::resource::Resource;
@@ -90,6 +91,18 @@ impl Copy {
             skip(format!("file capabilities ({error})"));
         }
     }
+}
+
+/// From now on the calling thread, and what it starts, have mounts of their own, which nobody else sees.
+pub fn own_mounts() {
+    unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("nobody else sees them");
+}
+
+/// Shows this file in place of that one, to those who share our mounts.
+pub fn in_place_of(file: &Path, other: &str) {
+    mount(Some(file), other, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("both are there");
 }
 
 /// Starts a process. Descriptors that one child is to inherit are inheritable for a moment; the lock keeps other
@@ -373,6 +386,13 @@ impl Launch {
     /// Starts a tool that is to end by itself, and waits for that.
     pub fn ends(self) -> Ended {
         self.spawn().wait()
+    }
+
+    /// Starts a tool, does something to it while it starts, and waits for its end.
+    pub fn ends_after(self, action: impl FnOnce(Pid)) -> Ended {
+        let mut started = self.spawn();
+        action(started.pid());
+        started.wait()
     }
 
     /// Starts a tool, and ends it at once where it gets ready; else what it said.

@@ -20,10 +20,9 @@ use netbcc_tests::net::{END_PORT, Net, has_ipv6};
 use netbcc_tests::peer::{How, Peer};
 use netbcc_tests::raw::Map;
 use netbcc_tests::rows::Row;
-use netbcc_tests::run::{PATIENCE, Run};
+use netbcc_tests::run::{PATIENCE, Run, own_mounts};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, socket,
@@ -36,6 +35,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_nonblocking_connect_into_silence_is_a_row_at_once,
     a_nonblocking_connect_into_silence_has_its_local_port,
     a_syn_that_a_firewall_drops_is_a_row_with_its_local_port,
+    a_syn_that_waits_for_its_neighbour_is_a_row_at_once,
     an_unroutable_connect_is_no_row,
     a_connect_without_a_free_local_address_is_no_row,
     a_connect_without_a_free_local_port_is_no_row,
@@ -95,6 +95,7 @@ pub(crate) const ANY: &[Check] = checks![
     dns_names_the_question_behind_aliases,
     dns_skips_record_types_it_does_not_know,
     dns_keeps_what_a_truncated_answer_has,
+    dns_over_tcp_is_said_not_to_be_read,
     dns_keeps_what_a_cut_answer_has,
     dns_ignores_garbage_without_a_word,
     dns_ignores_what_is_no_response,
@@ -260,6 +261,40 @@ fn a_syn_that_a_firewall_drops_is_a_row_with_its_local_port(case: &Case) {
     rows.are("DPORT", &[80, 81]);
     rows[1].must(rows[1].number("TIME(s)") >= rows[0].number("TIME(s)"), "rows are in the order of time");
     run.finish();
+}
+
+fn a_syn_that_waits_for_its_neighbour_is_a_row_at_once(case: &Case) {
+    /// Long after a row is due, and before the kernel gives up on a neighbour, after three seconds.
+    const AT_ONCE: Duration = Duration::from_secs(1);
+    const TRIES: u8 = 5;
+    let net = Net::pair();
+    let client = net.peer("client");
+    for options in case.variants() {
+        let run = case.launch(&format!("{options} -t")).start(&net);
+        // A machine that is busy is not late each time.
+        let at_once = (0..TRIES).any(|nth| {
+            // Nobody has this address.
+            let to = net.v4_of(10 + nth, 80);
+            let since = Instant::now();
+            let open = client.connect_as(to, &How::plain().nonblocking());
+            let waited = run.arrival(usize::from(nth) + 1) - since;
+            let row = &run.so_far()[usize::from(nth)];
+            row.is("DADDR", to.ip());
+            if *options == "-L" {
+                row.is("LPORT", open.local().port());
+            }
+            waited < AT_ONCE
+        });
+        assert!(at_once, "{options}: each row was later than {AT_ONCE:?}");
+        client.refused(net.v4(81));
+        run.wait_for_row("what was opened last", |row| row.get("DPORT") == "81");
+        let rows = run.so_far();
+        for pair in rows.iter().collect::<Vec<_>>().windows(2) {
+            let is_later = pair[1].number("TIME(s)") >= pair[0].number("TIME(s)");
+            pair[1].must(is_later, "rows are in the order of time");
+        }
+        run.finish();
+    }
 }
 
 fn an_unroutable_connect_is_no_row(case: &Case) {
@@ -832,9 +867,7 @@ pub(crate) struct Mounts {
 
 impl Mounts {
     pub(crate) fn new() -> Self {
-        unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-            .expect("mounts of our own");
+        own_mounts();
         let root = tempfile::tempdir().expect("a directory").keep();
         Self { root, kinds: vec![] }
     }
@@ -1661,6 +1694,22 @@ fn dns_keeps_what_a_truncated_answer_has(case: &Case) {
     let said = dns.run.stop().code(0).said();
     assert_eq!(said.matches("over TCP").count(), 1, "{said}");
     assert!(said.contains("a DNS answer was cut"), "{said}");
+}
+
+/// As with `use-vc` in resolv.conf: no answer was cut.
+fn dns_over_tcp_is_said_not_to_be_read(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let run = case.launch(&format!("-d -p {}", client.pid())).start(&net);
+    client.refused(net.v4(80));
+    run.rows(1);
+    assert!(!run.said().contains("over TCP"), "{}", run.said());
+    for _ in 0..3 {
+        client.refused(net.v4(53));
+    }
+    run.rows(4);
+    let said = run.stop().code(0).said();
+    assert_eq!(said.matches("a process asks for names over TCP, which is not read").count(), 1, "{said}");
 }
 
 fn dns_keeps_what_a_cut_answer_has(case: &Case) {

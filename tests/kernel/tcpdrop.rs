@@ -18,8 +18,10 @@ use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check, Rung, note, skip};
 use netbcc_tests::net::{END_PORT, Net, has_ipv6};
 use netbcc_tests::peer::{How, Peer};
+use netbcc_tests::raw::drop_received;
 use netbcc_tests::rows::{Row, Rows};
 use netbcc_tests::run::{PATIENCE, Run};
+use nix::net::if_::if_nametoindex;
 
 pub(crate) const CHECKS: &[Check] = checks![
     a_row_and_its_stack_are_exactly_these_bytes,
@@ -30,6 +32,8 @@ pub(crate) const CHECKS: &[Check] = checks![
     a_socket_filter_shows_where_the_kernel_tells_the_socket,
     an_overflowing_accept_queue_shows_the_listener_where_the_kernel_tells_it,
     data_after_the_end_is_a_row,
+    what_has_no_reason_is_a_row_with_all,
+    what_xdp_drops_is_a_row_with_all,
     a_queue_that_overflows_is_a_row_of_the_sender,
     a_syn_ack_that_is_dropped_on_its_way_out_has_its_ends,
     ipv6_has_its_ends_the_right_way_round,
@@ -328,6 +332,65 @@ fn data_after_the_end_is_a_row(case: &Case) {
     rows[0].is("SPORT", near.local().port()).is("DPORT", 80);
     let given = |name: &&str| rows[0].line.ends_with(&reason(name));
     rows[0].must(reasons.iter().any(given), "one of these reasons");
+    run.finish();
+}
+
+fn what_has_no_reason_is_a_row_with_all(case: &Case) {
+    /// `TCP_FIN_WAIT2` (include/net/tcp_states.h), in `tcpi_state`.
+    const FIN_WAIT2: u8 = 5;
+    needs_reasons();
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = server.listen(net.v4_of(2, 80));
+    let [all, usual, named] = ["--all", "", "--reason NOT_SPECIFIED,NETFILTER_DROP"]
+        .map(|options| start(case, options, &net, &client));
+    let near = client.connect(web.address());
+    let far = web.accept();
+    let from = near.local();
+    near.finish_sending();
+    near.await_info("FIN_WAIT2", |info| info.u8(0) == FIN_WAIT2);
+    near.close();
+    far.await_end();
+    // A connection in TIME_WAIT takes no data.
+    far.send(11);
+    for run in [&all, &named] {
+        let is_it = |row: &Row| row.get("SPORT") == "80" && row.line.contains(" TIME_WAIT (PSH|ACK) ");
+        run.wait_for_row("the data", is_it);
+        let rows = run.so_far();
+        let row = rows.iter().find(|row| is_it(row)).expect("it was just seen");
+        row.is("SADDR", web.address().ip()).is("DADDR", from.ip()).is("DPORT", from.port());
+        row.must(row.line.ends_with(&reason("NOT_SPECIFIED")), "no reason");
+    }
+    usual.rows(0);
+    for run in [all, usual, named] {
+        run.finish();
+    }
+}
+
+fn what_xdp_drops_is_a_row_with_all(case: &Case) {
+    needs_reasons();
+    let net = Net::pair();
+    let (server, client) = (net.far_peer("server"), net.peer("client"));
+    let web = server.listen(net.v4_of(2, 80));
+    let near = client.connect(web.address());
+    let far = web.accept();
+    let namespace = net.near().enter(|| inode("/proc/thread-self/ns/net"));
+    let run = start(case, &format!("--all --netns-id {namespace}"), &net, &client);
+    let dropping = net.near().enter(|| drop_received(if_nametoindex("cable").expect("it is there")));
+    let _dropping = dropping.unwrap_or_else(|error| skip(format!("links of XDP ({error})")));
+    far.send(10);
+    let is_it = |row: &Row| row.get("SPORT") == "80" && row.line.contains("(PSH|ACK)");
+    run.wait_for_row("the data", is_it);
+    let rows = run.so_far();
+    let row = rows.iter().find(|row| is_it(row)).expect("it was just seen");
+    row.is("SADDR", web.address().ip()).is("DADDR", near.local().ip()).is("DPORT", near.local().port());
+    // Kernels call it XDP, or give no reason; then the stack tells.
+    let reasons = ["XDP", "NOT_SPECIFIED"].into_iter().filter(|name| code(name).is_some());
+    row.must(reasons.into_iter().any(|name| row.line.ends_with(&reason(name))), "XDP, or nothing");
+    let lines = run.lines();
+    let at = lines.iter().position(|line| *line == row.line).expect("it is there");
+    let stack: Vec<_> = lines[at + 1..].iter().take_while(|line| line.starts_with('\t')).collect();
+    assert!(stack.iter().any(|line| line.contains("xdp")), "{stack:#?}");
     run.finish();
 }
 

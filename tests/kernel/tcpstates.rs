@@ -4,6 +4,7 @@
 //! A check is a sentence of the list that the tool was accepted by, or of what it promises beside that.
 
 use std::collections::HashMap;
+use std::fs;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::os::unix::net::UnixDatagram;
 use std::sync::mpsc::{Receiver, channel};
@@ -15,7 +16,7 @@ use netbcc_tests::kernel::{Case, Check, Rung, lacks_rung, skip};
 use netbcc_tests::net::{END_PORT, Net, has_ipv6};
 use netbcc_tests::peer::{How, Peer};
 use netbcc_tests::rows::{Row, Rows};
-use netbcc_tests::run::{Copy, Launch, PATIENCE, Run};
+use netbcc_tests::run::{Copy, Launch, PATIENCE, Run, in_place_of, own_mounts};
 
 /// What does not depend on the rung.
 pub(crate) const ANY: &[Check] = checks![
@@ -35,6 +36,7 @@ pub(crate) const ANY: &[Check] = checks![
     a_udp_socket_is_no_row,
     the_last_row_still_has_the_local_port,
     an_ordinary_user_sees_no_address,
+    root_sees_no_address_where_the_kernel_hides_them,
 ];
 
 pub(crate) const CHECKS: &[Check] = checks![
@@ -1010,14 +1012,10 @@ fn short_connections_are_all_seen_or_told_as_lost(case: &Case) {
     ended.accounts_for(seen, all);
 }
 
-fn an_ordinary_user_sees_no_address(case: &Case) {
-    let net = Net::new();
-    let copy = Copy::new();
-    copy.grant(Copy::NEEDED);
-    let seen = case.launch("").start(&net);
-    let hidden = case.launch("").program(copy.path()).user(65_534).start(&net);
+/// Insists that the second of two runs shows something else than an address, which is as wide and the same in all its rows.
+fn hides_addresses(net: &Net, seen: &Run<'_>, hidden: &Run<'_>) {
     net.peer("client").refused(net.v4(80));
-    let [seen, hidden] = [&seen, &hidden].map(|run| {
+    let [seen, hidden] = [seen, hidden].map(|run| {
         let rows = run.rows(2);
         let address = rows[0].get("SKADDR").to_owned();
         rows.are("SKADDR", &[&address, &address]);
@@ -1025,4 +1023,25 @@ fn an_ordinary_user_sees_no_address(case: &Case) {
     });
     assert_eq!(hidden.len(), 16, "as wide as an address");
     assert_ne!(seen, hidden);
+}
+
+fn an_ordinary_user_sees_no_address(case: &Case) {
+    let net = Net::new();
+    let copy = Copy::new();
+    copy.grant(Copy::NEEDED);
+    let seen = case.launch("").start(&net);
+    let hidden = case.launch("").program(copy.path()).user(65_534).start(&net);
+    hides_addresses(&net, &seen, &hidden);
+}
+
+fn root_sees_no_address_where_the_kernel_hides_them(case: &Case) {
+    let net = Net::new();
+    let seen = case.launch("").start(&net);
+    // What the kernel would say if it were told so: the setting itself is the whole machine's.
+    let level = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(level.path(), "2\n").expect("there is room");
+    own_mounts();
+    in_place_of(level.path(), "/proc/sys/kernel/kptr_restrict");
+    let hidden = case.launch("").start(&net);
+    hides_addresses(&net, &seen, &hidden);
 }

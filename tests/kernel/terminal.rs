@@ -23,6 +23,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     no_name_moves_the_cursor,
     no_path_in_an_error_moves_the_cursor,
     no_escapes_for_a_terminal_that_knows_none,
+    doctor_has_colours_on_a_terminal_unless_they_are_unwanted,
     a_screen_has_as_many_rows_as_fit_and_keys_sort_them,
     the_terminal_is_as_it_was_however_the_tool_ends,
     a_stopped_tool_gives_the_terminal_back_and_takes_it_again,
@@ -132,6 +133,20 @@ fn no_escapes_for_a_terminal_that_knows_none(_: &Case) {
         run.stop().code(0);
         if clears {
             assert!(screen.text().contains("\x1b[2J"), "{term:?}: {:?}", screen.text());
+        } else {
+            screen.calm();
+        }
+    }
+}
+
+fn doctor_has_colours_on_a_terminal_unless_they_are_unwanted(_: &Case) {
+    for (unwanted, has_colours) in [("", true), ("1", false)] {
+        let (mut screen, program) = Screen::new();
+        let launch = Launch::new("doctor", "softirqs").env("NO_COLOR", unwanted).stdout(program);
+        launch.ends().code(0);
+        screen.await_text("runs");
+        if has_colours {
+            assert!(screen.text().contains("\x1b[32mruns\x1b[0m"), "{:?}", screen.text());
         } else {
             screen.calm();
         }
