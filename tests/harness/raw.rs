@@ -7,7 +7,7 @@
     reason = "sizes and descriptors of C are small, and the kernel's rings are aligned"
 )]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::net::SocketAddrV4;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
@@ -390,13 +390,23 @@ pub(crate) fn own_terminal(command: &mut Command) {
 /// (before 6.3: only its children).
 pub(crate) fn clock_ahead(command: &mut Command, seconds: i64) {
     let line = format!("monotonic {seconds} 0");
+    in_own_space(command, libc::CLONE_NEWTIME, c"/proc/self/timens_offsets", line);
+}
+
+/// Has the process that this starts in a user namespace of its own, as its root.
+pub(crate) fn root_of_its_own(command: &mut Command) {
+    in_own_space(command, libc::CLONE_NEWUSER, c"/proc/self/uid_map", "0 0 1".to_owned());
+}
+
+/// Has the process that this starts in a namespace of its own, of which a file tells this.
+fn in_own_space(command: &mut Command, kind: libc::c_int, file: &'static CStr, line: String) {
     let action = move || {
         // SAFETY: a system call without pointers.
-        if unsafe { libc::unshare(libc::CLONE_NEWTIME) } != 0 {
+        if unsafe { libc::unshare(kind) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        let offsets = open(c"/proc/self/timens_offsets", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-        write(&offsets, line.as_bytes())?;
+        let file = open(file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        write(&file, line.as_bytes())?;
         Ok(())
     };
     // SAFETY: what runs between fork and exec are system calls that allocate nothing.

@@ -30,7 +30,9 @@ use crate::kernel::{Rung, also_said, has_failed, kernel_hid_events, lacks_rung, 
 use crate::laws::Laws;
 use crate::lines::Lines;
 use crate::net::{END_PORT, Net};
-use crate::raw::{Memory, clock_ahead, end_with_this_thread, ignore_only, limit, own_terminal};
+use crate::raw::{
+    Memory, clock_ahead, end_with_this_thread, ignore_only, limit, own_terminal, root_of_its_own,
+};
 use crate::rows::{Cells, Format, Row, Rows, fenced};
 use crate::schema::Schema;
 
@@ -175,6 +177,7 @@ pub struct Launch {
     env: Vec<(&'static str, String)>,
     limit: Option<(Resource, u64)>,
     ahead: Option<i64>,
+    is_root_of_its_own: bool,
     ignored: Vec<Signal>,
     /// Whether it is killed when the thread ends that starts it.
     tied: bool,
@@ -209,6 +212,7 @@ impl Launch {
             env: Vec::new(),
             limit: None,
             ahead: None,
+            is_root_of_its_own: false,
             ignored: Vec::new(),
             tied: false,
             seat: None,
@@ -254,6 +258,12 @@ impl Launch {
     /// Starts it where the monotonic clock is so many seconds ahead, as far as the kernel can.
     pub fn clock_ahead(mut self, seconds: i64) -> Self {
         self.ahead = Some(seconds);
+        self
+    }
+
+    /// Starts it as root of a user namespace of its own.
+    pub fn root_of_its_own(mut self) -> Self {
+        self.is_root_of_its_own = true;
         self
     }
 
@@ -317,6 +327,9 @@ impl Launch {
         }
         if let Some(seconds) = self.ahead {
             clock_ahead(&mut command, seconds);
+        }
+        if self.is_root_of_its_own {
+            root_of_its_own(&mut command);
         }
         ignore_only(&mut command, self.ignored);
         if let Some(uid) = self.user {

@@ -22,6 +22,7 @@ use nix::unistd::{Pid, gettid, pipe2, write};
 pub(crate) const CHECKS: &[Check] = checks![
     copies_run_side_by_side,
     without_permission_there_is_one_clear_line,
+    root_of_a_user_namespace_is_told_that_it_is_not_enough,
     kill_9_leaves_nothing_loaded,
     a_reader_that_goes_away_is_a_normal_end,
     a_full_disk_is_one_clear_line,
@@ -80,6 +81,16 @@ fn without_permission_there_is_one_clear_line(_: &Case) {
     for tool in tools() {
         let ended = Launch::new(tool, least(tool)).program(copy.path()).user(65_534).ends();
         ended.code(1).one_line(tool, &["root"]);
+    }
+}
+
+fn root_of_a_user_namespace_is_told_that_it_is_not_enough(_: &Case) {
+    if fs::read_to_string("/proc/sys/user/max_user_namespaces").is_ok_and(|most| most.trim() == "0") {
+        skip("user namespaces");
+    }
+    for tool in tools() {
+        let ended = Launch::new(tool, least(tool)).root_of_its_own().ends();
+        ended.code(1).one_line(tool, &["user namespace", "root of the host"]);
     }
 }
 
