@@ -493,6 +493,11 @@ fn an_empty_value_of_a_filter_counts_as_not_given() {
     for tool in ["tcpaccept", "tcpconnect", "tcptop", "tcptracer"] {
         accepted(tool, &["--cgroupmap", "", "--mntnsmap="]);
     }
+    accepted("tcpstates", &["-L", "", "-D", ""]);
+    // libbpf-tools' letters.
+    for tool in ["tcpconnect", "tcptracer"] {
+        accepted(tool, &["-C", "", "-M", ""]);
+    }
     for tool in ["tcpconnect", "tcplife", "tcpwhy"] {
         accepted(tool, &["-p", "", "--uid=", "--netns", " ", "--comm=", "--cgroup=", "--container="]);
         accepted(tool, &["--lport=", "--rport=", "--laddr=", "--raddr="]);
@@ -501,6 +506,7 @@ fn an_empty_value_of_a_filter_counts_as_not_given() {
     accepted("tcpdrop", &["--reason", "", "--not-reason", "QUEUE_PURGE"]);
     let refusals = [
         ("netqtop", &["-n", ""][..], "Please specify a network interface."),
+        ("tcpsubnet", &[""], "the list of subnets is empty"),
         ("tcpsubnet", &[" "], "the list of subnets is empty"),
         ("tcpdrop", &["--reason", "3", "--not-reason", "4"], "cannot be used with"),
     ];
