@@ -1701,6 +1701,7 @@ fn dns_over_tcp_is_said_not_to_be_read(case: &Case) {
     let net = Net::new();
     let client = net.peer("client");
     let run = case.launch(&format!("-d -p {}", client.pid())).start(&net);
+    let run = run.ended_by(|| client.refused(net.v4(END_PORT)));
     client.refused(net.v4(80));
     run.rows(1);
     assert!(!run.said().contains("over TCP"), "{}", run.said());

@@ -1,7 +1,5 @@
 //! What the kernel will let us do, asked before anything is loaded.
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result, anyhow};
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -22,10 +20,7 @@ pub(super) fn require() -> Result<()> {
             "run it as root of the host, outside of the container or of unshare -U",
         ));
     }
-    if !Path::new("/proc/self").exists() {
-        return Err(hinted(anyhow!("no /proc is mounted here"), "mount -t proc proc /proc"));
-    }
-    Ok(())
+    machine::require_proc()
 }
 
 /// What capabilities are worth that are not the host's.

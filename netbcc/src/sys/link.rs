@@ -18,6 +18,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
 
+use super::machine;
 use crate::error::{hinted, usage};
 
 /// A network interface of our namespace.
@@ -39,6 +40,7 @@ pub struct Link {
 /// The machine does not answer.
 pub fn find(name: &str) -> Result<Option<Link>> {
     let Some(index) = index_of(name)? else { return Ok(None) };
+    machine::require_proc()?;
     let netns = fs::metadata("/proc/self/ns/net").context("look at /proc/self/ns/net")?.ino();
     let netns = u32::try_from(netns).context("the number of the network namespace")?;
     let owned = name.to_owned();

@@ -2,15 +2,29 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::time::TimeValLike as _;
 use nix::time::{ClockId, clock_getres};
 
+use crate::error::hinted;
+
 /// A setting of the kernel, as `/proc/sys` shows it.
 pub fn sysctl(name: &str) -> Option<String> {
     fs::read_to_string(format!("/proc/sys/{name}")).ok().map(|text| text.trim().to_owned())
+}
+
+/// Fails where no `/proc` is mounted: what the kernel tells of processes, namespaces and itself is there.
+///
+/// # Errors
+/// There is none.
+pub fn require_proc() -> Result<()> {
+    if !Path::new("/proc/self").exists() {
+        return Err(hinted(anyhow!("no /proc is mounted here"), "mount -t proc proc /proc"));
+    }
+    Ok(())
 }
 
 /// The name of this host, as programs in this UTS namespace see it; empty if it has none.
