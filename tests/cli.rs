@@ -1319,14 +1319,18 @@ fn the_synopsis_shows_what_each_option_takes() {
     for tool in tools() {
         let synopsis = section(&plain(&prints(&["man", &tool])), "SYNOPSIS").join(" ");
         let help = prints(&[&tool, "--help"]);
-        let options = help.lines().filter_map(|line| line.strip_prefix("  ")).filter(|line| {
-            let rest = line.trim_start();
-            rest.starts_with('-') && line.len() - rest.len() <= 4
-        });
         let mut with_value = 0;
-        for line in options {
+        let mut inside = false;
+        for line in help.lines() {
+            if !line.starts_with(' ') {
+                inside = matches!(line, "Options:" | "Output:" | "Filters:");
+            }
+            let words = line.trim_start();
+            if !inside || !words.starts_with('-') || line.len() - words.len() > 6 {
+                continue;
+            }
             // Two blanks before what it does.
-            let head = line.trim_start().split("  ").next().expect("a first part");
+            let head = words.split("  ").next().expect("a first part");
             if head.contains("--help") || head.contains("--version") {
                 continue;
             }

@@ -374,8 +374,7 @@ fn what_xdp_drops_is_a_row_with_all(case: &Case) {
     let web = server.listen(net.v4_of(2, 80));
     let near = client.connect(web.address());
     let far = web.accept();
-    let namespace = net.near().enter(|| inode("/proc/thread-self/ns/net"));
-    let run = start(case, &format!("--all --netns-id {namespace}"), &net, &client);
+    let run = start(case, "--all", &net, &client);
     let dropping = net.near().enter(|| drop_received(if_nametoindex("cable").expect("it is there")));
     let _dropping = dropping.unwrap_or_else(|error| skip(format!("links of XDP ({error})")));
     far.send(10);
