@@ -353,13 +353,17 @@ fn what_has_no_reason_is_a_row_with_all(case: &Case) {
     far.await_end();
     // A connection in TIME_WAIT takes no data.
     far.send(11);
+    let is_it = |row: &Row| row.get("SPORT") == "80" && row.line.contains(" (PSH|ACK) ");
     for run in [&all, &named] {
-        let is_it = |row: &Row| row.get("SPORT") == "80" && row.line.contains(" TIME_WAIT (PSH|ACK) ");
         run.wait_for_row("the data", is_it);
         let rows = run.so_far();
         let row = rows.iter().find(|row| is_it(row)).expect("it was just seen");
         row.is("SADDR", web.address().ip()).is("DADDR", from.ip()).is("DPORT", from.port());
-        row.must(row.line.ends_with(&reason("NOT_SPECIFIED")), "no reason");
+        // Where the kernel does not tell the receiving socket, nobody knows its state.
+        row.must([" TIME_WAIT (", " - ("].iter().any(|state| row.line.contains(state)), "the state");
+        if !row.line.ends_with(&reason("NOT_SPECIFIED")) {
+            skip("a drop without a reason: this kernel has one for data in TIME_WAIT");
+        }
     }
     usual.rows(0);
     for run in [all, usual, named] {
