@@ -20,6 +20,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::resource::Resource;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, pipe2};
 use rustix::fs::{XattrFlags, setxattr};
 use tempfile::TempDir;
@@ -374,19 +375,7 @@ impl Launch {
             }
             return Err(ended);
         }
-        Ok(Run {
-            started,
-            net,
-            format: RefCell::new(json.then_some(Format::Json)),
-            parsed: RefCell::default(),
-            end: Box::new(move || {
-                let refused = net.near().enter(|| TcpStream::connect(net.v4(END_PORT)));
-                assert!(refused.is_err(), "nobody listens there");
-            }),
-            ends: Cell::new(0),
-            end_rows: 1,
-            watch: None,
-        })
+        Ok(Run::of(started, json, net))
     }
 
     /// Starts a tool that is nobody's, to run for as long as the calling thread does; nothing if it cannot.
@@ -406,6 +395,12 @@ impl Launch {
         let mut started = self.spawn();
         action(started.pid());
         started.wait()
+    }
+
+    /// Starts the tool, and does not wait for anything.
+    pub fn begin(self, net: &Net) -> Run<'_> {
+        let (json, started) = (self.args.iter().any(|arg| arg == "--json"), self.spawn());
+        Run::of(started, json, net)
     }
 
     /// Starts a tool, and ends it at once where it gets ready; else what it said.
@@ -568,6 +563,22 @@ struct Parsed {
 }
 
 impl<'n> Run<'n> {
+    fn of(started: Started, json: bool, net: &'n Net) -> Self {
+        Self {
+            started,
+            net,
+            format: RefCell::new(json.then_some(Format::Json)),
+            parsed: RefCell::default(),
+            end: Box::new(move || {
+                let refused = net.near().enter(|| TcpStream::connect(net.v4(END_PORT)));
+                assert!(refused.is_err(), "nobody listens there");
+            }),
+            ends: Cell::new(0),
+            end_rows: 1,
+            watch: None,
+        }
+    }
+
     /// How to make the connect that says "nothing more is to come", for tools whose filters would hide the usual
     /// one: it must go to `END_PORT` and give one row.
     pub fn ended_by(mut self, end: impl Fn() + 'n) -> Self {
@@ -801,12 +812,7 @@ impl<'n> Run<'n> {
 
     /// How long it was ready to run and another had its processor, in all.
     pub fn waited_for_cpu(&self) -> Duration {
-        let path = format!("/proc/{}/schedstat", self.pid());
-        let text = fs::read_to_string(path).unwrap_or_default();
-        text.split_whitespace()
-            .nth(1)
-            .and_then(|ns| ns.parse().ok())
-            .map_or(Duration::MAX, Duration::from_nanos)
+        waited_for_cpu(&self.pid().to_string())
     }
 
     /// Ctrl-C; waits for the end.
@@ -819,6 +825,25 @@ impl<'n> Run<'n> {
         let hidden = self.watch.as_ref().map_or(0, Watch::count);
         kill(self.started.pid(), signal).expect("it runs");
         Ended { hidden, ..self.started.wait() }
+    }
+
+    /// Another signal; waits for the end, and says how long that took, without the time in which the tool or this test was ready to
+    /// go on and had no processor.
+    pub fn ends_after(mut self, signal: Signal) -> (Ended, Duration) {
+        let hidden = self.watch.as_ref().map_or(0, Watch::count);
+        let pid = self.pid().to_string();
+        let waited = || waited_for_cpu(&pid).saturating_add(waited_for_cpu("thread-self"));
+        let (before, told) = (waited(), Instant::now());
+        kill(self.started.pid(), signal).expect("it runs");
+        // It stays where it is until somebody asks how it ended.
+        let over = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
+        while waitid(Id::Pid(self.started.pid()), over).expect("it is our child") == WaitStatus::StillAlive
+            && told.elapsed() < PATIENCE
+        {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let took = told.elapsed().saturating_sub(waited().saturating_sub(before));
+        (Ended { hidden, ..self.started.wait() }, took)
     }
 
     /// Waits for the tool to end by itself.
@@ -843,6 +868,12 @@ impl std::fmt::Debug for Run<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.started.fmt(f)
     }
+}
+
+/// How long the process of this name in /proc was ready to run and another had its processor, in all.
+fn waited_for_cpu(name: &str) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{name}/schedstat")).unwrap_or_default();
+    text.split_whitespace().nth(1).and_then(|ns| ns.parse().ok()).map_or(Duration::MAX, Duration::from_nanos)
 }
 
 /// The programs that a process holds, by kernel id.

@@ -24,7 +24,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 use nix::unistd::pipe2;
 
-use crate::engine::{Preemption, least, tools};
+use crate::engine::{PROMPT, Preemption, least, tools};
 
 pub(crate) const CHECKS: &[Check] = checks![
     at_the_default_ring_nothing_is_lost: alone,
@@ -367,16 +367,18 @@ fn a_reader_that_takes_nothing_is_told_what_it_missed(case: &Case) {
     let flood = row_of(case);
     with_scene(flood.traffic, |scene| {
         let mut waits = Vec::new();
-        for (signal, flags) in [(Signal::SIGTERM, OFlag::empty()), (Signal::SIGINT, OFlag::O_NONBLOCK)] {
+        let ways = [(Signal::SIGTERM, OFlag::empty()), (Signal::SIGINT, OFlag::O_NONBLOCK)];
+        for (nth, (signal, flags)) in ways.into_iter().cycle().take(3 * ways.len()).enumerate() {
+            if nth >= ways.len() && waits.iter().any(|waited| *waited < PROMPT) {
+                return;
+            }
             let (reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
             fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).expect("it holds a page");
             fcntl(&writer, FcntlArg::F_SETFL(flags)).expect("it is ours");
             let run = scene.launch(flood, "--json").stdout(writer).start(scene.net).watched();
             scene.make(flood.traffic, SOME);
             let all = scene.made(flood, SOME);
-            let told = Instant::now();
-            let ended = run.signal(signal);
-            let waited = told.elapsed();
+            let (ended, waited) = run.ends_after(signal);
             ended.code(0);
             waits.push(waited);
             let text = io::read_to_string(File::from(reader)).expect("rows are UTF-8");
@@ -388,8 +390,7 @@ fn a_reader_that_takes_nothing_is_told_what_it_missed(case: &Case) {
             assert!(written > 0 && not > 0, "{signal}: {written} rows were written, {not} not");
             ended.sums_up(written + not, all);
         }
-        // A second for the tool, and what a busy machine adds, which it does not add each time.
-        assert!(waits.iter().any(|waited| *waited < Duration::from_secs(3)), "it took {waits:?} to end");
+        assert!(waits.iter().any(|waited| *waited < PROMPT), "it took {waits:?} to end");
     });
 }
 

@@ -83,7 +83,7 @@ impl Format {
 const SPILL: usize = 64 << 10;
 
 /// How long a run that was told to end waits for whoever reads its output.
-pub const LAST_WAIT: Duration = Duration::from_millis(600);
+const LAST_WAIT: Duration = Duration::from_millis(500);
 
 /// What the buffer holds.
 #[derive(Default)]
@@ -425,9 +425,14 @@ impl Out {
         self.sink.as_ref().map(|sink| sink.as_fd())
     }
 
-    /// The run was told to end: what the reader does not take from now on in [`LAST_WAIT`] is not written.
+    /// The run was told to end: what the reader does not take from now on in half a second is not written.
     pub fn end_soon(&mut self) {
         self.deadline.get_or_insert_with(|| Instant::now() + LAST_WAIT);
+    }
+
+    /// How much is left of that, for whatever else is to be waited for; nothing before the run was told to end.
+    pub fn time_left(&self) -> Duration {
+        self.deadline.map_or(Duration::ZERO, |deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
     /// Gives up what waits, and what is printed from now on; its rows are counted.
@@ -536,8 +541,7 @@ impl Out {
         kinds.drain(..whole);
         self.buf.drain(..written);
         if let Err(error) = result {
-            let what = format!("write to {}", self.target());
-            self.fails(anyhow::Error::new(error).context(what));
+            self.fails(crate::error::not_written(error, &self.target()));
             return false;
         }
         true
@@ -608,7 +612,7 @@ pub fn warn(who: &str, what: impl fmt::Display) {
 }
 
 /// How long standard error may keep us waiting, all its lines together.
-const STDERR_WAIT: Duration = Duration::from_millis(300);
+const STDERR_WAIT: Duration = Duration::from_millis(200);
 
 /// Standard error, kept from making us wait; none where it is closed. A tool asks for it before it gives up all power.
 fn stderr() -> Option<&'static Sink> {

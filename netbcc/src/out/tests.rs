@@ -567,7 +567,20 @@ fn a_full_disk_is_an_error_and_a_gone_reader_is_a_broken_pipe() {
     let mut gone = memory(Format::Text);
     gone.sink = Some(Sink::new(File::from(std::os::fd::OwnedFd::from(writer))));
     gone.line("x");
-    assert!(crate::error::is_broken_pipe(&gone.flush().unwrap_err()));
+    assert!(crate::error::is_reader_gone(&gone.flush().unwrap_err()));
+}
+
+#[test]
+fn all_waits_at_the_end_leave_a_part_of_the_promised_second_for_work() {
+    let (promised, work) = (Duration::from_secs(1), Duration::from_millis(300));
+    assert!(LAST_WAIT + STDERR_WAIT + work <= promised);
+    // Who waits for anything else takes it from the same time.
+    let mut out = memory(Format::Text);
+    assert_eq!(out.time_left(), Duration::ZERO, "it was not told to end yet");
+    out.end_soon();
+    let left = out.time_left();
+    out.end_soon();
+    assert!(left <= LAST_WAIT && out.time_left() <= left, "told twice, it ends once");
 }
 
 #[test]
