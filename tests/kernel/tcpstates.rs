@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +19,9 @@ use netbcc_tests::net::{END_PORT, Net, has_ipv6};
 use netbcc_tests::peer::{How, Peer};
 use netbcc_tests::rows::{Row, Rows};
 use netbcc_tests::run::{Copy, Launch, PATIENCE, Run, in_place_of, own_mounts};
+use nix::sys::signal::Signal;
+
+use crate::engine::PROMPT;
 
 /// What does not depend on the rung.
 pub(crate) const ANY: &[Check] = checks![
@@ -31,6 +36,7 @@ pub(crate) const ANY: &[Check] = checks![
     the_journal_gets_every_row,
     the_journal_gets_ipv6,
     the_journal_may_go_away,
+    a_slow_journal_keeps_neither_rows_nor_the_end,
     rows_leave_through_a_pipe_at_once,
     both_port_filters_mean_both,
     a_udp_socket_is_no_row,
@@ -822,6 +828,8 @@ fn a_udp_socket_is_no_row(case: &Case) {
 /// socket is short (10 where nobody raised it), and the tool reports every test's connections.
 struct Journald {
     socket: UnixDatagram,
+    /// Whether it takes a moment for each entry.
+    is_slow: Arc<AtomicBool>,
     reader: Option<thread::JoinHandle<()>>,
     entries: Receiver<Vec<u8>>,
     place: tempfile::TempDir,
@@ -829,8 +837,15 @@ struct Journald {
 
 impl Journald {
     fn new() -> Self {
+        Self::with(false)
+    }
+
+    /// One that takes an entry every twentieth of a second, if it is slow.
+    fn with(slow: bool) -> Self {
+        let is_slow = Arc::new(AtomicBool::new(slow));
         let place = tempfile::tempdir().expect("a directory");
         let socket = UnixDatagram::bind(place.path().join("socket")).expect("a socket");
+        let waits = Arc::clone(&is_slow);
         let (sink, entries) = channel();
         let inlet = socket.try_clone().expect("another descriptor");
         let reader = thread::spawn(move || {
@@ -840,9 +855,12 @@ impl Journald {
                 if length == 0 || sink.send(buffer[..length].to_vec()).is_err() {
                     break;
                 }
+                if waits.load(Ordering::Relaxed) {
+                    thread::sleep(Duration::from_millis(50));
+                }
             }
         });
-        Self { socket, reader: Some(reader), entries, place }
+        Self { socket, is_slow, reader: Some(reader), entries, place }
     }
 
     fn path(&self) -> String {
@@ -975,6 +993,37 @@ fn the_journal_may_go_away(case: &Case) {
     let ended = run.stop();
     ended.code(0);
     assert!(ended.stderr.contains("the journal took all entries but"), "{}", ended.stderr);
+}
+
+fn a_slow_journal_keeps_neither_rows_nor_the_end(case: &Case) {
+    const OPENS: usize = 1009;
+    let net = Net::new();
+    let client = net.peer("client");
+    let mut times = Vec::new();
+    // What a busy machine adds to the end, it does not add each time.
+    let prompt = (0..3).any(|_| {
+        let journald = Journald::with(true);
+        let run = case.launch("-Y").env("NETBCC_JOURNAL_SOCKET", journald.path()).start(&net).end_rows(2);
+        assert_eq!(client.churn(net.v4(80), OPENS, 1), (0, OPENS));
+        run.arrival(2 * OPENS);
+        // Each row has an entry; a socket's queue has room for 512 of them at most.
+        let taken = journald.entries.try_iter().count();
+        assert!(taken < OPENS, "rows waited until {taken} entries were taken");
+        let (ended, took) = run.ends_after(Signal::SIGTERM);
+        ended.code(0);
+        let (_, rest) = ended.stderr.split_once("the journal took all entries but ").expect("it is slow");
+        let lost: usize = rest.lines().next().and_then(|number| number.parse().ok()).expect("a number");
+        let rows = ended.stdout.len() - 1;
+        journald.is_slow.store(false, Ordering::Relaxed);
+        for _ in taken + lost..rows {
+            journald.entry();
+        }
+        let quiet = journald.entries.recv_timeout(Duration::from_millis(100));
+        assert!(quiet.is_err(), "more than {rows} rows - {lost} lost");
+        times.push(took);
+        took < PROMPT
+    });
+    assert!(prompt, "it took {times:?} to end");
 }
 
 fn a_journal_that_is_not_there_is_one_clear_line(case: &Case) {

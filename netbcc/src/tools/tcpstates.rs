@@ -106,6 +106,8 @@ impl Tool for Tcpstates {
             "SKADDR is the socket's address for those who may see addresses of the kernel (CAP_SYSLOG, and \
              kernel.kptr_restrict below 2). For others it is a hash with a key of this run.",
             "-Y needs no Python module; the journal's own time stamp stands for _SOURCE_REALTIME_TIMESTAMP.",
+            "Rows never wait for the journal. What it does not take at once is sent a little later: 4 MiB of entries may wait; \
+             how many had no room is said at the end.",
         ],
         refuses: &[],
         object: object!("tcpstates"),
@@ -147,7 +149,12 @@ impl Tool for Tcpstates {
                     enter(journal, &row);
                 }
             }
-            Ok(None)
+            let Some(journal) = &mut journal else { return Ok(None) };
+            if batch.is_last() {
+                // Rows need the other half.
+                journal.finish(cx.out.time_left() / 2);
+            }
+            Ok(journal.go_on())
         });
         if let Some(sentence) = journal.as_ref().and_then(Journal::losses) {
             cx.warn(sentence);
