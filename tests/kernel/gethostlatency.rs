@@ -4,7 +4,8 @@
 //! and answers what it wants. Only the last checks have a real C library, in which a program looks up a name that nobody is asked
 //! about.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,8 +19,11 @@ use netbcc_tests::net::Net;
 use netbcc_tests::peer::{Peer, hex};
 use netbcc_tests::raw::map_entries;
 use netbcc_tests::run::{PATIENCE, Run, maps_of};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::engine::PROMPT;
 
 pub(crate) const CHECKS: &[Check] = checks![
     a_lookup_is_one_row,
@@ -40,6 +44,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     libraries_of_other_processes_and_mount_namespaces_are_found,
     a_file_that_was_replaced_is_seen_where_it_is_still_used,
     what_is_no_library_is_left_out,
+    files_that_are_only_called_like_libraries_hold_nothing_up: alone,
     two_files_of_an_overlay_make_one_row,
     a_real_c_library_is_seen_in_a_process_that_starts_later,
 ];
@@ -522,6 +527,72 @@ fn what_is_no_library_is_left_out(case: &Case) {
     let ended = case.launch(&format!("--json -v -p {}", client.pid())).start(&scene.net).finish();
     let said = format!("not hooked: {}: it has no getaddrinfo", scene.library.display());
     assert!(ended.stderr.contains(&said), "{}", ended.stderr);
+}
+
+/// Files of this size, each called like a C library, that begin with these bytes.
+fn called_like_libraries(folder: &Path, name: &str, count: usize, begin: &[u8], bytes: u64) -> Vec<PathBuf> {
+    let path = |nth: usize| {
+        let place = folder.join(format!("{name}-{nth}"));
+        fs::create_dir(&place).expect("room for a directory");
+        let path = place.join("libc.so.6");
+        let mut file = File::create(&path).expect("room for a file");
+        file.write_all(begin).and_then(|()| file.set_len(bytes)).expect("a hole takes no room");
+        path
+    };
+    (0..count).map(path).collect()
+}
+
+fn files_that_are_only_called_like_libraries_hold_nothing_up(case: &Case) {
+    // Of so many bytes a search reads twenty files, and of a process it opens 64.
+    const BYTES: u64 = 50 << 20;
+    const LARGE: usize = 40;
+    const MANY: usize = 300;
+    let scene = Scene::new();
+    let places = tempfile::tempdir().expect("a directory");
+    let library = fs::read(&scene.library).expect("it was written");
+    let [large, many, near] = ["large", "many", "near"].map(|name| scene.net.new_peer(name));
+    for path in called_like_libraries(places.path(), "large", LARGE, &library, BYTES) {
+        large.map(&path);
+    }
+    for path in called_like_libraries(places.path(), "many", MANY, &[], BYTES) {
+        many.map(&path);
+    }
+    near.map(&scene.library);
+    let run = case.launch(&format!("--json -p {}", near.pid())).start(&scene.net);
+    scene.look_up(&near, "seen");
+    assert_eq!(hosts(&rows(&scene, &run, &near)), ["seen"]);
+    let io = fs::read_to_string(format!("/proc/{}/io", run.pid())).unwrap_or_default();
+    let read = io.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse::<u64>().ok());
+    assert!(read.is_none_or(|read| read < 3 << 29), "{read:?} bytes were read");
+    let said = run.finish().stderr;
+    let (number, _) = said.split_once(" files that are called like C libraries").expect("it is said");
+    let number: usize = number.rsplit(' ').next().and_then(|number| number.parse().ok()).expect("a number");
+    let (least, most) = (MANY - 64 + LARGE - 20, MANY - 64 + LARGE);
+    assert!((least..=most).contains(&number), "{least} to {most}: {said}");
+
+    // A signal is heard from when the tool has blocked it. What a busy machine adds to the end, it does not add each time.
+    let mut times = Vec::new();
+    let prompt = (0..3).any(|_| {
+        let run = case.launch("--json").begin(&scene.net);
+        let deadline = Instant::now() + PATIENCE;
+        while !blocks(run.pid(), Signal::SIGTERM) {
+            assert!(Instant::now() < deadline, "it blocks no signal");
+            thread::yield_now();
+        }
+        let (ended, took) = run.ends_after(Signal::SIGTERM);
+        ended.code(0);
+        times.push(took);
+        took < PROMPT
+    });
+    assert!(prompt, "it took {times:?} to end");
+}
+
+/// Whether a process keeps this signal waiting.
+fn blocks(pid: u32, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    mask & 1 << (signal as i32 - 1) != 0
 }
 
 /// Mounts an overlay of this folder at another one, whose own changes are kept elsewhere.

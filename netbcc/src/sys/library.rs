@@ -2,7 +2,8 @@
 //! their mount namespaces find them.
 //!
 //! Nothing in such a file is trusted: who runs a container writes its C library. It is read as a whole, up to a limit, so that it
-//! cannot change while it is looked at, and kept open, so that what is hooked is what was looked at.
+//! cannot change while it is looked at, and kept open, so that what is hooked is what was looked at. Anybody can call any number of
+//! files so, of any size: the search has limits for all files together, and a signal ends it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
@@ -31,6 +32,15 @@ const MUSL: &str = if cfg!(target_arch = "aarch64") { "ld-musl-aarch64.so.1" } e
 const MOST_BYTES: u64 = 64 << 20;
 /// So many files are looked for at most: each costs a few descriptors.
 pub const MOST_FILES: usize = 256;
+/// A search reads so many bytes of files at most: what [`MOST_FILES`] of glibc's take is half of that.
+const MOST_BYTES_IN_ALL: u64 = 1 << 30;
+/// A search opens so many different files at most, and so many that one process has mapped: it has one C library.
+const MOST_OPENED: usize = 4096;
+const MOST_OF_PROCESS: usize = 64;
+/// A library has each of its functions a few times at most, as versions of it.
+const MOST_PLACES: usize = 16;
+/// What tells a program's file: `struct Elf64_Ehdr`.
+const HEADER_BYTES: usize = 64;
 
 /// A file that has some of the functions that are asked for.
 #[derive(Debug)]
@@ -58,7 +68,8 @@ impl Library {
         // A named pipe would have us wait.
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
         let mut file = file.map_err(|error| error.to_string())?;
-        let functions = functions_of(&read(&mut file)?, functions, &[SHT_DYNSYM, SHT_SYMTAB])?;
+        let bytes = Begun::of(&mut file)?.read(&mut file)?;
+        let functions = functions_of(&bytes, functions, &[SHT_DYNSYM, SHT_SYMTAB])?;
         Ok(Self { path: path.to_owned(), file, functions })
     }
 }
@@ -72,21 +83,38 @@ pub struct Found {
     pub unfit: BTreeMap<PathBuf, String>,
     /// How many more there are than [`MOST_FILES`].
     pub left_out: usize,
+    /// How many files are called like C libraries and were not looked at, because there are too many, or they are too large
+    /// together.
+    pub not_looked_at: usize,
+    /// Whether it was told to end before it was through.
+    pub ended: bool,
 }
 
 /// Looks for the C libraries of all processes that we may look at, and for those in their mount namespaces. Of those, the ones
-/// count that have the first of these `functions`.
+/// count that have the first of these `functions`. It ends when `ends` says so, which is asked for each process and each file.
 ///
 /// # Errors
 /// This process, or the machine, may not open more files.
-pub fn search(functions: &[&'static str]) -> io::Result<Found> {
+pub fn search(functions: &[&'static str], ends: &dyn Fn() -> bool) -> io::Result<Found> {
     machine::raise_open_files();
-    let mut search = Search { functions, ..Search::default() };
+    let mut search = Search {
+        functions,
+        ends,
+        bytes_left: MOST_BYTES_IN_ALL,
+        found: Found::default(),
+        files: HashSet::new(),
+        mapped: HashSet::new(),
+        full: None,
+        roots: HashSet::new(),
+    };
     // Ours first: we may always look there.
     search.look_in(Path::new("/"));
     let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
     let folders = numbers.map(|entry| entry.path()).filter(|path| is_number(path));
     for process in folders {
+        if search.is_to_end() {
+            break;
+        }
         search.process(&process);
     }
     search.full.map_or(Ok(search.found), Err)
@@ -96,11 +124,13 @@ fn is_number(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_bytes().iter().all(u8::is_ascii_digit))
 }
 
-#[derive(Default)]
 struct Search<'f> {
     functions: &'f [&'static str],
+    ends: &'f dyn Fn() -> bool,
+    /// How many bytes may yet be read.
+    bytes_left: u64,
     found: Found,
-    /// Devices and inode numbers of files that were looked at, as stat(2) and /proc tell them.
+    /// Devices and inode numbers of files that were opened, as stat(2) and /proc tell them.
     files: HashSet<(u64, u64)>,
     mapped: HashSet<(Vec<u8>, u64)>,
     /// Why no more files could be opened.
@@ -121,8 +151,14 @@ impl Search<'_> {
             self.look_in(&root);
         }
         let Ok(maps) = fs::read(folder.join("maps")) else { return };
+        let mut tried = HashSet::new();
         for mapping in maps.split(|&byte| byte == b'\n').filter_map(Mapping::parse) {
-            if !is_c_library(mapping.path) || !self.mapped.insert((mapping.device.to_vec(), mapping.inode)) {
+            let place = (mapping.device.to_vec(), mapping.inode);
+            if !is_c_library(mapping.path) || self.mapped.contains(&place) || !tried.insert(place.clone()) {
+                continue;
+            }
+            if tried.len() > MOST_OF_PROCESS {
+                self.found.not_looked_at += 1;
                 continue;
             }
             let path = mapping.path.strip_suffix(b" (deleted)").unwrap_or(mapping.path);
@@ -130,14 +166,24 @@ impl Search<'_> {
             // The file itself, also one whose name is another's by now; that takes more power than the other way.
             let range = OsStr::from_bytes(mapping.range);
             let opened = open_quietly(&folder.join("map_files").join(range));
-            if let Some(file) = self.opened(opened.or_else(|_| open_in(&root, path)))
-                && let Err(why) = self.look_at(path, file)
+            let Some(file) = self.opened(opened.or_else(|_| open_in(&root, path))) else {
+                // Another process may have it still when this one has ended.
+                continue;
+            };
+            self.mapped.insert(place);
+            if let Err(why) = self.look_at(path, file)
                 // What anybody may put there is not kept without end.
                 && self.found.unfit.len() < MOST_FILES
             {
                 self.found.unfit.insert(path.to_owned(), why);
             }
         }
+    }
+
+    /// Whether it was told to end, or can open no more files.
+    fn is_to_end(&mut self) -> bool {
+        self.found.ended = self.found.ended || (self.ends)();
+        self.found.ended || self.full.is_some()
     }
 
     /// The C libraries at their usual places below this root.
@@ -171,10 +217,25 @@ impl Search<'_> {
     /// Keeps the file if it is a C library; else says why it is none.
     fn look_at(&mut self, path: &Path, mut file: File) -> Result<(), String> {
         let Ok(known) = file.metadata() else { return Ok(()) };
-        if !self.files.insert((known.dev(), known.ino())) {
+        let place = (known.dev(), known.ino());
+        if self.files.contains(&place) {
             return Ok(());
         }
-        let functions = functions_of(&read(&mut file)?, self.functions, &[SHT_DYNSYM])?;
+        if self.files.len() >= MOST_OPENED {
+            self.found.not_looked_at += 1;
+            return Err("too many files are called like C libraries".to_owned());
+        }
+        self.files.insert(place);
+        let begun = Begun::of(&mut file)?;
+        if self.is_to_end() {
+            return Ok(());
+        }
+        let Some(left) = self.bytes_left.checked_sub(begun.file_bytes) else {
+            self.found.not_looked_at += 1;
+            return Err("files that are called like C libraries are too large together".to_owned());
+        };
+        self.bytes_left = left;
+        let functions = functions_of(&begun.read(&mut file)?, self.functions, &[SHT_DYNSYM])?;
         if functions.iter().all(|(name, _)| Some(name) != self.functions.first()) {
             return Err(format!("it has no {}", self.functions.first().unwrap_or(&"")));
         }
@@ -247,18 +308,51 @@ fn open_quietly(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
-/// All bytes of a file of a sensible size.
-fn read(file: &mut File) -> Result<Vec<u8>, String> {
-    let known = file.metadata().map_err(|error| error.to_string())?;
-    if !known.is_file() {
-        return Err("it is no regular file".to_owned());
+/// A file of a sensible size that begins as a program of this machine does.
+struct Begun {
+    header: Vec<u8>,
+    /// How large it is.
+    file_bytes: u64,
+}
+
+impl Begun {
+    /// Reads its first bytes.
+    fn of(file: &mut File) -> Result<Self, String> {
+        let known = file.metadata().map_err(|error| error.to_string())?;
+        if !known.is_file() {
+            return Err("it is no regular file".to_owned());
+        }
+        if known.len() > MOST_BYTES {
+            return Err(format!("it is larger than {} MiB", MOST_BYTES >> 20));
+        }
+        let mut header = Vec::new();
+        file.take(HEADER_BYTES as u64).read_to_end(&mut header).map_err(|error| error.to_string())?;
+        parse(&header)?;
+        Ok(Self { header, file_bytes: known.len() })
     }
-    if known.len() > MOST_BYTES {
-        return Err(format!("it is larger than {} MiB", MOST_BYTES >> 20));
+
+    /// All of its bytes, as many as there were when it was opened.
+    fn read(self, file: &mut File) -> Result<Vec<u8>, String> {
+        let mut bytes = self.header;
+        let rest = self.file_bytes.saturating_sub(bytes.len() as u64);
+        file.take(rest).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+        Ok(bytes)
     }
-    let mut bytes = Vec::new();
-    file.take(MOST_BYTES).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    Ok(bytes)
+}
+
+/// The header of an ELF file for this machine, and the order of its bytes.
+fn parse(bytes: &[u8]) -> Result<(&FileHeader64<Endianness>, Endianness), String> {
+    let header =
+        FileHeader64::<Endianness>::parse(bytes).map_err(|_| "it is no ELF file of 64 bits".to_owned())?;
+    let endian = header.endian().map_err(broken)?;
+    if header.e_machine(endian) != MACHINE {
+        return Err("it is made for another processor".to_owned());
+    }
+    Ok((header, endian))
+}
+
+fn broken(error: elf::read::Error) -> String {
+    format!("its ELF headers are broken: {error}")
 }
 
 /// Where `functions` begin in this ELF file, by the first of these kinds of `tables` that has any of them.
@@ -267,13 +361,7 @@ fn functions_of(
     functions: &[&'static str],
     tables: &[u32],
 ) -> Result<Vec<(&'static str, u64)>, String> {
-    let header =
-        FileHeader64::<Endianness>::parse(bytes).map_err(|_| "it is no ELF file of 64 bits".to_owned())?;
-    let broken = |error: elf::read::Error| format!("its ELF headers are broken: {error}");
-    let endian = header.endian().map_err(broken)?;
-    if header.e_machine(endian) != MACHINE {
-        return Err("it is made for another processor".to_owned());
-    }
+    let (header, endian) = parse(bytes)?;
     let segments = header.program_headers(endian, bytes).map_err(broken)?;
     let sections = header.sections(endian, bytes).map_err(broken)?;
     for table in tables {
@@ -282,13 +370,23 @@ fn functions_of(
         if symbols.section() == SectionIndex(0) {
             continue;
         }
+        let names = sections.section(symbols.string_section()).map_err(broken)?;
+        let names = names.data(endian, bytes).map_err(broken)?;
+        let mut known = 0;
         for symbol in symbols.iter() {
             // Those that are chosen when a program starts (IFUNC) are another type.
             if symbol.st_type() != STT_FUNC || symbol.st_shndx(endian) == 0 {
                 continue;
             }
-            let Ok(name) = symbol.name(endian, symbols.strings()) else { continue };
-            let Some(name) = functions.iter().find(|known| known.as_bytes() == name) else { continue };
+            // Compared where it stands: to look for its end takes long where none is near, and millions of symbols may say so.
+            let rest = usize::try_from(symbol.st_name(endian)).ok().and_then(|at| names.get(at..));
+            let is =
+                |name: &&&str| rest.and_then(|rest| rest.strip_prefix(name.as_bytes())?.first()) == Some(&0);
+            let Some(name) = functions.iter().find(is) else { continue };
+            known += 1;
+            if known > MOST_PLACES {
+                return Err(format!("it has {} more than {MOST_PLACES} times", functions.join(", ")));
+            }
             let address = symbol.st_value(endian);
             let place = segments.iter().find_map(|segment| {
                 let within = address.checked_sub(segment.p_vaddr(endian))?;
@@ -365,7 +463,8 @@ mod tests {
 
     #[test]
     fn this_machines_own_library_is_found_with_its_functions() {
-        let found = search(&NAMES).expect("there is room for files");
+        let found = search(&NAMES, &|| false).expect("there is room for files");
+        assert!(!found.ended);
         // A machine may have no program but static ones.
         let Some(library) = found.libraries.iter().find(|library| library.path.ends_with("libc.so.6")) else {
             return;
@@ -377,6 +476,18 @@ mod tests {
         assert_eq!(places.len(), NAMES.len());
     }
 
+    #[test]
+    fn a_search_ends_when_it_is_told_to() {
+        let asked = std::cell::Cell::new(0);
+        let ends = || {
+            asked.set(asked.get() + 1);
+            asked.get() > 1
+        };
+        let found = search(&NAMES, &ends).expect("there is room for files");
+        // One file was looked at, at most, and nobody asks again.
+        assert!(found.ended && found.libraries.len() <= 1 && asked.get() == 2, "{found:?}");
+    }
+
     proptest! {
         #[test]
         fn no_file_makes_it_fail(bytes in proptest::collection::vec(any::<u8>(), 0..4096)) {
@@ -386,7 +497,7 @@ mod tests {
         #[test]
         fn no_change_of_a_library_makes_it_fail(at in 0_usize..1 << 16, to in any::<u8>()) {
             static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
-                let found = search(&NAMES).expect("there is room for files").libraries.pop();
+                let found = search(&NAMES, &|| false).expect("there is room for files").libraries.pop();
                 found.and_then(|found| fs::read(found.path).ok()).unwrap_or_default()
             });
             let mut bytes = BYTES.clone();

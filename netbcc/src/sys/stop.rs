@@ -48,10 +48,26 @@ pub fn not_ignored(signals: &[Signal]) -> SigSet {
     signals.iter().copied().filter(|&signal| ignored & (1 << (signal as i32 - 1)) == 0).collect()
 }
 
-/// The mask of ignored signals in a process's status file: bit 0 is signal 1.
+/// The mask of ignored signals in a process's status file.
 fn ignored(status: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask(status, "SigIgn:")
+}
+
+/// A mask of signals in a process's status file: bit 0 is signal 1.
+fn mask(status: &str, name: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Whether a signal that ends a tool has come and waits, because [`hold`] blocked it: for work that may take long before anybody
+/// listens. It goes on waiting.
+pub fn waits() -> bool {
+    fs::read_to_string("/proc/thread-self/status").is_ok_and(|status| waits_in(&status))
+}
+
+fn waits_in(status: &str) -> bool {
+    let pending = mask(status, "SigPnd:") | mask(status, "ShdPnd:");
+    STOPS.iter().any(|&signal| pending & (1 << (signal as i32 - 1)) != 0)
 }
 
 /// Becomes readable when the tool is to end.
@@ -89,5 +105,22 @@ mod tests {
         assert_eq!(ignored("Name:\tx\nSigBlk:\t0000000000000002\nSigIgn:\t0000000000001003\n"), 0x1003);
         assert_eq!(ignored("SigIgn:\tjunk\n"), 0);
         assert_eq!(ignored(""), 0);
+    }
+
+    #[test]
+    fn a_signal_that_waits_is_in_one_of_two_masks() {
+        let status = |thread: u32, process: u32| {
+            format!(
+                "SigQ:\t1/63000\nSigPnd:\t{thread:016x}\nShdPnd:\t{process:016x}\nSigBlk:\t{:016x}\n",
+                0x4003
+            )
+        };
+        // SIGTERM is 15, SIGINT 2, SIGHUP 1; SIGWINCH, 28, ends nothing.
+        for (thread, process, waits) in
+            [(0, 0, false), (0, 1 << 14, true), (1 << 1, 0, true), (0, 1, true), (1 << 27, 1 << 27, false)]
+        {
+            assert_eq!(waits_in(&status(thread, process)), waits, "{thread:x} {process:x}");
+        }
+        assert!(!waits_in(""));
     }
 }

@@ -28,6 +28,7 @@ use crate::options::{Json, Pid, Verbose, path, select};
 use crate::out::{About, Cell, Format, Kind, Process, Rows, Table, data, escaped, left, right, wall};
 use crate::probe::{Batch, Plan};
 use crate::sys::library::{self, Found, Library};
+use crate::sys::stop;
 use crate::tool::{Ctx, Spec, Tool};
 
 /// The tool.
@@ -119,7 +120,7 @@ impl Tool for Gethostlatency {
         cx.verbose |= args.verbose.verbose;
         cx.out.set_format(args.json.format());
         let table = table(&args);
-        let libraries = libraries(&args, cx)?;
+        let Some(libraries) = libraries(&args, cx)? else { return Ok(()) };
         let paths: Vec<Rc<str>> = libraries.iter().map(|library| shown(library).into()).collect();
         let config = Config { min_ns: args.min_ms.unwrap_or_default(), failed: args.failed.into(), zero: 0 };
         let mut plan = Plan::new(cx).ladder(&LOOKUPS).libraries(libraries).global("CONFIG", &config);
@@ -165,21 +166,24 @@ fn shown(library: &Library) -> String {
     escaped(library.path.as_os_str().as_bytes())
 }
 
-/// The files to be hooked.
-fn libraries(args: &Options, cx: &Ctx) -> Result<Vec<Library>> {
+/// The files to be hooked. `None`: a signal says that the run is to end, before there was one.
+fn libraries(args: &Options, cx: &Ctx) -> Result<Option<Vec<Library>>> {
     if let Some(path) = &args.libc {
         let opened = Library::open(path, &FUNCTIONS);
         return match opened {
             Ok(library) => {
                 tell(&library, cx);
-                Ok(vec![library])
+                Ok(Some(vec![library]))
             }
             Err(why) => Err(usage(format!("-l {}: {why}", escaped(path.as_os_str().as_bytes())))),
         };
     }
-    let found = library::search(&FUNCTIONS).context("look for C libraries");
-    let Found { libraries, unfit, left_out } =
+    let found = library::search(&FUNCTIONS, &stop::waits).context("look for C libraries");
+    let Found { libraries, unfit, left_out, not_looked_at, ended } =
         found.map_err(|error| hinted(error, "each C library takes about seven (ulimit -n)"))?;
+    if ended {
+        return Ok(None);
+    }
     for library in &libraries {
         tell(library, cx);
     }
@@ -193,7 +197,13 @@ fn libraries(args: &Options, cx: &Ctx) -> Result<Vec<Library>> {
             library::MOST_FILES
         ));
     }
-    Ok(libraries)
+    if not_looked_at > 0 {
+        cx.warn(format_args!(
+            "{not_looked_at} files that are called like C libraries are left out, because there are too many or they are too \
+             large together: lookups in them are not seen; name one with -l"
+        ));
+    }
+    Ok(Some(libraries))
 }
 
 fn tell(library: &Library, cx: &Ctx) {
