@@ -33,7 +33,7 @@ pub fn usage(what: impl Into<String>) -> Error {
 
 /// The exit code that an error deserves.
 pub fn exit_code(err: &Error) -> u8 {
-    if is_broken_pipe(err) {
+    if is_reader_gone(err) {
         EXIT_OK
     } else if any(err, &|cause| cause.is::<Usage>()) {
         EXIT_USAGE
@@ -42,11 +42,24 @@ pub fn exit_code(err: &Error) -> u8 {
     }
 }
 
-/// Whether the reader of our output went away: a normal end.
-pub fn is_broken_pipe(err: &Error) -> bool {
-    any(err, &|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
-    })
+/// Why standard output, or the file in its place that `target` names, took nothing any more.
+pub fn not_written(error: io::Error, target: &str) -> Error {
+    let what = format!("write to {target}");
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        Error::new(ReaderGone(error)).context(what)
+    } else {
+        Error::new(error).context(what)
+    }
+}
+
+/// The reader of standard output went away, which was seen before the next row.
+pub fn reader_gone() -> Error {
+    not_written(io::ErrorKind::BrokenPipe.into(), "standard output")
+}
+
+/// Whether the reader of our output went away: a normal end. A pipe of another purpose that nobody reads is none.
+pub fn is_reader_gone(err: &Error) -> bool {
+    any(err, &|cause| cause.is::<ReaderGone>())
 }
 
 /// Whether `test` holds for an error of the chain, also for one that a hint stands in for.
@@ -73,6 +86,18 @@ impl StdError for Hinted {
         self.inner.source()
     }
 }
+
+/// Stands in the chain for the error of a write to standard output.
+#[derive(Debug)]
+struct ReaderGone(io::Error);
+
+impl fmt::Display for ReaderGone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for ReaderGone {}
 
 #[derive(Debug)]
 struct Usage(String);
@@ -101,7 +126,7 @@ mod tests {
 
     #[test]
     fn exit_codes() {
-        let pipe = || Error::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        let pipe = reader_gone;
         assert_eq!(exit_code(&anyhow!("x")), EXIT_FAILURE);
         assert_eq!(exit_code(&usage("x").context("y")), EXIT_USAGE);
         assert_eq!(exit_code(&pipe().context("write")), EXIT_OK);
@@ -110,9 +135,13 @@ mod tests {
     }
 
     #[test]
-    fn other_io_errors_are_no_broken_pipe() {
-        assert!(!is_broken_pipe(&Error::from(io::Error::from(io::ErrorKind::StorageFull)).context("write")));
-        let lost: anyhow::Result<()> = Err(io::Error::from(io::ErrorKind::NotFound)).context("open");
-        assert!(!is_broken_pipe(&lost.unwrap_err()));
+    fn no_other_error_says_that_the_reader_is_gone() {
+        let full = not_written(io::ErrorKind::StorageFull.into(), "standard output");
+        assert!(!is_reader_gone(&full) && format!("{full:#}").starts_with("write to standard output: "));
+        for kind in [io::ErrorKind::NotFound, io::ErrorKind::BrokenPipe] {
+            let other: anyhow::Result<()> = Err(io::Error::from(kind)).context("write to another pipe");
+            let other = other.unwrap_err();
+            assert!(!is_reader_gone(&other) && exit_code(&other) == EXIT_FAILURE, "{other:#}");
+        }
     }
 }

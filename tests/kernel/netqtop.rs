@@ -3,15 +3,18 @@
 //! Datagrams of a known size go through interfaces that only the test has, on which nothing moves by itself: every
 //! count is exact. A link header has 14 bytes, one of IPv4 20, one of UDP 8.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::{SocketAddr, UdpSocket};
 use std::thread;
+use std::time::Duration;
 
 use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check};
 use netbcc_tests::net::{Net, Space};
 use netbcc_tests::run::Run;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
+use nix::unistd::{pipe2, write};
 use serde_json::Value;
 
 pub(crate) const CHECKS: &[Check] = checks![
@@ -27,6 +30,7 @@ pub(crate) const ANY: &[Check] = checks![
     an_interface_that_is_removed_ends_the_tool,
     an_interface_that_moves_away_ends_the_tool,
     an_interface_that_is_renamed_is_followed,
+    blocks_before_an_error_reach_a_reader_that_is_slow,
     idle_queues_have_rows_of_zeros,
     signals_print_nothing_of_the_interval_under_way,
     two_copies_count_the_same,
@@ -347,6 +351,23 @@ fn an_interface_that_moves_away_ends_the_tool(case: &Case) {
     let run = start(case, "-n cable -i 3600", &net, net.near());
     net.near().ip(&format!("link set cable down name moved netns {}", net.far().path()));
     run.ends().code(1).one_line("netqtop", &["cable is gone", "moved to another namespace"]);
+}
+
+fn blocks_before_an_error_reach_a_reader_that_is_slow(case: &Case) {
+    // The first block is due after a second, on a machine that is not busy.
+    let written = (1..=10).map(|tenths| Duration::from_millis(1000 + 300 * tenths)).any(|pause| {
+        let net = Net::cable((2, 2), (2, 2));
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+        fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).expect("it holds a page");
+        write(&writer, &[b'\n'; 4096]).expect("it has room for a page");
+        let run = net.near().enter(|| case.launch("-n cable -i 1 --json").stdout(writer).start(&net));
+        thread::sleep(pause);
+        net.near().ip("link del cable");
+        let text = std::io::read_to_string(File::from(reader)).expect("rows are UTF-8");
+        run.ends().code(1).one_line("netqtop", &["the network interface cable is gone"]);
+        text.lines().any(|line| line.starts_with('{'))
+    });
+    assert!(written, "no block that waited when the interface left was written");
 }
 
 fn an_interface_that_is_renamed_is_followed(case: &Case) {

@@ -27,7 +27,7 @@ pub fn main(words: &[OsString], tools: &'static [Entry]) -> ExitCode {
     ExitCode::from(match dispatch(call, tools) {
         Ok(()) => error::EXIT_OK,
         Err(err) => {
-            if !error::is_broken_pipe(&err) {
+            if !error::is_reader_gone(&err) {
                 out::error(name, &err);
             }
             error::exit_code(&err)
@@ -118,7 +118,7 @@ fn run_tool(entry: &'static Entry, typed: &str, args: Vec<OsString>) -> Result<(
     match (ended, cx.out.losses()) {
         (Ok(()), Some(sentence)) => cx.warn(sentence),
         // Whoever closes a pipe wants no more rows.
-        (Err(err), Some(sentence)) if !error::is_broken_pipe(&err) => return Err(hinted(err, sentence)),
+        (Err(err), Some(sentence)) if !error::is_reader_gone(&err) => return Err(hinted(err, sentence)),
         (ended, _) => return ended,
     }
     Ok(())

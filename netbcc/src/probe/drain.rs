@@ -37,6 +37,7 @@ use super::object::Object;
 use super::outside::{Outside, event_loop, until, watch};
 use super::table::{Counters, Generations, Table};
 use super::wards::Wards;
+use crate::error::{is_reader_gone, reader_gone};
 use crate::hook::RungName;
 use crate::options::select::Groups;
 use crate::sys::bpf;
@@ -280,7 +281,7 @@ impl Probe {
             tokio::select! {
                 biased;
                 () = outside.told() => break Ok(()),
-                () = outside.gone() => break Err(gone()),
+                () = outside.gone(waits) => break Err(reader_gone()),
                 () = outside.wants_the_file_again() => match cx.out.flush() {
                     Ok(()) => continue,
                     Err(error) => break Err(error),
@@ -344,18 +345,18 @@ impl Probe {
         ready.map_or(Ok(()), |mut file| file.write_all(b"\n")).context("write to NETBCC_READY_FD")
     }
 
-    /// The last events, the last words. After an error nothing can be written; the rows are counted all the same.
+    /// The last events, the last words. Without a reader nothing can be written; the rows are counted all the same.
     fn finish(&mut self, cx: &mut Ctx, on_batch: &mut impl OnBatch, ended: Result<()>) -> Result<()> {
         let mut ended = ended;
-        match &ended {
-            Ok(()) => cx.out.end_soon(),
-            Err(_) => cx.out.give_up(),
+        cx.out.end_soon();
+        if ended.as_ref().is_err_and(is_reader_gone) {
+            cx.out.give_up();
         }
         // Bounded: traffic may go on for ever.
         for left in (0..LAST_BATCHES).rev() {
             self.batch.last = self.take(cx) < BATCH_BYTES || left == 0;
             let handed = on_batch(cx, &self.batch).map(|_| ());
-            ended = ended.and(handed).and_then(|()| cx.out.finish());
+            ended = ended.and(handed).and(cx.out.finish());
             if self.batch.last {
                 break;
             }
@@ -434,12 +435,6 @@ impl Probe {
             })
             .collect()
     }
-}
-
-/// The reader of our output is gone.
-pub(super) fn gone() -> anyhow::Error {
-    let error = io::Error::from(io::ErrorKind::BrokenPipe);
-    anyhow::Error::from(error).context("write to standard output")
 }
 
 /// Waits until one of these rings has something, and takes note of which.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, Ready};
 use tokio::time::Instant;
 
 use crate::out::Out;
@@ -51,13 +51,21 @@ impl Outside {
         poll(&mut asked, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
-    /// The reader of a pipe went away: nobody is left to trace for, even before the next row.
-    pub(super) async fn gone(&self) {
-        match &self.reader {
-            Some(fd) => {
-                let _error = fd.ready(Interest::ERROR).await;
+    /// The reader went away: nobody is left to trace for, even before the next row. Of a pipe that is an error, of a socket of
+    /// this machine its other end is closed. While output waits, the next write tells of that, and [`Outside::takes`] needs to
+    /// hear of room.
+    pub(super) async fn gone(&self, output_waits: bool) {
+        let Some(fd) = &self.reader else { return std::future::pending().await };
+        if output_waits {
+            let _error = fd.ready(Interest::ERROR).await;
+            return;
+        }
+        // There is no interest in that end alone: what only says that there is room is put aside.
+        while let Ok(mut seen) = fd.ready(Interest::WRITABLE.add(Interest::ERROR)).await {
+            if seen.ready().is_error() || seen.ready().is_write_closed() {
+                return;
             }
-            None => std::future::pending().await,
+            seen.clear_ready_matching(Ready::WRITABLE);
         }
     }
 

@@ -8,11 +8,12 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
-use super::drain::{Probe, gone};
+use super::drain::Probe;
 use super::ledger::Losses;
 use super::outside::{Outside, event_loop, until, watch};
 use super::screen::{Act, Screen, act};
 use super::wards::Wards;
+use crate::error::{is_reader_gone, reader_gone};
 use crate::options::Every;
 use crate::tool::Ctx;
 
@@ -165,10 +166,12 @@ impl Probe {
         let mut ended = self.until_the_last(cx, pace, &outside, &mut watched, &mut screen, blocks).await;
         // The terminal is its user's again, whatever is left to say.
         drop(screen);
-        match &ended {
-            Ok(()) => ended = outside.drain(&mut cx.out).await,
-            Err(_) => cx.out.give_up(),
+        if ended.as_ref().is_err_and(is_reader_gone) {
+            cx.out.give_up();
         }
+        // What was printed before an error is as good as any.
+        let written = outside.drain(&mut cx.out).await;
+        ended = ended.and(written);
         if let Some(sentence) = self.losses()?.sentence() {
             cx.warn(sentence);
         }
@@ -197,7 +200,7 @@ impl Probe {
             let mut last = tokio::select! {
                 biased;
                 () = outside.told() => true,
-                () = outside.gone() => return Err(gone()),
+                () = outside.gone(waits) => return Err(reader_gone()),
                 () = outside.wants_the_file_again() => {
                     cx.out.flush()?;
                     continue;
