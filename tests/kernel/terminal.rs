@@ -313,19 +313,30 @@ fn a_screen_has_as_many_rows_as_fit_and_keys_sort_them(_: &Case) {
 
 fn the_terminal_is_as_it_was_however_the_tool_ends(_: &Case) {
     let net = Net::new();
-    for end in [None, Some(Signal::SIGINT), Some(Signal::SIGTERM), Some(Signal::SIGHUP)] {
+    use Signal::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGXCPU};
+    let signals = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGALRM, SIGXCPU];
+    for end in std::iter::once(None).chain(signals.map(Some)) {
         let mut top = Top::start(&net, std::process::id(), (24, 80), Seat::Session);
         top.await_modes(LocalModes::empty());
         match end {
             // Before there is any block, no key but this one has anything to act on.
             None => top.press("srap q"),
+            // Ctrl-\.
+            Some(SIGQUIT) => top.press("\x1c"),
             Some(signal) => {
                 let pid = i32::try_from(top.run.pid()).expect("PIDs are positive");
                 kill(Pid::from_raw(pid), signal).expect("it runs");
             }
         }
         let (terminal, run) = (top.terminal, top.run);
-        run.ends().code(0);
+        let ended = run.ends();
+        match end {
+            None | Some(SIGINT | SIGTERM | SIGHUP) => {
+                ended.code(0);
+            }
+            // It does what it does to any process.
+            Some(signal) => assert_eq!(ended.signal, Some(signal as i32), "{}", ended.stderr),
+        }
         assert_eq!(tcgetattr(&terminal).expect("a terminal").local_modes & LINE, LINE, "{end:?}");
     }
 }

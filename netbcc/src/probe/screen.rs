@@ -25,10 +25,10 @@ pub(super) enum Act {
 
 /// A terminal that is watched.
 pub(super) struct Screen {
+    /// None where standard input is no terminal. Given back before `changes` lets signals do what they do, hence above them.
+    keys: Option<(Keys, AsyncFd<OwnedFd>)>,
     changes: Changes,
     signals: AsyncFd<OwnedFd>,
-    /// None where standard input is no terminal.
-    keys: Option<(Keys, AsyncFd<OwnedFd>)>,
     /// Keys that nobody was told of yet.
     pressed: VecDeque<u8>,
 }
@@ -46,7 +46,7 @@ impl Screen {
             let watched = copy(&keys).ok()?;
             Some((keys, watched))
         });
-        let screen = Self { changes, signals, keys, pressed: VecDeque::new() };
+        let screen = Self { keys, changes, signals, pressed: VecDeque::new() };
         screen.take_keys();
         Ok(screen)
     }
@@ -77,11 +77,11 @@ impl Screen {
         let mut any = false;
         while let Some(signal) = self.changes.next() {
             any = true;
-            if signal == Signal::SIGTSTP {
+            if Changes::takes_us_away(signal) {
                 if let Some((keys, _)) = &self.keys {
                     keys.give_back();
                 }
-                Changes::stop();
+                Changes::happen(signal);
             }
             if signal != Signal::SIGWINCH {
                 self.take_keys();
@@ -91,7 +91,7 @@ impl Screen {
     }
 
     fn read(&mut self) {
-        let Some((keys, _)) = &self.keys else { return };
+        let Some((keys, _)) = &mut self.keys else { return };
         for _ in 0..READS {
             let Some(pressed) = keys.pressed() else { return };
             self.pressed.extend(pressed);

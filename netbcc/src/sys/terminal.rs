@@ -1,12 +1,14 @@
 //! The terminal of whoever looks at a screen: its size, its keys, and the signals that tell of it.
 //!
 //! Keys are read from standard input, one by one and not shown: line mode and echo are off while a tool has them. Ctrl-C and
-//! Ctrl-Z go on being signals. The modes that the terminal had come back however the tool ends, also by a panic. A process
+//! Ctrl-Z go on being signals. The modes that the terminal had come back however the tool ends, also by a panic or another
+//! signal than those of [`super::stop`]; only SIGKILL, and a fault of the processor, leave no time for that. A process
 //! in the background has no keys and changes no modes: the kernel would stop it (SIGTTOU, SIGTTIN).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic;
 use std::sync::{Mutex, Once, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
@@ -54,7 +56,10 @@ fn is_foreground(terminal: BorrowedFd<'_>) -> bool {
 
 /// The keys of a terminal.
 #[derive(Debug)]
-pub struct Keys(OwnedFd);
+pub struct Keys {
+    terminal: OwnedFd,
+    sequences: Sequences,
+}
 
 impl Keys {
     /// Those of standard input, if it is a terminal.
@@ -64,13 +69,14 @@ impl Keys {
 
     fn of(terminal: BorrowedFd<'_>) -> Option<Self> {
         let copy = || terminal.try_clone_to_owned().ok();
-        isatty(terminal).then(copy).flatten().map(Self)
+        let terminal = isatty(terminal).then(copy).flatten()?;
+        Some(Self { terminal, sequences: Sequences::default() })
     }
 
     /// Has keys handed out one by one, if we are in the foreground. To ask again does no harm.
     pub fn take(&self) {
         static HOOK: Once = Once::new();
-        if !is_foreground(self.0.as_fd()) {
+        if !is_foreground(self.as_fd()) {
             return;
         }
         HOOK.call_once(|| {
@@ -80,7 +86,7 @@ impl Keys {
                 others(panic);
             }));
         });
-        let (Ok(modes), Ok(copy)) = (tcgetattr(&self.0), self.0.try_clone()) else { return };
+        let (Ok(modes), Ok(copy)) = (tcgetattr(&self.terminal), self.terminal.try_clone()) else { return };
         let mut ours = modes.clone();
         ours.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
         // To read waits for nothing: we are told when there is something.
@@ -88,22 +94,22 @@ impl Keys {
         ours.special_codes[SpecialCodeIndex::VTIME] = 0;
         // After a stop that we did not hear of, the modes are ours still.
         BEFORE.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((copy, modes));
-        let _gone = tcsetattr(&self.0, OptionalActions::Now, &ours);
+        let _gone = tcsetattr(&self.terminal, OptionalActions::Now, &ours);
     }
 
     /// The keys that were pressed, if there is anything to read.
-    pub fn pressed(&self) -> Option<Vec<u8>> {
+    pub fn pressed(&mut self) -> Option<Vec<u8>> {
         let mut bytes = [0; 64];
         if !self.are_ours() {
             return None;
         }
-        let count = rustix::io::read(&self.0, &mut bytes[..]).ok().filter(|&count| count > 0)?;
-        Some(characters(&bytes[..count]))
+        let count = rustix::io::read(&self.terminal, &mut bytes[..]).ok().filter(|&count| count > 0)?;
+        Some(self.sequences.characters(&bytes[..count], Instant::now()))
     }
 
     /// Whether they are handed out to us: else a read waits for a whole line.
     fn are_ours(&self) -> bool {
-        BEFORE.lock().unwrap_or_else(PoisonError::into_inner).is_some() && is_foreground(self.0.as_fd())
+        BEFORE.lock().unwrap_or_else(PoisonError::into_inner).is_some() && is_foreground(self.as_fd())
     }
 
     /// Gives the terminal its modes back.
@@ -120,35 +126,76 @@ impl Drop for Keys {
 
 impl AsFd for Keys {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.terminal.as_fd()
     }
 }
 
-/// The keys that are characters. An arrow, a function key or one with Alt is a sequence that begins with an escape
-/// (ECMA-48), and none of its bytes is a key.
-fn characters(bytes: &[u8]) -> Vec<u8> {
-    let mut keys = Vec::new();
-    let mut bytes = bytes.iter().copied();
-    while let Some(byte) = bytes.next() {
-        if byte != b'\x1b' {
-            keys.push(byte);
-            continue;
-        }
-        match bytes.next() {
-            Some(b'[') => {
-                bytes.by_ref().find(|byte| (b'@'..=b'~').contains(byte));
-            }
-            Some(b'O') => {
-                bytes.next();
-            }
-            _ => {}
-        }
-    }
-    keys
+/// How long the rest of a sequence may take: a slow line tears it into several reads. What comes later is a key of its own, and
+/// the escape was the key called so.
+const TORN: Duration = Duration::from_secs(1);
+
+/// Tells keys that are characters from the others. An arrow, a function key or one with Alt is a sequence that begins with an
+/// escape (ECMA-48), and none of its bytes is a key.
+#[derive(Debug, Default)]
+struct Sequences {
+    within: Within,
+    /// When the last bytes came.
+    last: Option<Instant>,
 }
 
-/// SIGWINCH (another size), SIGTSTP (Ctrl-Z) and SIGCONT, as they come. SIGTTIN is blocked, too: a read in the background
-/// fails then.
+/// What the next byte belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Within {
+    /// To no sequence.
+    #[default]
+    Nothing,
+    /// To what an escape began.
+    Escape,
+    /// To parameters, which a letter ends.
+    Parameters,
+    /// It is the last of its sequence.
+    Last,
+}
+
+impl Sequences {
+    /// The characters among the bytes that come now.
+    fn characters(&mut self, bytes: &[u8], now: Instant) -> Vec<u8> {
+        if self.last.is_some_and(|last| now.saturating_duration_since(last) > TORN) {
+            self.within = Within::Nothing;
+        }
+        self.last = Some(now);
+        bytes.iter().copied().filter(|&byte| self.is_character(byte)).collect()
+    }
+
+    fn is_character(&mut self, byte: u8) -> bool {
+        let before = self.within;
+        self.within = match (before, byte) {
+            (_, b'\x1b') => Within::Escape,
+            (Within::Escape, b'[') => Within::Parameters,
+            (Within::Escape, b'O') => Within::Last,
+            (Within::Parameters, b' '..=b'?') => Within::Parameters,
+            _ => Within::Nothing,
+        };
+        before == Within::Nothing && self.within == Within::Nothing
+    }
+}
+
+/// Signals that end a process unless it does something else, and that no tool means by its end. The modes come back first.
+const FATAL: [Signal; 10] = [
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGVTALRM,
+    Signal::SIGPROF,
+    Signal::SIGIO,
+    Signal::SIGPWR,
+    Signal::SIGSTKFLT,
+    Signal::SIGXCPU,
+];
+
+/// SIGWINCH (another size), SIGTSTP (Ctrl-Z), SIGCONT and those of [`FATAL`] (SIGQUIT is Ctrl-\), as they come. SIGTTIN is
+/// blocked, too: a read in the background fails then.
 #[derive(Debug)]
 pub struct Changes {
     signals: SignalFd,
@@ -161,7 +208,8 @@ impl Changes {
     /// # Errors
     /// No descriptor is free.
     pub fn listen() -> Result<Self> {
-        let told = stop::not_ignored(&[Signal::SIGWINCH, Signal::SIGTSTP, Signal::SIGCONT]);
+        let changes = [Signal::SIGWINCH, Signal::SIGTSTP, Signal::SIGCONT];
+        let told = stop::not_ignored(&[&changes[..], &FATAL].concat());
         let mut blocked = told;
         blocked.add(Signal::SIGTTIN);
         blocked.thread_block().context("block the terminal's signals")?;
@@ -176,12 +224,17 @@ impl Changes {
         Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()
     }
 
-    /// Stops this process as Ctrl-Z does; comes back when it is continued.
-    pub fn stop() {
-        let stop: SigSet = std::iter::once(Signal::SIGTSTP).collect();
-        let _pending = raise(Signal::SIGTSTP);
-        let _stopped = stop.thread_unblock();
-        let _goes_on = stop.thread_block();
+    /// Whether the terminal has to have its modes back before this signal does what it does.
+    pub fn takes_us_away(signal: Signal) -> bool {
+        signal == Signal::SIGTSTP || FATAL.contains(&signal)
+    }
+
+    /// Lets this signal do what it does to a process that does not care: comes back when it is continued, if that was a stop.
+    pub fn happen(signal: Signal) {
+        let only: SigSet = std::iter::once(signal).collect();
+        let _pending = raise(signal);
+        let _happened = only.thread_unblock();
+        let _goes_on = only.thread_block();
     }
 }
 
@@ -206,17 +259,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_byte_of_a_sequence_is_a_key() {
+    fn no_byte_of_a_sequence_is_a_key_however_it_is_torn() {
+        let start = Instant::now();
         for (read, keys) in [
             (&b"sq"[..], &b"sq"[..]),
             (b"\x1b[A q", b" q"),
             (b"p\x1b[15~\x1bOqr", b"pr"),
             (b"\x1bqs", b"s"),
+            (b"\x1b\x1b[As", b"s"),
             (b"\x1b", b""),
             (b"\x1b[1;2", b""),
         ] {
-            assert_eq!(characters(read), keys, "{}", read.escape_ascii());
+            // In one read, in two, and byte by byte.
+            let tears = (0..=read.len()).map(|at| read.split_at(at)).map(|(one, two)| vec![one, two]);
+            for pieces in tears.chain([read.chunks(1).collect()]) {
+                let mut sequences = Sequences::default();
+                let found: Vec<u8> =
+                    pieces.iter().flat_map(|piece| sequences.characters(piece, start)).collect();
+                assert_eq!(found, keys, "{pieces:?}");
+            }
         }
+    }
+
+    #[test]
+    fn the_key_escape_swallows_nothing_that_comes_later() {
+        let start = Instant::now();
+        let mut sequences = Sequences::default();
+        assert_eq!(sequences.characters(b"\x1b", start), b"");
+        assert_eq!(sequences.characters(b"q", start + 2 * TORN), b"q");
+        assert_eq!(sequences.characters(b"\x1b[1", start + 3 * TORN), b"");
+        assert_eq!(sequences.characters(b"qs", start + 4 * TORN), b"s", "it is still the same sequence");
     }
 
     #[test]
@@ -227,7 +299,7 @@ mod tests {
         let before = modes();
         let line = LocalModes::ICANON | LocalModes::ECHO;
         assert!(before.contains(line));
-        let keys = Keys::of(terminal.as_fd()).unwrap();
+        let mut keys = Keys::of(terminal.as_fd()).unwrap();
         keys.take();
         keys.take();
         assert_eq!(modes(), before.difference(line), "Ctrl-C goes on being a signal");
