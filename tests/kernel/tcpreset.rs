@@ -26,6 +26,7 @@ pub(crate) const ANY: &[Check] = checks![
     the_headers_are_exactly_these,
     json_rows_carry_every_value,
     resets_are_counted_by_the_service_s_port,
+    what_one_interval_is_full_of_takes_no_room_from_the_next,
 ];
 
 pub(crate) const CHECKS: &[Check] = checks![
@@ -455,6 +456,29 @@ fn json_rows_carry_every_value(case: &Case) {
     taken.is("pid", server.pid()).is("reason", "null").is("cause", "RESET").is("reason_from", "state");
     taken.is("unread", 13).is("unacked", 0).is("lport", 80).is("rport", port);
     run.finish();
+}
+
+fn what_one_interval_is_full_of_takes_no_room_from_the_next(case: &Case) {
+    const NEW: u16 = 7777;
+    let net = Net::new();
+    let client = net.peer("client");
+    let run = case.launch("-c --json -i 1 --x-table-entries 64").start(&net);
+    // All of it is one interval.
+    run.suspend();
+    for port in 1000..1200 {
+        client.refused(net.v4_of(2, port));
+    }
+    run.resume();
+    // Others may fill an interval as well, but not each.
+    let deadline = Instant::now() + PATIENCE;
+    while !run.lines().iter().any(|line| line.contains(&format!("\"port\":{NEW},"))) {
+        assert!(Instant::now() < deadline, "no interval had room for a new port: {:?}", run.said());
+        client.refused(net.v4_of(2, NEW));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let ended = run.stop();
+    ended.code(0);
+    assert!(ended.stderr.contains("because a table was full"), "{}", ended.stderr);
 }
 
 fn resets_are_counted_by_the_service_s_port(case: &Case) {

@@ -47,7 +47,7 @@ use crate::out::{
     wall,
 };
 use crate::owner::{OWNERS, TABLE};
-use crate::probe::{Batch, Pace, Plan, Probe, Table as Map, Turn};
+use crate::probe::{Batch, Generations, Pace, Plan, Probe, Table as Map, Turn};
 use crate::tool::{Ctx, Spec, Tool};
 use crate::words::words;
 
@@ -173,9 +173,11 @@ impl Tool for Tcpreset {
             .groups_of_sockets()
             .ladder(&RESETS)
             .family(args.family)
-            .enumeration(REASONS);
-        if let Some(entries) = cx.table_entries {
-            plan = plan.size("COUNTS", entries);
+            .enumeration(REASONS)
+            .entry("CURRENT", &0_u32, &FIRST);
+        // Programs ask their map also where they never come to that.
+        if let Some(entries) = if args.count { cx.table_entries } else { Some(1) } {
+            plan = TABLES.iter().fold(plan, |plan, table| plan.size(table, entries));
         }
         if !args.received {
             plan = plan.ask(SENT);
@@ -204,6 +206,11 @@ impl Tool for Tcpreset {
         if args.count { count(&args, cx, probe, &reasons) } else { rows(&args, cx, probe, &reasons) }
     }
 }
+
+/// What is counted in: programs use one at a time.
+const TABLES: [&str; 2] = ["COUNTS_0", "COUNTS_1"];
+/// The number of the first interval.
+const FIRST: u32 = 1;
 
 /// What is asked for with the programs of one direction.
 const SENT: &str = "resets sent";
@@ -691,17 +698,22 @@ pub fn count_table(args: &Options) -> Table<Count> {
 }
 
 /// How many there were since the last time, most first.
-fn new_counts(map: &mut Map, before: &mut HashMap<Key, u64>, reasons: &Reasons) -> Result<Vec<Count>> {
+fn new_counts(
+    generations: &mut Generations,
+    tables: &mut [Map; 2],
+    turn: &Turn<'_>,
+    reasons: &Reasons,
+) -> Result<Vec<Count>> {
     let mut counts = Vec::new();
-    map.each(|key, cpus| {
-        let Ok(key) = Key::read_from_bytes(key) else { return };
-        let words = cpus.chunks_exact(size_of::<u64>()).filter_map(|cpu| u64::read_from_bytes(cpu).ok());
-        let count = words.fold(0, u64::wrapping_add);
-        let new = count.wrapping_sub(before.insert(key, count).unwrap_or_default());
-        if new != 0 {
-            counts.push(Count::new(key, new, reasons));
-        }
-    })?;
+    let full = generations.turn()?;
+    tables[full].drain(
+        || turn.ends(),
+        |key, cpus| {
+            let Ok(key) = Key::read_from_bytes(key) else { return };
+            let words = cpus.chunks_exact(size_of::<u64>()).filter_map(|cpu| u64::read_from_bytes(cpu).ok());
+            counts.push(Count::new(key, words.fold(0, u64::wrapping_add), reasons));
+        },
+    )?;
     counts.sort_by_cached_key(|Count { key, reason, resets }| {
         let ends = (key.received, conn::ip(key.family, &key.raddr), key.port);
         (Reverse(*resets), key.pid, key.comm, ends, key.state, reason.clone())
@@ -712,13 +724,13 @@ fn new_counts(map: &mut Map, before: &mut HashMap<Key, u64>, reasons: &Reasons) 
 /// Counts resets, and prints the table at the end, or at the end of each interval.
 fn count(args: &Options, cx: &mut Ctx, mut probe: Probe, reasons: &Reasons) -> Result<()> {
     let table = count_table(args);
-    let mut map = probe.table("COUNTS")?;
-    let mut before = HashMap::new();
+    let mut generations = probe.generations("CURRENT", FIRST)?;
+    let mut tables = [probe.table(TABLES[0])?, probe.table(TABLES[1])?];
     let interval = args.interval.map(|seconds| Duration::from_secs(seconds.get().into()));
     let pace = Pace { interval, ..Pace::default() };
     let is_text = cx.out.format() == Format::Text;
-    probe.sample(cx, pace, |cx: &mut Ctx, _: &Turn<'_>| {
-        let counts = new_counts(&mut map, &mut before, reasons)?;
+    probe.sample(cx, pace, |cx: &mut Ctx, turn: &Turn<'_>| {
+        let counts = new_counts(&mut generations, &mut tables, turn, reasons)?;
         let now_ns = cx.out.clock().monotonic_ns();
         if interval.is_some() && is_text && !cx.out.is_bare() {
             let now = cx.out.clock().hms(now_ns).to_owned();

@@ -51,9 +51,16 @@ static KNOWN_BY_SK: HashMap<u64, Known> = HashMap::with_max_entries(65_536, BPF_
 #[map]
 static WAITING: Array<Waiting> = Array::with_max_entries(WAITING_PLACES, 0);
 
-/// Resets, for `-c`.
+/// Number of the interval; never 0.
 #[map]
-static COUNTS: PerCpuHashMap<Key, u64> = PerCpuHashMap::with_max_entries(10_240, BPF_F_NO_PREALLOC);
+static CURRENT: Array<u32> = Array::with_max_entries(1, 0);
+/// Resets, for `-c`: programs use the one that the lowest bit of `CURRENT` names, and user space empties the other, so that what one
+/// interval is full of takes no room from the next. User space may set another size.
+#[map]
+static COUNTS_0: PerCpuHashMap<Key, u64> = PerCpuHashMap::with_max_entries(10_240, BPF_F_NO_PREALLOC);
+/// Resets, the other generation. User space may set another size.
+#[map]
+static COUNTS_1: PerCpuHashMap<Key, u64> = PerCpuHashMap::with_max_entries(10_240, BPF_F_NO_PREALLOC);
 
 /// Packets with resets, of late: those with which TCP answers, and those that had an event.
 #[map]
@@ -313,7 +320,8 @@ fn count(what: &What, owner: Option<&Owner>) {
         key.pid = owner.pid;
         key.comm = owner.comm;
     }
-    if !storage::add(&COUNTS, key, 1) {
+    let is_first = CURRENT.get(0).copied().unwrap_or(0) & 1 == 0;
+    if !storage::add(if is_first { &COUNTS_0 } else { &COUNTS_1 }, key, 1) {
         lost(Loss::MapFull);
     }
 }
