@@ -89,6 +89,31 @@ fn every_promise_names_a_test_that_is_there() {
 }
 
 #[test]
+fn security_names_all_that_is_taken_from_the_environment() {
+    let text = flat(&read("SECURITY.md"));
+    let (_, list) = text.split_once("From its environment it takes ").expect("the sentence");
+    let (list, _) = list.split_once(" ## ").expect("the part ends");
+    // What it says in words.
+    let in_words = [("TZ", "the time zone")];
+    let said = quoted(list).filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'));
+    let named = in_words.iter().filter(|(_, words)| list.contains(words)).map(|(name, _)| *name);
+    let said: BTreeSet<String> = said.chain(named).map(Into::into).collect();
+    let mut taken = BTreeSet::new();
+    for (name, text) in sources("netbcc/src") {
+        let own = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        for way in ["env::var(", "env::var_os(", "env::vars(", "env::vars_os("] {
+            for rest in own.split(way).skip(1) {
+                let wanted = rest.strip_prefix('"').and_then(|rest| rest.split_once('"'));
+                let (wanted, _) =
+                    wanted.unwrap_or_else(|| panic!("{name}: {way} without a name that can be read here"));
+                taken.insert(wanted.to_owned());
+            }
+        }
+    }
+    assert_eq!(said, taken, "SECURITY.md, and what the sources take");
+}
+
+#[test]
 fn decisions_are_numbered_and_references_meet_one() {
     let text = read("ARCHITECTURE.md");
     let (_, decisions) = text.split_once("\n## Decisions and why\n").expect("a part of the document");
