@@ -69,13 +69,16 @@ pub struct Prog {
     /// Whether a second copy sees what the kernel lets this one skip, where a task may lose its processor in it
     /// (ARCHITECTURE.md, D8).
     pub twice: bool,
+    /// A map of the object that each of the two copies has for itself: what lies there must not change while a copy runs, and one
+    /// may run in the middle of the other.
+    pub own: Option<&'static str>,
     /// Of an iterator over what a map of the object knows: the map.
     pub over: Option<&'static str>,
 }
 
 impl Prog {
     const fn new(name: &'static str, kind: Kind, target: &'static str) -> Self {
-        Self { name, kind, target, need: Need::Always, arity: None, twice: false, over: None }
+        Self { name, kind, target, need: Need::Always, arity: None, twice: false, own: None, over: None }
     }
 
     /// Loaded only then.
@@ -97,6 +100,13 @@ impl Prog {
     pub const fn twice(mut self) -> Self {
         self.twice = true;
         self
+    }
+
+    /// As [`Prog::twice`], of a program that keeps something in this map while it runs.
+    #[must_use]
+    pub const fn twice_with_own(mut self, map: &'static str) -> Self {
+        self.own = Some(map);
+        self.twice()
     }
 }
 

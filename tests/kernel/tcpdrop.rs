@@ -18,9 +18,9 @@ use netbcc_tests::checks;
 use netbcc_tests::kernel::{Case, Check, Rung, note, skip};
 use netbcc_tests::net::{END_PORT, Net, has_ipv6};
 use netbcc_tests::peer::{How, Peer};
-use netbcc_tests::raw::drop_received;
+use netbcc_tests::raw::{Memory, drop_received, program};
 use netbcc_tests::rows::{Row, Rows};
-use netbcc_tests::run::{PATIENCE, Run};
+use netbcc_tests::run::{PATIENCE, Run, attached_of, maps_of};
 use nix::net::if_::if_nametoindex;
 
 pub(crate) const CHECKS: &[Check] = checks![
@@ -46,6 +46,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     wrong_options_are_refused,
     a_stack_ends_where_an_interrupt_came_in,
     json_rows_carry_every_value,
+    copies_of_a_program_have_a_room_each_for_stacks,
     every_row_of_a_flood_has_its_stack: alone,
 ];
 
@@ -641,6 +642,20 @@ fn processors() -> usize {
 fn is_entry(line: &str) -> bool {
     line.starts_with("\tasm_") && !line.starts_with("\tasm_call_")
         || ["\tel1h_64_irq+", "\tel0t_64_irq+"].iter().any(|entry| line.starts_with(entry))
+}
+
+fn copies_of_a_program_have_a_room_each_for_stacks(case: &Case) {
+    let net = Net::new();
+    let client = net.peer("client");
+    let run = start(case, "", &net, &client);
+    let attached = attached_of(run.pid());
+    let names = attached.iter().map(|(_, id)| program(*id).expect("the tool holds it").name);
+    // One, or two where the kernel lets one be skipped.
+    let copies = names.filter(|name| name.starts_with("drop")).count();
+    let is_room = |id: &u32| Memory::named(*id, "ROOM").expect("the tool holds it").is_some();
+    let rooms = maps_of(run.pid()).iter().filter(|id| is_room(id)).count();
+    assert!((1..=2).contains(&copies) && rooms == copies, "{rooms} rooms for {copies} copies");
+    run.finish();
 }
 
 fn a_stack_ends_where_an_interrupt_came_in(case: &Case) {

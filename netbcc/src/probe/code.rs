@@ -579,4 +579,220 @@ mod tests {
             alone.iter().map(|&(tool, program)| (tool, program.to_owned())).chain(vectors).collect();
         assert_eq!(found, expected, "use atomic::add, or say why the program is alone with the word");
     }
+
+    /// What a register, or a word of the stack, may be: references to maps, and addresses in values of maps with one per
+    /// processor, each as a set of indices.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    struct May {
+        refer: u128,
+        point: u128,
+    }
+
+    impl May {
+        fn or(self, other: Self) -> Self {
+            Self { refer: self.refer | other.refer, point: self.point | other.point }
+        }
+    }
+
+    /// What is known where a program is.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    struct Known {
+        registers: [May; 11],
+        stack: BTreeMap<i16, May>,
+    }
+
+    impl Known {
+        /// What is known where another way leads to the same place; whether that is more.
+        fn meets(&mut self, other: &Self) -> bool {
+            let before = self.clone();
+            for (one, two) in self.registers.iter_mut().zip(other.registers) {
+                *one = one.or(two);
+            }
+            for (place, two) in &other.stack {
+                let one = self.stack.entry(*place).or_default();
+                *one = one.or(*two);
+            }
+            *self != before
+        }
+    }
+
+    /// The maps, of those with these indices, to whose values a program writes other than by one atomic instruction, itself or by a
+    /// helper. All ways are gone, also those that constants close.
+    fn written(instructions: &[bpf_insn], per_cpu: u128) -> u128 {
+        /// Helpers that only read what they are pointed to: lookup, update and removal of an entry, and the way out.
+        const READERS: [i32; 4] = [1, 2, 3, 130];
+        const LOOKUPS: [i32; 2] = [1, 195];
+        let target = |at: usize, by: i32| (at + 1).checked_add_signed(by as isize).unwrap();
+        let is_call = |this: &bpf_insn| this.code == 0x85 && this.src_reg() == 1;
+        let mut begins: BTreeSet<usize> = BTreeSet::from([0]);
+        begins.extend(
+            instructions
+                .iter()
+                .enumerate()
+                .filter(|(_, this)| is_call(this))
+                .map(|(at, this)| target(at, this.imm)),
+        );
+        // What each function answers.
+        let mut answers: BTreeMap<usize, May> = BTreeMap::new();
+        let mut known: BTreeMap<usize, Known> = BTreeMap::from([(0, Known::default())]);
+        let mut written = 0;
+        let mut todo = vec![0];
+        while let Some(at) = todo.pop() {
+            let this = instructions[at];
+            let (to, from) = (usize::from(this.dst_reg()), usize::from(this.src_reg()));
+            let mut state = known[&at].clone();
+            let mut next = vec![at + 1];
+            match this.code & 7 {
+                // A number, a map, or the address of a value that all processors share.
+                0 if this.code == 0x18 => {
+                    let refer = if from == 1 { 1 << this.imm } else { 0 };
+                    state.registers[to] = May { refer, point: 0 };
+                    next = vec![at + 2];
+                }
+                0 => state.registers[0] = May::default(),
+                1 if from == 10 => {
+                    state.registers[to] = state.stack.get(&this.off).copied().unwrap_or_default();
+                }
+                1 => state.registers[to] = May::default(),
+                class @ (2 | 3) if to == 10 => {
+                    let value = if class == 3 { state.registers[from] } else { May::default() };
+                    state.stack.insert(this.off, value);
+                }
+                2 | 3 if this.code & 0xe0 == 0x60 => written |= state.registers[to].point,
+                2 | 3 => {}
+                4 | 7 => {
+                    let other = if this.code & 8 != 0 { state.registers[from] } else { May::default() };
+                    let is_move = this.code & 0xf0 == 0xb0;
+                    state.registers[to] = if is_move { other } else { state.registers[to].or(other) };
+                }
+                _ => match this.code & 0xf0 {
+                    0x80 => {
+                        let mut result = May::default();
+                        if is_call(&this) {
+                            let function = target(at, this.imm);
+                            let mut entry = Known::default();
+                            entry.registers[1..6].copy_from_slice(&state.registers[1..6]);
+                            let is_new = !known.contains_key(&function);
+                            if known.entry(function).or_default().meets(&entry) || is_new {
+                                todo.push(function);
+                            }
+                            result = answers.get(&function).copied().unwrap_or_default();
+                        } else {
+                            if !READERS.contains(&this.imm) {
+                                written |= state.registers[1..6].iter().fold(0, |all, may| all | may.point);
+                            }
+                            if LOOKUPS.contains(&this.imm) {
+                                result.point = state.registers[1].refer & per_cpu;
+                            }
+                        }
+                        state.registers[..6].fill(May::default());
+                        state.registers[0] = result;
+                    }
+                    0x90 => {
+                        next.clear();
+                        let function = *begins.range(..=at).next_back().unwrap();
+                        let answer = answers.entry(function).or_default();
+                        let more = answer.or(state.registers[0]);
+                        if more != *answer {
+                            *answer = more;
+                            // Whoever called it hears more now.
+                            let calls = instructions.iter().enumerate().filter(|(_, this)| is_call(this));
+                            let calls = calls.filter(|(at, this)| target(*at, this.imm) == function);
+                            todo.extend(calls.map(|(at, _)| at).filter(|at| known.contains_key(at)));
+                        }
+                    }
+                    0x00 => {
+                        next = vec![target(at, if this.code & 7 == 6 { this.imm } else { this.off.into() })]
+                    }
+                    _ => next.push(target(at, this.off.into())),
+                },
+            }
+            for at in next {
+                let is_new = !known.contains_key(&at);
+                if known.entry(at).or_default().meets(&state) || is_new {
+                    todo.push(at);
+                }
+            }
+        }
+        written
+    }
+
+    #[test]
+    fn writes_to_values_of_a_processor_are_found() {
+        let this = |code, dst, src, off, imm| bpf_insn {
+            code,
+            _bitfield_align_1: [],
+            _bitfield_1: bpf_insn::new_bitfield_1(dst, src),
+            off,
+            imm,
+        };
+        let exit = this(0x95, 0, 0, 0, 0);
+        // r1 = map 3; call bpf_map_lookup_elem; if r0 == 0 goto exit; then what follows.
+        let program = |body: &[bpf_insn]| {
+            let begin = [
+                this(0x18, 1, 1, 0, 3),
+                this(0, 0, 0, 0, 0),
+                this(0x85, 0, 0, 0, 1),
+                this(0x15, 0, 0, i16::try_from(body.len()).unwrap(), 0),
+            ];
+            [&begin[..], body, &[exit]].concat()
+        };
+        let of = |body: &[bpf_insn]| written(&program(body), 1 << 3);
+        // *(u64 *)(r0 + 8) = 1, and as one atomic addition.
+        assert_eq!(of(&[this(0x7a, 0, 0, 8, 1)]), 1 << 3);
+        assert_eq!(of(&[this(0xdb, 0, 1, 8, 0)]), 0);
+        // By way of the stack, and of another register with something added.
+        assert_eq!(
+            of(&[
+                this(0x7b, 10, 0, -8, 0),
+                this(0x79, 6, 10, -8, 0),
+                this(0x07, 6, 0, 0, 16),
+                this(0x62, 6, 0, 0, 1)
+            ]),
+            1 << 3
+        );
+        // r1 = r0; call bpf_get_current_comm, which writes there, and bpf_map_delete_elem, which reads.
+        assert_eq!(of(&[this(0xbf, 1, 0, 0, 0), this(0x85, 0, 0, 0, 16)]), 1 << 3);
+        assert_eq!(of(&[this(0xbf, 2, 0, 0, 0), this(0x85, 0, 0, 0, 3)]), 0);
+        // What is read there is written elsewhere.
+        assert_eq!(of(&[this(0x79, 2, 0, 0, 0), this(0x7b, 10, 2, -8, 0)]), 0);
+        // r1 = r0; call a function of the program, which writes: it lies behind the end.
+        let mut whole = program(&[this(0xbf, 1, 0, 0, 0), this(0x85, 0, 1, 0, 1)]);
+        whole.extend([this(0x7a, 1, 0, 0, 1), exit]);
+        assert_eq!(written(&whole, 1 << 3), 1 << 3);
+        // A map whose values all processors share.
+        assert_eq!(written(&program(&[this(0x7a, 0, 0, 8, 1)]), 0), 0);
+    }
+
+    #[test]
+    fn a_program_with_a_copy_writes_to_no_value_of_a_processor_that_the_copy_uses() {
+        let mut own = 0;
+        for tool in TOOLS {
+            let name = tool.spec.name;
+            let elf = tool.spec.object.unpack().unwrap();
+            let object =
+                Object::parse(elf.as_ref(), HashMap::new(), &[], Vec::new(), Means::default()).unwrap();
+            let per_cpu: BTreeMap<usize, &str> = object.per_cpu().collect();
+            let bits = per_cpu.keys().fold(0, |bits, index| bits | 1_u128 << index);
+            let code: HashMap<&str, &[bpf_insn]> = object.code().collect();
+            let programs = tool.spec.ladders.iter().flat_map(|ladder| ladder.rungs);
+            for prog in programs.flat_map(|rung| rung.programs).filter(|prog| prog.twice) {
+                let written = written(code[prog.name], bits);
+                let names: Vec<&str> = per_cpu
+                    .iter()
+                    .filter(|(at, _)| written & 1 << **at != 0)
+                    .map(|(_, name)| *name)
+                    .collect();
+                let shared: Vec<&&str> = names.iter().filter(|map| prog.own != Some(**map)).collect();
+                assert!(
+                    shared.is_empty(),
+                    "{name}: {} writes to {shared:?}: see Prog::twice_with_own",
+                    prog.name
+                );
+                assert!(prog.own.is_none_or(|map| names.contains(&map)), "{name}: {} needs none", prog.name);
+                own += usize::from(prog.own.is_some());
+            }
+        }
+        assert!(own > 0, "tcpdrop keeps a stack there");
+    }
 }

@@ -13,7 +13,7 @@ use std::fs;
 use std::io;
 use std::mem;
 use std::ops::Range;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -120,6 +120,8 @@ struct Program {
     loaded: Option<Loaded>,
     /// A second copy, which sees what the kernel lets the first one skip.
     second: Option<Loaded>,
+    /// The map that the second copy has for itself.
+    own: Option<OwnedFd>,
     /// Whether it is to have that here.
     doubles: bool,
     /// Where it is attached.
@@ -186,6 +188,7 @@ impl Object {
                     instructions,
                     loaded: None,
                     second: None,
+                    own: None,
                     doubles: false,
                     links: Vec::new(),
                 },
@@ -237,18 +240,30 @@ impl Object {
             None => {
                 // The kernel asks that of programs without types only.
                 let typed = matches!(prog.kind, Kind::Fentry | Kind::Fexit | Kind::TpBtf | Kind::Iter);
-                let instructions = with_maps(&program.instructions, maps, means.allocates || typed)?;
-                let load =
-                    |turn| load::load(prog, target, instructions.clone(), means.functions, turn, license);
+                let allocates = means.allocates || typed;
+                let instructions = with_maps(&program.instructions, maps, allocates, None)?;
+                let load = |code: &[_], turn| {
+                    load::load(prog, target, code.to_vec(), means.functions, turn, license)
+                };
                 program.doubles = means.doubles(prog);
                 if program.doubles
                     && let Some(first) = first_turn(marks, maps, prog)
-                    && let Ok(loaded) = load(Some(first))
+                    && let Ok(loaded) = load(&instructions, Some(first))
                 {
                     program.loaded = Some(loaded);
-                    program.second = load(Some(Turn { copy: Copied::Second, ..first })).ok();
+                    let turn = Turn { copy: Copied::Second, ..first };
+                    program.second = match prog.own {
+                        None => load(&instructions, Some(turn)).ok(),
+                        // Without memory for that map it does without the second copy.
+                        Some(name) => one_more(maps, name).and_then(|(at, fd)| {
+                            let instead = Some((at, fd.as_raw_fd()));
+                            let code = with_maps(&program.instructions, maps, allocates, instead).ok()?;
+                            program.own = Some(fd);
+                            load(&code, Some(turn)).ok()
+                        }),
+                    };
                 } else {
-                    program.loaded = Some(load(None)?);
+                    program.loaded = Some(load(&instructions, None)?);
                 }
             }
         }
@@ -378,6 +393,19 @@ impl Object {
         self.programs.iter().map(|(name, program)| (name.as_str(), program.instructions.as_slice()))
     }
 
+    /// The maps of which each processor has its own values, by their indices.
+    #[cfg(test)]
+    pub(super) fn per_cpu(&self) -> impl Iterator<Item = (usize, &str)> {
+        let types = [
+            bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY,
+            bpf_map_type::BPF_MAP_TYPE_PERCPU_HASH,
+            bpf_map_type::BPF_MAP_TYPE_LRU_PERCPU_HASH,
+        ];
+        let maps = self.maps.iter().enumerate();
+        maps.filter(move |(_, map)| types.iter().any(|&ty| ty as u32 == map.definition.map_type()))
+            .map(|(index, map)| (index, map.name.as_str()))
+    }
+
     /// Programs that the kernel took without their casts only.
     pub(super) fn uncast(&self) -> impl Iterator<Item = &str> {
         let uncast = |program: &Program| program.loaded.as_ref().is_some_and(|loaded| loaded.uncast);
@@ -405,7 +433,8 @@ impl Object {
             State::There(fd) => Some(fd),
             State::New | State::Absent => None,
         });
-        programs.chain(maps).chain(&self.marks).filter_map(|fd| told(fd, "memlock:")).sum()
+        let own = self.programs.values().filter_map(|program| program.own.as_ref());
+        programs.chain(maps).chain(own).chain(&self.marks).filter_map(|fd| told(fd, "memlock:")).sum()
     }
 
     /// Whether there are kprobes of which the kernel does not tell how often it skipped them (before 6.6).
@@ -520,9 +549,21 @@ fn is(kind: Kind, section: &ProgramSection) -> bool {
     )
 }
 
+/// Another map like that of this name, and the index of that.
+fn one_more(maps: &[Entry], name: &str) -> Option<(usize, OwnedFd)> {
+    let (at, map) = maps.iter().enumerate().find(|(_, map)| map.name == name)?;
+    Some((at, create(&map.name, &map.definition, map.flags).ok()?))
+}
+
 /// The instructions with descriptors of maps instead of their indices. Creates the maps that are new. `allocates`:
-/// whether the program may use one that allocates its entries.
-fn with_maps(instructions: &[bpf_insn], maps: &mut [Entry], allocates: bool) -> Result<Vec<bpf_insn>, Fault> {
+/// whether the program may use one that allocates its entries. `instead`: the descriptor of another map in place of that with this
+/// index.
+fn with_maps(
+    instructions: &[bpf_insn],
+    maps: &mut [Entry],
+    allocates: bool,
+    instead: Option<(usize, RawFd)>,
+) -> Result<Vec<bpf_insn>, Fault> {
     const LOAD: u32 = BPF_LD | BPF_IMM | BPF_DW;
     let mut instructions = instructions.to_vec();
     for instruction in &mut instructions {
@@ -530,7 +571,12 @@ fn with_maps(instructions: &[bpf_insn], maps: &mut [Entry], allocates: bool) -> 
         if u32::from(instruction.code) != LOAD || !refers {
             continue;
         }
-        let map = usize::try_from(instruction.imm).ok().and_then(|index| maps.get_mut(index));
+        let index = usize::try_from(instruction.imm).ok();
+        if let Some((_, fd)) = instead.filter(|(at, _)| Some(*at) == index) {
+            instruction.imm = fd;
+            continue;
+        }
+        let map = index.and_then(|index| maps.get_mut(index));
         let map = map.ok_or_else(|| Fault::Object("an instruction refers to an unknown map".to_owned()))?;
         if matches!(map.state, State::Absent) {
             // The number 0, which no helper takes for a map: should this be reached, the verifier says so.
@@ -767,7 +813,7 @@ mod tests {
             };
             let mut dropped = 0;
             for program in object.programs.values() {
-                let Ok(placed) = with_maps(&program.instructions, &mut object.maps, true) else {
+                let Ok(placed) = with_maps(&program.instructions, &mut object.maps, true, None) else {
                     panic!("{}: a map is missing", tool.spec.name);
                 };
                 dropped += program.instructions.iter().filter(refers).count();

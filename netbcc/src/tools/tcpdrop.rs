@@ -210,7 +210,7 @@ const DROPS: Ladder = Ladder {
         // First: it tells the receiving socket of every drop, and nothing else is needed.
         Rung {
             name: RungName::Tracepoint,
-            programs: &[tp_btf("drop4_tp", "kfree_skb").arity(Func::KfreeSkb, 4).twice()],
+            programs: &[tp_btf("drop4_tp", "kfree_skb").arity(Func::KfreeSkb, 4).twice_with_own("ROOM")],
             less_exact: None,
         },
         Rung {

@@ -34,7 +34,8 @@ static CONFIG: Config = Config { all: 0, stacks: 0, subsystems: 0, names: 0 };
 #[unsafe(no_mangle)]
 static REASONS: PortSet = PortSet::new();
 
-/// Where a stack is taken.
+/// Where a stack is taken, and lies until its names are written. The second copy of a program (ARCHITECTURE.md, D8), which may run in
+/// the middle of the first, has a map of its own in this one's place.
 #[map]
 static ROOM: PerCpuArray<Room> = PerCpuArray::with_max_entries(1, 0);
 
