@@ -312,8 +312,8 @@ fn a_screen_has_as_many_rows_as_fit_and_keys_sort_them(_: &Case) {
 }
 
 fn the_terminal_is_as_it_was_however_the_tool_ends(_: &Case) {
-    let net = Net::new();
     use Signal::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGXCPU};
+    let net = Net::new();
     let signals = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGALRM, SIGXCPU];
     for end in std::iter::once(None).chain(signals.map(Some)) {
         let mut top = Top::start(&net, std::process::id(), (24, 80), Seat::Session);

@@ -622,7 +622,7 @@ mod tests {
         /// Helpers that only read what they are pointed to: lookup, update and removal of an entry, and the way out.
         const READERS: [i32; 4] = [1, 2, 3, 130];
         const LOOKUPS: [i32; 2] = [1, 195];
-        let target = |at: usize, by: i32| (at + 1).checked_add_signed(by as isize).unwrap();
+        let target = |at: usize, by: i32| (at + 1).checked_add_signed(isize::try_from(by).unwrap()).unwrap();
         let is_call = |this: &bpf_insn| this.code == 0x85 && this.src_reg() == 1;
         let mut begins: BTreeSet<usize> = BTreeSet::from([0]);
         begins.extend(

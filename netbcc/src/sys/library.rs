@@ -14,7 +14,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use elf::elf::{EM_AARCH64, EM_X86_64, FileHeader64, PF_X, PT_LOAD, SHT_DYNSYM, SHT_SYMTAB, STT_FUNC};
-use elf::read::elf::{FileHeader as _, ProgramHeader as _, Sym as _};
+use elf::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _, Sym as _};
 use elf::{Endianness, SectionIndex};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::libc;
