@@ -842,8 +842,10 @@ impl<'n> Run<'n> {
         {
             thread::sleep(Duration::from_millis(1));
         }
-        let took = told.elapsed().saturating_sub(waited().saturating_sub(before));
-        (Ended { hidden, ..self.started.wait() }, took)
+        let (took, after) = (told.elapsed(), waited());
+        // Where the kernel does not tell, nothing is taken off.
+        let waited = if after == Duration::MAX { Duration::ZERO } else { after.saturating_sub(before) };
+        (Ended { hidden, ..self.started.wait() }, took.saturating_sub(waited))
     }
 
     /// Waits for the tool to end by itself.
