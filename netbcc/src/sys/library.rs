@@ -476,6 +476,59 @@ mod tests {
         assert_eq!(places.len(), NAMES.len());
     }
 
+    /// A file for this machine with so many functions, whose names all begin at the same place of `names`.
+    fn with_functions(count: usize, name: u32, names: &[u8]) -> Vec<u8> {
+        const SECTIONS: usize = HEADER_BYTES;
+        const SYMBOLS: usize = SECTIONS + 3 * 64;
+        let names_at = SYMBOLS + 24 * count;
+        let mut bytes = vec![0; names_at];
+        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+        put(0, b"\x7fELF\x02\x01\x01");
+        // struct Elf64_Ehdr: type, machine, version; where the sections are, their size, their count, which has names.
+        put(16, &3_u16.to_le_bytes());
+        put(18, &MACHINE.to_le_bytes());
+        put(20, &1_u32.to_le_bytes());
+        put(40, &(SECTIONS as u64).to_le_bytes());
+        for (at, value) in [(52, 64), (54, 56), (58, 64), (60, 3), (62, 2_u16)] {
+            put(at, &value.to_le_bytes());
+        }
+        // struct Elf64_Shdr: type; offset, size; the section with names, and the size of an entry.
+        for (nth, kind, offset, size) in [(1, SHT_DYNSYM, SYMBOLS, 24 * count), (2, 3, names_at, names.len())]
+        {
+            let at = SECTIONS + 64 * nth;
+            put(at + 4, &kind.to_le_bytes());
+            put(at + 24, &(offset as u64).to_le_bytes());
+            put(at + 32, &(size as u64).to_le_bytes());
+        }
+        put(SECTIONS + 64 + 40, &2_u32.to_le_bytes());
+        put(SECTIONS + 64 + 56, &24_u64.to_le_bytes());
+        for nth in 0..count {
+            // struct Elf64_Sym: name, a function, its section.
+            put(SYMBOLS + 24 * nth, &name.to_le_bytes());
+            put(SYMBOLS + 24 * nth + 4, &[2, 0, 1, 0]);
+        }
+        bytes.extend(names);
+        bytes
+    }
+
+    #[test]
+    fn no_file_takes_longer_than_its_size() {
+        let of = |bytes: &[u8]| functions_of(bytes, &NAMES, &[SHT_DYNSYM]);
+        // Each of the names has no end: to look for one, all of this would be read a quarter of a million times.
+        let since = std::time::Instant::now();
+        let endless = with_functions(1 << 18, 1, &vec![b'x'; 16 << 20]);
+        assert!(of(&endless).unwrap_err().contains("has none of the functions"));
+        assert!(since.elapsed() < std::time::Duration::from_secs(20), "{:?}", since.elapsed());
+        // Each has a name that is looked for, and nobody puts a hook at so many places.
+        let names = b"\0getaddrinfo\0";
+        assert!(of(&with_functions(MOST_PLACES, 1, names)).unwrap_err().contains("none"), "in no segment");
+        let many = of(&with_functions(MOST_PLACES + 1, 1, names)).unwrap_err();
+        assert!(many.contains("more than 16 times"), "{many}");
+        // The name goes on, or is cut.
+        assert!(of(&with_functions(MOST_PLACES + 1, 1, b"\0getaddrinfo_a\0")).unwrap_err().contains("none"));
+        assert!(of(&with_functions(MOST_PLACES + 1, 1, b"\0getaddrinfo")).unwrap_err().contains("none"));
+    }
+
     #[test]
     fn a_search_ends_when_it_is_told_to() {
         let asked = std::cell::Cell::new(0);
