@@ -702,7 +702,7 @@ mod tests {
                         }
                     }
                     0x00 => {
-                        next = vec![target(at, if this.code & 7 == 6 { this.imm } else { this.off.into() })]
+                        next = vec![target(at, if this.code & 7 == 6 { this.imm } else { this.off.into() })];
                     }
                     _ => next.push(target(at, this.off.into())),
                 },

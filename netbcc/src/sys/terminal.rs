@@ -171,9 +171,8 @@ impl Sequences {
         let before = self.within;
         self.within = match (before, byte) {
             (_, b'\x1b') => Within::Escape,
-            (Within::Escape, b'[') => Within::Parameters,
             (Within::Escape, b'O') => Within::Last,
-            (Within::Parameters, b' '..=b'?') => Within::Parameters,
+            (Within::Escape, b'[') | (Within::Parameters, b' '..=b'?') => Within::Parameters,
             _ => Within::Nothing,
         };
         before == Within::Nothing && self.within == Within::Nothing
