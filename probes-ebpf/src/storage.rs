@@ -149,8 +149,9 @@ fn add_to<K: Copy>(map: &'static PerCpuHashMap<K, u64>, key: K, delta: u64) -> b
 
 /// This CPU's value at `index` of `map`; `None` beyond its end. Other programs that use it may interrupt this one, or have
 /// the CPU meanwhile. The kernel runs no program inside itself on one CPU. The second copy of one (ARCHITECTURE.md, D8) may run
-/// inside the first, and has a map of its own for what such programs write here other than by [`atomic::add`]: user space sees to
-/// that by `Prog::twice_with_own`, and a test of its `probe/code.rs` looks at all objects. So what one program alone writes is its own.
+/// inside the first, and has a map of its own for what it keeps here while it runs: user space sees to that by
+/// `Prog::twice_with_own`, and a test of its `probe/code.rs` looks at all objects, with a list of what both copies change by whole
+/// words. So what one program alone writes is its own.
 #[inline(always)]
 #[expect(clippy::mut_from_ref, reason = "what the kernel keeps behind the map is shared by nature")]
 pub fn slot<T>(map: &'static PerCpuArray<T>, index: u32) -> Option<&'static mut T> {

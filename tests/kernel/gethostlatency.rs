@@ -549,7 +549,10 @@ fn files_that_are_only_called_like_libraries_hold_nothing_up(case: &Case) {
     const MANY: usize = 300;
     let scene = Scene::new();
     let places = tempfile::tempdir().expect("a directory");
-    let library = fs::read(&scene.library).expect("it was written");
+    // One without any function: it is a program's file all the same.
+    let other = places.path().join("other");
+    write(&other, &[]).expect("room for a page");
+    let library = fs::read(&other).expect("it was written");
     let [large, many, near] = ["large", "many", "near"].map(|name| scene.net.new_peer(name));
     for path in called_like_libraries(places.path(), "large", LARGE, &library, BYTES) {
         large.map(&path);
