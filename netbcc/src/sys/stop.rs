@@ -60,14 +60,15 @@ fn mask(status: &str, name: &str) -> u64 {
 }
 
 /// Whether a signal that ends a tool has come and waits, because [`hold`] blocked it: for work that may take long before anybody
-/// listens. It goes on waiting.
-pub fn waits() -> bool {
-    fs::read_to_string("/proc/thread-self/status").is_ok_and(|status| waits_in(&status))
+/// listens. It goes on waiting. SIGHUP may have another meaning.
+pub fn waits(hup_ends: bool) -> bool {
+    fs::read_to_string("/proc/thread-self/status").is_ok_and(|status| waits_in(&status, hup_ends))
 }
 
-fn waits_in(status: &str) -> bool {
+fn waits_in(status: &str, hup_ends: bool) -> bool {
     let pending = mask(status, "SigPnd:") | mask(status, "ShdPnd:");
-    STOPS.iter().any(|&signal| pending & (1 << (signal as i32 - 1)) != 0)
+    let mut stops = STOPS.iter().filter(|&&signal| hup_ends || signal != Signal::SIGHUP);
+    stops.any(|&signal| pending & (1 << (signal as i32 - 1)) != 0)
 }
 
 /// Becomes readable when the tool is to end.
@@ -119,8 +120,8 @@ mod tests {
         for (thread, process, waits) in
             [(0, 0, false), (0, 1 << 14, true), (1 << 1, 0, true), (0, 1, true), (1 << 27, 1 << 27, false)]
         {
-            assert_eq!(waits_in(&status(thread, process)), waits, "{thread:x} {process:x}");
+            assert_eq!(waits_in(&status(thread, process), true), waits, "{thread:x} {process:x}");
         }
-        assert!(!waits_in(""));
+        assert!(!waits_in(&status(0, 1), false) && waits_in(&status(2, 1), false) && !waits_in("", true));
     }
 }

@@ -178,7 +178,8 @@ fn libraries(args: &Options, cx: &Ctx) -> Result<Option<Vec<Library>>> {
             Err(why) => Err(usage(format!("-l {}: {why}", escaped(path.as_os_str().as_bytes())))),
         };
     }
-    let found = library::search(&FUNCTIONS, &stop::waits).context("look for C libraries");
+    let found = library::search(&FUNCTIONS, &|| stop::waits(cx.out.again().is_none()))
+        .context("look for C libraries");
     let Found { libraries, unfit, left_out, not_looked_at, ended } =
         found.map_err(|error| hinted(error, "each C library takes about seven (ulimit -n)"))?;
     if ended {
