@@ -616,39 +616,40 @@ mod tests {
         }
     }
 
+    /// Helpers that write to memory, each with the registers that tell where, as bits: all that tracing programs may call
+    /// (`enum bpf_func_id` in linux/bpf.h). Other registers may still hold what nobody needs any more.
+    const WRITERS: [(i32, u8); 26] = [
+        (4, 1 << 1),   // probe_read
+        (16, 1 << 1),  // get_current_comm
+        (26, 1 << 3),  // skb_load_bytes
+        (45, 1 << 1),  // probe_read_str
+        (55, 1 << 3),  // perf_event_read_value
+        (56, 1 << 2),  // perf_prog_read_value
+        (67, 1 << 2),  // get_stack
+        (88, 1 << 2),  // map_pop_elem
+        (89, 1 << 2),  // map_peek_elem
+        (105, 1 << 4), // strtol
+        (106, 1 << 4), // strtoul
+        (112, 1 << 1), // probe_read_user
+        (113, 1 << 1), // probe_read_kernel
+        (114, 1 << 1), // probe_read_user_str
+        (115, 1 << 1), // probe_read_kernel_str
+        (119, 1 << 2), // read_branch_records
+        (120, 1 << 3), // get_ns_current_pid_tgid
+        (141, 1 << 2), // get_task_stack
+        (147, 1 << 2), // d_path
+        (148, 1 << 1), // copy_from_user
+        (149, 1 << 1), // snprintf_btf
+        (165, 1 << 1), // snprintf
+        (183, 1 << 3), // get_func_arg
+        (184, 1 << 2), // get_func_ret
+        (191, 1 << 1), // copy_from_user_task
+        (201, 1 << 1), // dynptr_read
+    ];
+
     /// The maps, of those with these indices, to whose values a program writes other than by one atomic instruction, itself or by a
     /// helper. All ways are gone, also those that constants close.
     fn written(instructions: &[bpf_insn], per_cpu: u128) -> u128 {
-        /// Helpers that write to memory, each with the registers that tell where, as bits: all that tracing programs may call
-        /// (`enum bpf_func_id` in linux/bpf.h). Other registers may still hold what nobody needs any more.
-        const WRITERS: [(i32, u8); 26] = [
-            (4, 1 << 1),   // probe_read
-            (16, 1 << 1),  // get_current_comm
-            (26, 1 << 3),  // skb_load_bytes
-            (45, 1 << 1),  // probe_read_str
-            (55, 1 << 3),  // perf_event_read_value
-            (56, 1 << 2),  // perf_prog_read_value
-            (67, 1 << 2),  // get_stack
-            (88, 1 << 2),  // map_pop_elem
-            (89, 1 << 2),  // map_peek_elem
-            (105, 1 << 4), // strtol
-            (106, 1 << 4), // strtoul
-            (112, 1 << 1), // probe_read_user
-            (113, 1 << 1), // probe_read_kernel
-            (114, 1 << 1), // probe_read_user_str
-            (115, 1 << 1), // probe_read_kernel_str
-            (119, 1 << 2), // read_branch_records
-            (120, 1 << 3), // get_ns_current_pid_tgid
-            (141, 1 << 2), // get_task_stack
-            (147, 1 << 2), // d_path
-            (148, 1 << 1), // copy_from_user
-            (149, 1 << 1), // snprintf_btf
-            (165, 1 << 1), // snprintf
-            (183, 1 << 3), // get_func_arg
-            (184, 1 << 2), // get_func_ret
-            (191, 1 << 1), // copy_from_user_task
-            (201, 1 << 1), // dynptr_read
-        ];
         const LOOKUPS: [i32; 2] = [1, 195];
         let target = |at: usize, by: i32| (at + 1).checked_add_signed(isize::try_from(by).unwrap()).unwrap();
         let is_call = |this: &bpf_insn| this.code == 0x85 && this.src_reg() == 1;
