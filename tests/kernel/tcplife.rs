@@ -54,6 +54,7 @@ pub(crate) const CHECKS: &[Check] = checks![
     an_mptcp_connection_shows_its_subflows,
     a_further_subflow_belongs_to_the_same_processes,
     a_subflow_from_a_new_address_belongs_to_the_same_processes,
+    an_mptcp_socket_does_not_inherit_from_an_older_one,
     a_subflow_whose_owner_is_not_known_belongs_to_nobody: alone,
     unread_data_at_close_gives_two_whole_rows,
     json_rows_carry_every_value,
@@ -990,6 +991,43 @@ fn a_subflow_from_a_new_address_belongs_to_the_same_processes(case: &Case) {
     far.await_end();
     far.close();
     further(&run, second, (client.pid(), "client"), (server.pid(), "server"));
+    run.finish();
+}
+
+/// New MPTCP sockets lie where older ones were: no row may name those who had the older ones.
+fn an_mptcp_socket_does_not_inherit_from_an_older_one(case: &Case) {
+    const ROUNDS: usize = 20;
+    let net = Net::new();
+    let [closes, resets] =
+        [("one", "first"), ("other", "second")].map(|(server, client)| (net.peer(server), net.peer(client)));
+    let listen = |server: &'_ Peer, port| server.listen_mptcp(net.v4_of(2, port));
+    let closing = listen(&closes.0, 80).unwrap_or_else(|e| skip(format!("MPTCP ({e})")));
+    let resetting = listen(&resets.0, 81).expect("the other one may listen, too");
+    let run = case.launch("").start(&net);
+    let mptcp = How::plain().mptcp();
+    for _ in 0..ROUNDS {
+        // The server closes first, and the client last.
+        let near = closes.1.connect_as(closing.address(), &mptcp);
+        closing.accept().close();
+        near.await_end();
+        near.close();
+        // The client resets before accept().
+        resets.1.connect_as(resetting.address(), &mptcp).abort();
+        resetting.accept().close();
+    }
+    for row in run.rows(4 * ROUNDS).iter() {
+        let pid = row.number("PID") as u32;
+        let of = |wanted: &Peer, comm: &str| pid == wanted.pid() && row.get("COMM") == comm;
+        let known = match (row.get("LPORT"), row.get("RPORT")) {
+            ("80", _) => of(&closes.0, "one"),
+            (_, "80") => of(&closes.1, "first"),
+            // The reset may have come after accept().
+            ("81", _) => pid == 0 && row.get("COMM") == "-" || of(&resets.0, "other"),
+            (_, "81") => of(&resets.1, "second"),
+            _ => false,
+        };
+        row.must(known, "it names its own process");
+    }
     run.finish();
 }
 

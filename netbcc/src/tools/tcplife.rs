@@ -103,8 +103,9 @@ impl Tool for Tcplife {
             "The owner of a server's socket is the process that accepted or closed it, not the task on the CPU.",
             "-p and -L test the finished row.",
             "A subflow belongs to the process that owns the MPTCP socket, not to the kernel's thread or the program that \
-             opens or closes it. Where nobody saw who that is, it has PID 0 and COMM '-'. Where the kernel's lockdown is \
-             'confidentiality', a subflow is a socket like any other.",
+             opens or closes it. Where nobody saw who that is, it has PID 0 and COMM '-': where the client resets the connection \
+             before accept(), and where neither fentry nor kprobes work also after accept(), because MPTCP's reads cannot be \
+             traced. Where the kernel's lockdown is 'confidentiality', a subflow is a socket like any other.",
             "The kernel may make two sockets for one connection, when its packets meet on two CPUs. The one that it closes \
              at once is no row.",
         ],
@@ -239,7 +240,8 @@ const SOCKETS: Ladder = Ladder {
             less_exact: Some(
                 LessExact::new("a server's socket belongs to the process that first reads from it").detail(
                     "accept() cannot be traced in this way. Where nobody reads and the client resets the connection, \
-                     the row shows the task on the CPU.",
+                     the row shows the task on the CPU; of an MPTCP connection, whose reads cannot be traced, PID 0 and \
+                     COMM '-'.",
                 ),
             ),
         },

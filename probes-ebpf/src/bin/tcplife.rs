@@ -148,11 +148,13 @@ fn own<A: Lives>(life: &mut Life, how: u32) {
     task::comm_by::<A>(&mut life.comm);
 }
 
-/// The owner of the MPTCP socket becomes that of its subflow, whose state this is, if it is one by a better reason.
+/// The owner of the MPTCP socket becomes that of its subflow, whose state this is, if it is one by a better reason. What is
+/// younger than the end of an MPTCP socket is the subflow of a later one at that address.
 #[inline(always)]
 fn inherit(life: &mut Life, mptcp: Sock<Probed>) {
     if let Some(owner) = storage::entry(&OWNERS_BY_MPTCP, mptcp.id())
         && owner.how > life.owner
+        && (owner.ended_ns == 0 || life.birth_ns <= owner.ended_ns)
     {
         life.owner = owner.how;
         life.pid = owner.pid;
@@ -214,8 +216,13 @@ fn state_changed<A: Lives>(sk: Sock<A>, old: u64, new: u64) -> bool {
         return true;
     }
     if !sk.is_tcp() {
-        if closes && sk.is_mptcp() {
-            mptcp_changed(sk, old, new);
+        if sk.is_mptcp() {
+            if closes {
+                mptcp_changed(sk, old, new);
+            } else if old == state::LISTEN {
+                // A new one, just copied from its listener: what was known is of an older one at this address.
+                mptcp::ended(&OWNERS_BY_MPTCP, sk.id());
+            }
         }
         return true;
     }
@@ -250,7 +257,9 @@ fn state_changed<A: Lives>(sk: Sock<A>, old: u64, new: u64) -> bool {
                 return true;
             }
             own::<A>(life, CONNECTOR);
-            if let Some(mptcp) = mptcp {
+            if let Some(mptcp) = mptcp
+                && life.owner == CONNECTOR
+            {
                 mptcp::own(&OWNERS_BY_MPTCP, mptcp, CONNECTOR);
             }
         }
@@ -449,7 +458,8 @@ fn accepted<A: Lives>(sk: Sock<A>) {
         && mptcp::above(sk).is_none()
     {
         own::<A>(life, ACCEPTOR);
-    } else if sk.is_mptcp() {
+    } else if sk.is_mptcp() && sk.state() as u64 != state::CLOSE && !task::is_kernel::<A>() {
+        // One that was reset before has ended already, and would stay in the table.
         mptcp::own(&OWNERS_BY_MPTCP, sk, ACCEPTOR);
     }
 }
