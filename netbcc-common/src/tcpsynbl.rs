@@ -24,19 +24,29 @@ pub struct Config {
     pub overflow: u32,
 }
 
-/// Value of the table `LISTENERS`, of which the key is the listener's address. Counts only grow; what is seen of it is written anew
-/// whenever all listeners are looked at.
+/// What a listener did with connections.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct Listener {
-    /// When it came to be known: `CLOCK_MONOTONIC`, ns. Tells it from an older one at this address.
-    pub born_ns: u64,
+pub struct Counts {
     /// Handshakes that found room.
     pub accepted: u64,
     /// SYNs that were refused because its queue was full.
     pub early: u64,
     /// Handshakes that were refused at their third packet because its queue was full.
     pub late: u64,
+}
+
+/// Value of the tables `LISTENERS`, of which the key is the listener's address, and `GONE`, of which the key is that and `born_ns`.
+/// Counts only grow; what is seen of it is written anew whenever all listeners are looked at.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Listener {
+    /// When it came to be known: `CLOCK_MONOTONIC`, ns. Tells it from an older one at this address.
+    pub born_ns: u64,
+    /// What it did by now.
+    pub counts: Counts,
+    /// What it had done when it was last looked at.
+    pub then: Counts,
     /// The number that the kernel gave it (`SO_COOKIE`); 0: none, or not known.
     pub cookie: u64,
     /// Its end; the other one is zero.
@@ -51,8 +61,12 @@ pub struct Listener {
     pub queue: u32,
     /// How many might wait.
     pub limit: u32,
-    /// What it had dropped by then, modulo 2^32.
+    /// The longest queue between the beginning of that interval and then; 0: none was seen.
+    pub peak: u32,
+    /// What it had dropped by then, or by its end, modulo 2^32.
     pub drops: u32,
+    /// What it had dropped when it came to be known.
+    pub base: u32,
     /// Its network namespace (inode number).
     pub netns: u32,
     /// How many processes had it open.
@@ -65,7 +79,11 @@ pub struct Listener {
     pub inside: u32,
     /// 1: the filters keep it.
     pub kept: u32,
-    /// 1: it listens no more.
+    /// 1: it is known since its listen().
+    pub whole: u32,
+    /// 1: its connections know whose they are, so that what it takes is counted where functions cannot be traced.
+    pub marked: u32,
+    /// 1: it listens no more, and `drops` is all that it dropped.
     pub closed: u32,
     /// Always 0: no padding.
     pub zero: u32,

@@ -83,8 +83,9 @@ impl Tool for Tcpsynbl {
             "Where functions cannot be traced, the kernel tells only some refusals: since 6.18 third packets have a reason of their own, \
              but not those of a handshake by SYN cookie, which are dropped as packets of no connection. What a listener dropped, which may be more \
              than it refused, is then held against ListenOverflows of its network namespace, which counts all. Where that does not \
-             tell whose they are, REFUSED is at most what it says, and begins with ~. A listener that no process holds, as \
-             one of the kernel's own, has a row only if it took or refused something and functions can be traced.",
+             tell whose they are, REFUSED is at most what it says, and begins with ~; - is not known. A listener that no process holds, as \
+             one of the kernel's own, has a row only if it took or refused something, or may have. One that closed \
+             has a last row; one that nobody looked at has it only if it took, refused or dropped something.",
         ],
         examples: &[
             ("tcpsynbl", "all listeners, until Ctrl-C"),
@@ -145,7 +146,10 @@ impl Tool for Tcpsynbl {
                 .chain(&["YOUNG"])
                 .fold(plan.ladder(&listeners::LISTENERS), |plan, table| plan.without(table))
         } else {
-            plan.ladder(&COMPLETIONS).without(listeners::TABLE).without(listeners::INHERITED)
+            plan.ladder(&COMPLETIONS)
+                .without(listeners::TABLE)
+                .without(listeners::GONE)
+                .without(listeners::INHERITED)
         };
         let mut plan = plan
             .ask(if by_ends || args.family.ipv4 { ENDS } else { BEGINNINGS })

@@ -7,13 +7,15 @@
 //! limit included. There is none where the queue is full; newer kernels drop the packet for a reason of its own then.
 //!
 //! With `--listeners` there is no histogram: what each listener took and refused is summed in a table by its address, and an iterator
-//! over open files writes there what its queue is, and who has it open. SYNs that find a full queue are seen where
+//! over open files writes there what its queue is, who has it open, and what the sums are at that moment. SYNs that find a full queue are seen where
 //! `tcp_conn_request` begins; without that and the functions above, what a listener dropped is read from it.
 //!
 //! Of the histograms there are two generations, of which programs use the one that the lowest bit of `CURRENT` names; user space
 //! empties the other.
 #![no_std]
 #![no_main]
+
+use core::ptr::read_volatile;
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::macros::{btf_map, btf_tracepoint, fentry, kprobe, map};
@@ -22,7 +24,7 @@ use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use netbcc_common::addr::{AF_INET, AF_INET6, MAPPED_WORD, Tuple};
 use netbcc_common::loss::Loss;
 use netbcc_common::socket::asked::IN_TABLE;
-use netbcc_common::tcpsynbl::{Config, Hist, Listener, SLOTS};
+use netbcc_common::tcpsynbl::{Config, Counts, Hist, Listener, SLOTS};
 use probes_ebpf::emit::lost;
 use probes_ebpf::filter::{self, SockEnds};
 use probes_ebpf::iter::{Holder, OverFiles};
@@ -50,9 +52,13 @@ static SUMS_1: HashMap<u32, Hist> = HashMap::with_max_entries(10_240, BPF_F_NO_P
 #[map]
 static YOUNG: HashMap<u64, u8> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
-/// Listeners by their addresses. User space may set another size, and takes out those that are gone.
+/// Listeners by their addresses. User space may set another size, and takes out those whose end nobody saw.
 #[map]
 static LISTENERS: HashMap<u64, Listener> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+/// Listeners that ended, by their addresses and by when they came to be known. User space takes them out.
+#[map]
+static GONE: HashMap<[u64; 2], Listener> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
 /// The address of a listener. A new connection inherits it, and loses it when it is counted.
 #[btf_map]
@@ -331,9 +337,8 @@ fn keeps_listening<A: Access>(sk: Sock<A>) -> bool {
 /// What a new listener begins with.
 static NOTHING: Listener = Listener {
     born_ns: 0,
-    accepted: 0,
-    early: 0,
-    late: 0,
+    counts: Counts { accepted: 0, early: 0, late: 0 },
+    then: Counts { accepted: 0, early: 0, late: 0 },
     cookie: 0,
     tuple: Tuple { laddr: [0; 4], raddr: [0; 4], lport: 0, rport: 0, family: 0, zero: 0 },
     longest: [0; 2],
@@ -341,13 +346,17 @@ static NOTHING: Listener = Listener {
     seen: 0,
     queue: 0,
     limit: 0,
+    peak: 0,
     drops: 0,
+    base: 0,
     netns: 0,
     holders: 0,
     pid: 0,
     last: 0,
     inside: 0,
     kept: 0,
+    whole: 0,
+    marked: 0,
     closed: 0,
     zero: 0,
     comm: [0; 16],
@@ -367,6 +376,8 @@ fn listening<A: Access>(sk: Sock<A>) -> Option<&'static mut Listener> {
         return None;
     };
     new.born_ns = task::now_ns();
+    new.base = sk.drops();
+    new.drops = new.base;
     describe(sk, new);
     Some(new)
 }
@@ -400,9 +411,9 @@ fn was(listener: &mut Listener, length: u32) {
 #[inline(always)]
 fn ended(listener: &mut Listener, length: u32, limit: u32) {
     let (count, length) = if length > limit {
-        (&raw mut listener.late, length)
+        (&raw mut listener.counts.late, length)
     } else {
-        (&raw mut listener.accepted, length + 1)
+        (&raw mut listener.counts.accepted, length + 1)
     };
     // SAFETY: a word of a map's value, which is aligned; programs change it by adding to it only.
     unsafe { atomic::add(count, 1) };
@@ -418,7 +429,7 @@ fn asked<A: Access>(sk: *const u8) {
         && let Some(listener) = listening(sk)
     {
         // SAFETY: a word of a map's value, which is aligned; programs change it by adding to it only.
-        unsafe { atomic::add(&raw mut listener.early, 1) };
+        unsafe { atomic::add(&raw mut listener.counts.early, 1) };
         was(listener, sk.waiting());
     }
 }
@@ -483,21 +494,38 @@ fn answered_v6_kprobe(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// A socket begins or ends to listen. Answers whether it begins.
+/// The listener at this address is no more. It waits for its last row, if there is anything to say of it: not where listen()
+/// failed.
 #[inline(always)]
-fn listens(sk: Sock<Typed>, old: i32, new: i32) -> bool {
-    if new == state::LISTEN {
-        // What is known is of another one at this address.
-        let _may_be_none = LISTENERS.remove(sk.id());
-        return listening(sk).is_some();
+fn is_gone(at: u64, known: &Listener) {
+    let Counts { accepted, early, late } = known.counts;
+    let has_row = known.seen != 0 || accepted | early | late != 0 || known.drops != known.base;
+    if has_row && GONE.insert([at, known.born_ns], known, 0).is_err() {
+        lost(Loss::MapFull);
     }
-    if old == state::LISTEN
-        && new == state::CLOSE
-        && let Some(listener) = storage::entry(&LISTENERS, sk.id())
+    let _there = LISTENERS.remove(at);
+}
+
+/// A socket begins or ends to listen. Answers what is known of it if it begins.
+#[inline(always)]
+fn listens(sk: Sock<Typed>, old: i32, new: i32) -> Option<&'static mut Listener> {
+    let begins = new == state::LISTEN;
+    if (begins || old == state::LISTEN && new == state::CLOSE)
+        && let Some(known) = storage::entry(&LISTENERS, sk.id())
     {
-        listener.closed = 1;
+        // At its beginning what is known is of another one at this address, whose end was not seen.
+        if !begins {
+            known.drops = sk.drops();
+            known.closed = 1;
+        }
+        is_gone(sk.id(), known);
     }
-    false
+    if !begins {
+        return None;
+    }
+    let listener = listening(sk)?;
+    listener.whole = 1;
+    Some(listener)
 }
 
 // match-proto: void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
@@ -515,8 +543,8 @@ fn listens_tp(ctx: BtfTracePointContext) -> i32 {
 fn inherits_tp(ctx: BtfTracePointContext) -> i32 {
     let Some(sk) = changes(&ctx, |old, new| old == state::LISTEN || new == state::LISTEN) else { return 0 };
     if !begins(ctx.arg(1), ctx.arg(2)) {
-        if listens(sk, ctx.arg(1), ctx.arg(2)) {
-            mark(sk);
+        if let Some(listener) = listens(sk, ctx.arg(1), ctx.arg(2)) {
+            mark(sk, listener);
         }
         return 0;
     }
@@ -530,9 +558,12 @@ fn inherits_tp(ctx: BtfTracePointContext) -> i32 {
 
 /// Lets connections know which listener they are of.
 #[inline(always)]
-fn mark(sk: Sock<Typed>) {
+fn mark(sk: Sock<Typed>, listener: &mut Listener) {
     match storage::get_or_zero(&OF_LISTENER, sk) {
-        Some(of) => *of = sk.id(),
+        Some(of) => {
+            *of = sk.id();
+            listener.marked = 1;
+        }
         None => lost(Loss::MapFull),
     }
 }
@@ -556,16 +587,27 @@ fn late_tp(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// A process has a listener open. Answers whether it is one.
+/// What it did by now.
 #[inline(always)]
-fn looks<A: Owned>(sk: Sock<A>, holder: Holder) -> bool {
-    if !is_inet(sk.family()) || !sk.is_stream() || !sk.is_tcp() || sk.state() != state::LISTEN {
-        return false;
+fn counts_of(listener: &Listener) -> Counts {
+    let Counts { accepted, early, late } = &listener.counts;
+    // SAFETY: words of a map's value, which are aligned. Volatile: they are read in this order, and before what comes after.
+    unsafe {
+        Counts { accepted: read_volatile(accepted), early: read_volatile(early), late: read_volatile(late) }
     }
-    let Some(listener) = listening(sk) else { return false };
+}
+
+/// A process has a listener open. Answers what is known of it, if it is one.
+#[inline(always)]
+fn looks<A: Owned>(sk: Sock<A>, holder: Holder) -> Option<&'static mut Listener> {
+    if !is_inet(sk.family()) || !sk.is_stream() || !sk.is_tcp() || sk.state() != state::LISTEN {
+        return None;
+    }
+    let listener = listening(sk)?;
     let (pid, now) = (holder.pid(), CURRENT.get(0).copied().unwrap_or(0));
     if listener.seen != now {
         listener.seen = now;
+        listener.peak = 0;
         listener.holders = 0;
         listener.pid = 0;
         listener.last = 0;
@@ -587,9 +629,18 @@ fn looks<A: Owned>(sk: Sock<A>, holder: Holder) -> bool {
     }
     describe(sk, listener);
     listener.cookie = A::cookie(sk);
-    listener.queue = sk.waiting();
+    // All of one moment. Counts come first: what was refused late by then has its two drops by then.
+    listener.then = counts_of(listener);
     listener.drops = sk.drops();
-    true
+    listener.queue = sk.waiting();
+    let nth = (now & 1) as usize;
+    if listener.intervals[nth] == now {
+        if listener.peak < listener.longest[nth] {
+            listener.peak = listener.longest[nth];
+        }
+        listener.intervals[nth] = 0;
+    }
+    Some(listener)
 }
 
 /// The listener below an MPTCP socket.
@@ -602,21 +653,21 @@ fn looks_below<A: Owned>(sk: Sock<A>, holder: Holder) {
     }
 }
 
-/// Looks at a file that is open. Answers the listener, where the verifier knows it as a socket.
+/// Looks at a file that is open. Answers the listener and what is known of it, where the verifier knows it as a socket.
 #[inline(always)]
-fn looks_at(open: &OverFiles) -> Option<Sock<Typed>> {
+fn looks_at(open: &OverFiles) -> Option<(Sock<Typed>, &'static mut Listener)> {
     let (holder, file) = open.get()?;
     if setting!(SOCKET_FACTS) & IN_TABLE != 0 {
         if let Some(sk) = syscall::socket_of(file.id())
-            && !looks(sk, holder)
+            && looks(sk, holder).is_none()
         {
             looks_below(sk, holder);
         }
         return None;
     }
     let sk = file.socket()?;
-    if looks(sk, holder) {
-        return Some(sk);
+    if let Some(listener) = looks(sk, holder) {
+        return Some((sk, listener));
     }
     looks_below(sk, holder);
     None
@@ -634,8 +685,8 @@ extern "C" fn listener_iter(open: &OverFiles) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 extern "C" fn listener_marks_iter(open: &OverFiles) -> i32 {
-    if let Some(sk) = looks_at(open) {
-        mark(sk);
+    if let Some((sk, listener)) = looks_at(open) {
+        mark(sk, listener);
     }
     0
 }

@@ -5,13 +5,13 @@
 //! is more than refusals, and `ListenOverflows` of its network namespace, which is exactly the refusals of all its listeners.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use anyhow::{Context as _, Result};
 use netbcc_common::kernel::Func;
-use netbcc_common::tcpsynbl::Listener;
+use netbcc_common::tcpsynbl::{Counts, Listener};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::super::conn;
@@ -24,6 +24,8 @@ use crate::tool::Ctx;
 
 /// The table that may get full, and is sized by the user.
 pub(super) const TABLE: &str = "LISTENERS";
+/// Listeners that ended.
+pub(super) const GONE: &str = "GONE";
 /// What connections inherit.
 pub(super) const INHERITED: &str = "OF_LISTENER";
 
@@ -107,8 +109,8 @@ pub struct Row {
     pub longest: u32,
     /// Handshakes that found room, where that is known.
     pub accepted: Option<u64>,
-    /// What it refused.
-    pub refused: u64,
+    /// What it refused, where that is known.
+    pub refused: Option<u64>,
     /// Whether that is exact; else it is at most so many.
     pub is_exact: bool,
     /// Those of them that were refused at their third packet, where they are told apart.
@@ -117,37 +119,31 @@ pub struct Row {
     pub drops: u32,
     /// Refusals of all listeners of its network namespace, as the kernel counts them.
     pub overflows: Option<u64>,
+    /// Whether it was there when all listeners were looked at in this interval.
+    is_seen: bool,
     /// The column REFUSED.
     text: String,
 }
 
 impl Row {
-    /// A listener whose longest queue was so long, and which refused so many; whether that is exact.
-    pub fn new(listener: Listener, longest: u32, refused: (u64, bool)) -> Self {
-        let mut row = Self {
-            listener,
-            longest: longest.max(listener.queue),
-            accepted: None,
-            refused: 0,
-            is_exact: true,
-            late: None,
-            drops: 0,
-            overflows: None,
-            text: String::new(),
-        };
-        row.refuses(refused);
-        row
-    }
-
     /// It refused so many; whether that is exact.
-    fn refuses(&mut self, (refused, is_exact): (u64, bool)) {
+    fn refuses(&mut self, refused: Option<u64>, is_exact: bool) {
         (self.refused, self.is_exact) = (refused, is_exact);
-        self.text = format!("{}{refused}", if is_exact { "" } else { "~" });
+        self.text = match refused {
+            None => "-".to_owned(),
+            Some(refused) if is_exact => refused.to_string(),
+            Some(refused) => format!("~{refused}"),
+        };
     }
 
-    /// Whether it was there when all listeners were looked at in this interval.
-    fn is_seen(&self, interval: u32) -> bool {
-        self.listener.closed == 0 && self.listener.seen == interval
+    /// Whether all is known that it dropped in this interval.
+    fn has_drops(&self) -> bool {
+        self.is_seen || self.listener.closed != 0
+    }
+
+    /// Whether it did something in this interval, or may have.
+    fn did(&self) -> bool {
+        self.accepted.is_some_and(|accepted| accepted > 0) || self.refused != Some(0)
     }
 }
 
@@ -157,16 +153,26 @@ type Overflows = BTreeMap<u32, u64>;
 /// What was known of a listener at the end of the last interval.
 #[derive(Clone, Copy)]
 struct Told {
-    accepted: u64,
-    early: u64,
-    late: u64,
+    counts: Counts,
     drops: u32,
+    /// Whether what it takes from then on is counted where functions cannot be traced.
+    is_marked: bool,
+    /// Whether it was there when all listeners were looked at.
+    is_seen: bool,
 }
 
 impl Told {
-    fn of(listener: &Listener) -> Self {
-        let Listener { accepted, early, late, drops, .. } = *listener;
-        Self { accepted, early, late, drops }
+    /// `is_seen`: it was looked at in this interval.
+    fn of(listener: &Listener, is_seen: bool) -> Self {
+        let Listener { counts, then, drops, marked, .. } = *listener;
+        // What is seen of a listener is of one moment.
+        Self { counts: if is_seen { then } else { counts }, drops, is_marked: marked != 0, is_seen }
+    }
+
+    /// Of one that came to be known in this interval.
+    fn before(listener: &Listener) -> Self {
+        let Listener { base, whole, .. } = *listener;
+        Self { counts: Counts::default(), drops: base, is_marked: whole != 0, is_seen: false }
     }
 }
 
@@ -179,6 +185,7 @@ pub(super) struct Listeners {
     /// The number of the interval.
     interval: u32,
     table: Map,
+    gone: Map,
     walk: Walk,
     /// Whether refusals are counted where they happen.
     counts: bool,
@@ -187,15 +194,16 @@ pub(super) struct Listeners {
     /// Whether what a listener takes is known.
     knows_accepted: bool,
     told: HashMap<Key, Told>,
+    /// Those of a namespace without listeners are of the last time that it had one, or of the start.
     overflows: Overflows,
     /// Whether `told` and `overflows` are of the same moment.
     was_sure: bool,
-    /// A process in each network namespace.
-    inside: BTreeMap<u32, u32>,
+    files: Files,
 }
 
-/// Network namespaces that have a process, by inode number; nothing where /proc has other numbers than the kernel's programs.
-pub(super) struct Namespaces(BTreeMap<u32, u32>);
+/// `ListenOverflows` of each network namespace that has a process, by inode number; nothing where /proc has other numbers than the
+/// kernel's programs.
+pub(super) struct Namespaces(Overflows);
 
 impl Namespaces {
     /// Those that there are. To be asked before capabilities are dropped.
@@ -208,17 +216,46 @@ impl Namespaces {
         for pid in folders.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
             if let Ok(namespace) = fs::metadata(format!("/proc/{pid}/ns/net"))
                 && let Ok(inode) = u32::try_from(namespace.ino())
+                && !all.contains_key(&inode)
+                && let Some(overflows) = open(pid).as_ref().and_then(overflows_in_file)
             {
-                all.entry(inode).or_insert(pid);
+                all.insert(inode, overflows);
             }
         }
         Self(all)
     }
 }
 
+/// The counts of network namespaces that have listeners. A file stays open: the number of the process by which it was found may
+/// become another's. An open one keeps its namespace alive, so none is kept for longer than there are listeners.
+struct Files(BTreeMap<u32, File>);
+
+impl Files {
+    /// Opens those of namespaces in which a process was just seen with a listener.
+    fn meet<'a>(&mut self, seen: impl Iterator<Item = &'a Listener>) {
+        if is_elsewhere(Space::Pid) {
+            return;
+        }
+        for listener in seen.filter(|listener| listener.inside != 0) {
+            if !self.0.contains_key(&listener.netns)
+                && let Some(file) = open(listener.inside)
+            {
+                self.0.insert(listener.netns, file);
+            }
+        }
+    }
+
+    fn overflows(&self) -> Overflows {
+        self.0.iter().filter_map(|(netns, file)| Some((*netns, overflows_in_file(file)?))).collect()
+    }
+}
+
 /// What one look at all listeners says.
 struct Look {
-    listeners: Vec<(Key, Listener)>,
+    /// Those that listen.
+    live: Vec<(Key, Listener)>,
+    /// Those that ended since the last look.
+    gone: BTreeMap<Key, Listener>,
     longest: HashMap<Key, u32>,
     overflows: Overflows,
     /// Whether nothing was refused between what is said of listeners and what is said of namespaces.
@@ -232,22 +269,24 @@ impl Listeners {
             generations: probe.generations("CURRENT", FIRST)?,
             interval: FIRST,
             table: probe.table(TABLE)?,
+            gone: probe.table(GONE)?,
             walk: walks.context("no program looks at listeners")??,
             counts: probe.rung(LISTENERS.name) != Some(RungName::Tracepoint),
             knows_late: probe.has(LATE),
             knows_accepted: probe.has(INHERITS),
             told: HashMap::new(),
-            overflows: overflows(&namespaces.0),
+            overflows: namespaces.0,
             was_sure: false,
-            inside: namespaces.0,
+            files: Files(BTreeMap::new()),
         };
         all.knows_late |= all.counts;
         all.knows_accepted |= all.counts;
         // What was before the start.
         let look = all.look()?;
-        all.told = look.listeners.iter().map(|(key, listener)| (*key, Told::of(listener))).collect();
-        all.overflows.extend(look.overflows);
-        all.was_sure = look.is_sure;
+        let told =
+            |(key, listener): &(Key, Listener)| (*key, Told::of(listener, listener.seen == all.interval));
+        all.told = look.live.iter().map(told).collect();
+        all.settle(&look);
         Ok(all)
     }
 
@@ -255,37 +294,56 @@ impl Listeners {
     fn look(&mut self) -> Result<Look> {
         const MOST: usize = 4;
         let mut look = Look {
-            listeners: Vec::new(),
+            live: Vec::new(),
+            gone: BTreeMap::new(),
             longest: HashMap::new(),
             overflows: BTreeMap::new(),
             is_sure: false,
         };
         for _ in 0..MOST {
-            let before = overflows(&self.inside);
+            let before = self.files.overflows();
             let ended = self.interval;
-            let used = self.generations.turn()?;
+            self.generations.turn()?;
             self.interval = ended.checked_add(1).unwrap_or(2);
             self.walk.go()?;
-            look.listeners.clear();
-            let longest = &mut look.longest;
+            let Look { live, gone, longest, .. } = &mut look;
+            live.clear();
             self.table.each(|key, value| {
                 if let (Ok(at), Ok(listener)) = (u64::read_from_bytes(key), Listener::read_from_bytes(value))
                 {
-                    let key = (at, listener.born_ns);
-                    if listener.intervals[used] == ended {
-                        let known: &mut u32 = longest.entry(key).or_default();
-                        *known = listener.longest[used].max(*known);
-                    }
-                    look.listeners.push((key, listener));
+                    live.push(((at, listener.born_ns), listener));
                 }
             })?;
-            if !is_elsewhere(Space::Pid) {
-                // Who had a listener that is gone may be gone, too.
-                let is_there = |listener: &Listener| listener.seen == self.interval && listener.inside != 0;
-                let inside = look.listeners.iter().filter(|(_, listener)| is_there(listener));
-                self.inside.extend(inside.map(|(_, listener)| (listener.netns, listener.inside)));
+            // After those that listen: what ends meanwhile is in both, or in here.
+            self.gone.drain(
+                || false,
+                |key, value| {
+                    if let (Ok([at, born_ns]), Ok(listener)) =
+                        (<[u64; 2]>::read_from_bytes(key), Listener::read_from_bytes(value))
+                    {
+                        gone.insert((at, born_ns), listener);
+                    }
+                },
+            )?;
+            live.retain(|(key, _)| !gone.contains_key(key));
+            let now = self.interval;
+            let listeners = live.iter().map(|(key, listener)| (key, listener, false));
+            for (key, listener, is_gone) in
+                listeners.chain(gone.iter().map(|(key, listener)| (key, listener, true)))
+            {
+                let known: &mut u32 = longest.entry(*key).or_default();
+                if listener.seen == now {
+                    *known = listener.peak.max(*known);
+                }
+                for (length, interval) in listener.longest.into_iter().zip(listener.intervals) {
+                    // There is no other row for what one did that ended after the turn.
+                    if interval == ended || is_gone && interval == now {
+                        *known = length.max(*known);
+                    }
+                }
             }
-            look.overflows = overflows(&self.inside);
+            self.files.meet(live.iter().map(|(_, listener)| listener).filter(|one| one.seen == now));
+            look.overflows = self.files.overflows();
             look.is_sure = before == look.overflows;
             // Where refusals are counted, nothing follows from the counts of namespaces.
             if look.is_sure || self.counts {
@@ -295,55 +353,98 @@ impl Listeners {
         Ok(look)
     }
 
+    /// Keeps what a look says of namespaces for the next one.
+    fn settle(&mut self, look: &Look) {
+        let live = look.live.iter().map(|(_, listener)| listener.netns);
+        let live: BTreeSet<u32> = live.collect();
+        for netns in live.iter().copied().chain(look.gone.values().map(|listener| listener.netns)) {
+            // One that was not read has no base for the next time.
+            match look.overflows.get(&netns) {
+                Some(overflows) => self.overflows.insert(netns, *overflows),
+                None => self.overflows.remove(&netns),
+            };
+        }
+        self.files.0.retain(|netns, _| live.contains(netns));
+        self.was_sure = look.is_sure;
+    }
+
+    /// What a listener did since the last time; whether it ended.
+    fn row(&self, key: Key, listener: Listener, is_gone: bool, look: &Look) -> Row {
+        let is_seen = !is_gone && listener.seen == self.interval;
+        let before = self.told.get(&key).copied().unwrap_or_else(|| Told::before(&listener));
+        let now = Told::of(&listener, is_seen);
+        let since = |of: fn(&Counts) -> u64| of(&now.counts).wrapping_sub(of(&before.counts));
+        let late = since(|counts| counts.late);
+        let accepts = self.counts || self.knows_accepted && before.is_marked && now.is_marked;
+        let overflows = look.overflows.get(&listener.netns).zip(self.overflows.get(&listener.netns));
+        let longest = look.longest.get(&key).copied().unwrap_or(0);
+        let mut row = Row {
+            longest: longest.max(listener.queue),
+            accepted: accepts.then(|| since(|counts| counts.accepted)),
+            refused: None,
+            is_exact: true,
+            late: self.knows_late.then_some(late),
+            drops: now.drops.wrapping_sub(before.drops),
+            // A namespace with the number of one that is gone begins anew.
+            overflows: overflows.and_then(|(now, before)| now.checked_sub(*before)),
+            is_seen,
+            text: String::new(),
+            listener,
+        };
+        row.refuses(Some(since(|counts| counts.early) + late), true);
+        row
+    }
+
     /// What listeners did since the last time.
     pub(super) fn taken(&mut self) -> Result<Vec<Row>> {
-        let Look { listeners, longest, overflows, is_sure } = self.look()?;
-        let mut rows: Vec<Row> = Vec::new();
-        let mut told = HashMap::new();
-        let mut namespaces: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-        for (key, listener) in listeners {
-            let zero = Told { accepted: 0, early: 0, late: 0, drops: 0 };
-            let before = self.told.get(&key).copied().unwrap_or(zero);
-            let now = Told::of(&listener);
-            let late = now.late.wrapping_sub(before.late);
-            let counted = now.early.wrapping_sub(before.early) + late;
-            let overflows = overflows.get(&listener.netns).zip(self.overflows.get(&listener.netns));
-            let mut row = Row::new(listener, longest.get(&key).copied().unwrap_or(0), (counted, true));
-            row.accepted = self.knows_accepted.then(|| now.accepted.wrapping_sub(before.accepted));
-            row.late = self.knows_late.then_some(late);
-            row.drops = now.drops.wrapping_sub(before.drops);
-            row.overflows = overflows.map(|(now, before)| now.wrapping_sub(*before));
-            let is_gone = !row.is_seen(self.interval);
-            namespaces.entry(listener.netns).or_default().push(rows.len());
-            rows.push(row);
-            if is_gone {
-                self.table.remove(key.0.as_bytes())?;
-            } else {
-                told.insert(key, now);
-            }
-        }
+        let look = self.look()?;
+        let live = look.live.iter().map(|(key, listener)| (*key, *listener, false));
+        let gone = look.gone.iter().map(|(key, listener)| (*key, *listener, true));
+        let (keys, mut rows): (Vec<(Key, bool)>, Vec<Row>) = live
+            .chain(gone)
+            .map(|(key, listener, is_gone)| ((key, is_gone), self.row(key, listener, is_gone, &look)))
+            .unzip();
         if !self.counts {
+            let mut namespaces: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+            for (nth, row) in rows.iter().enumerate() {
+                namespaces.entry(row.listener.netns).or_default().push(nth);
+            }
             for nths in namespaces.values() {
-                let is_whole =
-                    is_sure && self.was_sure && nths.iter().all(|&nth| rows[nth].is_seen(self.interval));
+                let is_whole = look.is_sure && self.was_sure && nths.iter().all(|&nth| rows[nth].has_drops());
                 let of = |&nth: &usize| (rows[nth].drops.into(), rows[nth].late.unwrap_or(0));
                 let each: Vec<(u64, u64)> = nths.iter().map(of).collect();
                 let all = nths.first().and_then(|&nth| rows[nth].overflows);
-                for (&nth, share) in nths.iter().zip(shares(&each, all, is_whole)) {
-                    let (late, is_seen) = (rows[nth].late.unwrap_or(0), rows[nth].is_seen(self.interval));
-                    rows[nth].refuses(match all {
+                for (&nth, (share, is_exact)) in nths.iter().zip(shares(&each, all, is_whole)) {
+                    let (late, has_drops) = (rows[nth].late.unwrap_or(0), rows[nth].has_drops());
+                    match all {
+                        _ if has_drops => rows[nth].refuses(Some(share), is_exact),
                         // What it dropped since the last time is not known: it may have refused all of them.
-                        Some(all) if !is_seen => (all.max(late), all <= late),
-                        _ => share,
-                    });
+                        Some(all) => rows[nth].refuses(Some(all.max(late)), all <= late),
+                        None => rows[nth].refuses(None, false),
+                    }
                 }
             }
         }
+        let mut told = HashMap::new();
+        for (&(key, is_gone), row) in keys.iter().zip(&rows) {
+            if is_gone {
+                continue;
+            }
+            let was_there = self.told.get(&key).is_none_or(|before| before.is_seen);
+            if row.is_seen || was_there || row.did() {
+                told.insert(key, Told::of(&row.listener, row.is_seen));
+            } else {
+                // Nobody has it, it does nothing, and that is not since now.
+                self.table.remove(key.0.as_bytes())?;
+            }
+        }
         self.told = told;
-        // A namespace that was not read has no base for the next time.
-        self.overflows = overflows;
-        self.was_sure = is_sure;
-        rows.retain(|row| row.listener.kept != 0);
+        self.settle(&look);
+        let mut ended = keys.iter().map(|(_, is_gone)| *is_gone);
+        rows.retain(|row| {
+            let is_gone = ended.next().unwrap_or(false);
+            row.listener.kept != 0 && (row.is_seen || is_gone || row.did())
+        });
         rows.sort_by_cached_key(|row| {
             let Listener { limit, tuple, born_ns, .. } = row.listener;
             // A limit of 0 has room for one.
@@ -376,10 +477,20 @@ fn shares(listeners: &[(u64, u64)], overflows: Option<u64>, is_whole: bool) -> V
     listeners.iter().map(share).collect()
 }
 
-/// `ListenOverflows` of the network namespaces of these processes.
-fn overflows(inside: &BTreeMap<u32, u32>) -> Overflows {
-    let of = |pid: &u32| overflows_in(&fs::read_to_string(format!("/proc/{pid}/net/netstat")).ok()?);
-    inside.iter().filter_map(|(netns, pid)| Some((*netns, of(pid)?))).collect()
+/// The counts of the network namespace of this process.
+fn open(pid: u32) -> Option<File> {
+    File::open(format!("/proc/{pid}/net/netstat")).ok()
+}
+
+/// `ListenOverflows` as such a file says now.
+fn overflows_in_file(file: &File) -> Option<u64> {
+    let (mut text, mut part) = (Vec::new(), [0; 4096]);
+    loop {
+        match file.read_at(&mut part, text.len() as u64).ok()? {
+            0 => return overflows_in(&String::from_utf8(text).ok()?),
+            bytes => text.extend_from_slice(&part[..bytes]),
+        }
+    }
 }
 
 /// `ListenOverflows` in the text of /proc/net/netstat: a line of names, and one of values.
@@ -409,6 +520,14 @@ fn or_null(value: Option<u64>) -> Cell<'static> {
     value.map_or(Cell::Empty, Cell::Unsigned)
 }
 
+/// The name of the process that has it open.
+fn comm<'r>(row: &'r Row, none: Cell<'r>) -> Cell<'r> {
+    if row.listener.pid == 0 { none } else { (&row.listener.comm).into() }
+}
+
+const COMM: About =
+    About::text("The name of that process; text has a dash where there is none.").otel("thread.name");
+
 /// The columns of `--listeners`.
 pub fn table(args: &Options) -> Table<Row> {
     let table = Table::new(args.json.format())
@@ -416,13 +535,8 @@ pub fn table(args: &Options) -> Table<Row> {
         .col(left("PID", 7, |r: &Row| r.listener.pid.into()).about(conn::pid(
             "The process that has it open, the smallest of several, but not 1; 0: none was found.",
         )))
-        .col(
-            left("COMM", 16, |r: &Row| match r.listener.pid {
-                0 => Cell::Label("-"),
-                _ => (&r.listener.comm).into(),
-            })
-            .about(About::text("The name of that process; a dash where there is none.").otel("thread.name")),
-        )
+        .col(left("COMM", 16, |r: &Row| comm(r, Cell::Label("-"))).except(Format::Json).about(COMM))
+        .col(data("comm", |r: &Row| comm(r, Cell::Empty)).about(COMM.or_null()))
         .col(
             data("holders", |r: &Row| r.listener.holders.into())
                 .about(About::count("How many processes have it open.")),
@@ -444,21 +558,24 @@ pub fn table(args: &Options) -> Table<Row> {
     let table = table
         .col(
             data("accepted", |r: &Row| or_null(r.accepted))
-                .about(About::count("Connections that found room in the queue; null where that is not counted.").or_null()),
+                .about(About::count("Connections that found room in the queue; null where that is not counted: without fentry and kprobes of an MPTCP listener that is older \
+                 than the tool, and on kernels before 5.11.").or_null()),
         )
         .col(
             right("REFUSED", 8, |r: &Row| Cell::Shown(&r.text))
                 .key("refusals")
                 .except(Format::Json)
-                .about(About::text("SYNs and third packets that were refused because the queue was full; with ~ at most so many.")),
+                .about(About::text("SYNs and third packets that were refused because the queue was full; with ~ at most so many, - not known.")),
         )
         .col(
-            data("refused", |r: &Row| r.refused.into())
-                .about(About::count("SYNs and third packets that were refused because the queue was full.")),
+            data("refused", |r: &Row| or_null(r.refused)).about(
+                About::count("SYNs and third packets that were refused because the queue was full; null where not even a bound is known.")
+                    .or_null(),
+            ),
         )
         .col(
             data("refused_exact", |r: &Row| r.is_exact.into())
-                .about(About::new(Kind::Bool, "Whether that is exact; else it is at most so many.")),
+                .about(About::new(Kind::Bool, "Whether that is exact; else it is at most so many, or not known.")),
         )
         .col(
             data("refused_late", |r: &Row| or_null(r.late)).about(
