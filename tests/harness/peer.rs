@@ -9,8 +9,9 @@
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -19,6 +20,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::raw;
 use crate::run::spawn;
 
 /// The environment variable that makes this program a peer.
@@ -464,6 +466,13 @@ impl<'p> Listener<'p> {
         self.peer
             .ask(&format!("again {} {backlog} {name}", self.id))
             .map(|at| at.parse().unwrap_or(self.address))
+    }
+
+    /// The same socket, open in this process too.
+    pub fn borrowed(&self) -> io::Result<OwnedFd> {
+        let descriptor = self.peer.order(&format!("descriptor {}", self.id));
+        let pid = self.peer.pid().try_into().expect("a process");
+        raw::descriptor_of(pid, descriptor.parse().expect("a number"))
     }
 
     /// Accepts one connection.

@@ -8,7 +8,7 @@
 )]
 
 use std::ffi::{CStr, CString};
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddrV4;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -21,6 +21,7 @@ use nix::libc;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigHandler, Signal};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::sys::stat::Mode;
 use nix::unistd::{SysconfVar, sysconf, write};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
@@ -467,6 +468,29 @@ pub fn descriptor_of(pid: libc::pid_t, descriptor: RawFd) -> io::Result<OwnedFd>
     let process = owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
     // SAFETY: as above.
     owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), descriptor, 0) })
+}
+
+/// Sends a descriptor by a Unix socket (`SCM_RIGHTS`). Once the sender has closed it, no process has the file open until somebody
+/// receives it.
+pub fn send_descriptor(by: &impl AsRawFd, what: &impl AsRawFd) -> io::Result<()> {
+    let rights = [what.as_raw_fd()];
+    let control = [ControlMessage::ScmRights(&rights)];
+    sendmsg::<()>(by.as_raw_fd(), &[IoSlice::new(b"x")], &control, MsgFlags::empty(), None)?;
+    Ok(())
+}
+
+/// Receives a descriptor that was sent so.
+pub fn receive_descriptor(by: &impl AsRawFd) -> io::Result<OwnedFd> {
+    let (mut byte, mut space) = ([0], nix::cmsg_space!(RawFd));
+    let mut bytes = [IoSliceMut::new(&mut byte)];
+    let got = recvmsg::<()>(by.as_raw_fd(), &mut bytes, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let rights = got.cmsgs()?.find_map(|message| match message {
+        ControlMessageOwned::ScmRights(descriptors) => descriptors.first().copied(),
+        _ => None,
+    });
+    let descriptor = rights.ok_or_else(|| io::Error::other("it had no descriptor"))?;
+    // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 /// `listen(2)` with any backlog: nix refuses what the kernel clamps.

@@ -2,16 +2,22 @@
 
 use std::fs;
 use std::net::{Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use netbcc_tests::checks;
 use netbcc_tests::ended::Ended;
 use netbcc_tests::kernel::{Case, Check, Rung, skip};
 use netbcc_tests::net::{Net, has_ipv6};
 use netbcc_tests::peer::{Conn, How, Listener, Peer};
-use netbcc_tests::run::{PATIENCE, Run};
+use netbcc_tests::run::{PATIENCE, Run, with_own_pids};
+use netbcc_tests::{checks, raw};
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
 use serde_json::Value;
 
 use crate::pairs::is_slow;
@@ -35,6 +41,13 @@ pub(crate) const CHECKS: &[Check] = checks![
     each_listener_is_a_row_with_its_owner_and_its_queue: alone,
     refused_syns_are_those_of_their_listener: alone,
     a_listener_that_closed_has_a_last_row: alone,
+    a_failed_listen_is_no_row: alone,
+    a_listener_that_nobody_has_any_more_has_no_name: alone,
+    what_an_older_mptcp_listener_took_is_counted_or_not_known: alone,
+    what_a_listener_dropped_before_is_not_of_the_interval: alone,
+    all_counts_of_a_row_are_of_one_moment: alone,
+    listeners_that_come_and_go_keep_their_counts: alone,
+    refusals_that_cannot_be_known_are_a_dash: alone,
 ];
 
 pub(crate) const ANY: &[Check] = checks![
@@ -605,4 +618,186 @@ fn a_listener_that_closed_has_a_last_row(case: &Case) {
     holds(&ended, rows.iter().all(|row| row["refused"] == 0), "nothing was refused");
     drop(waiting);
     other.close();
+}
+
+fn a_failed_listen_is_no_row(case: &Case) {
+    /// `SO_REUSEADDR`: both may bind, and the first to listen has the port.
+    const BOTH: &str = "1:2:1";
+    let net = Net::new();
+    let server = net.peer("server");
+    let at = net.v4_of(2, 80);
+    let [first, second] = [0, 1].map(|_| server.bind_with("tcp4", at, BOTH).expect("both may bind"));
+    let run = case.launch(&format!("--listeners --json --netns={}", net.near().path())).start(&net);
+    first.again(3).expect("the first one may listen");
+    assert_eq!(second.again(5).expect_err("the second one may not"), "EADDRINUSE");
+    let ended = run.finish();
+    let row = only_row(&ended, 80);
+    holds(&ended, row["qmax"] == 3 && row["pid"] == server.pid(), "the one that listens");
+}
+
+fn a_listener_that_nobody_has_any_more_has_no_name(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let netns = net.near().path();
+    let [json, plain] =
+        ["--json", ""].map(|words| case.launch(&format!("--listeners {words} --netns={netns}")).start(&net));
+    let there = listener(&server, net.v4_of(2, 81), 3);
+    let mut waiting = wait_in_line(&client, there.address(), 1);
+    let web = listener(&server, net.v4_of(2, 80), 3);
+    waiting.extend(wait_in_line(&client, web.address(), 2));
+    web.close();
+    let [json, plain] = [json, plain].map(Run::finish);
+    let of = |port: &str| plain.stdout.iter().find(|line| line.contains(&format!(" {port} ")));
+    if only_row(&json, 81)["accepted"].is_null() {
+        // Nothing tells that it took any.
+        holds(&json, case.rung == Rung::Tracepoint && rows_of(&json, 80).is_empty(), "no row");
+        return;
+    }
+    let row = only_row(&json, 80);
+    holds(&json, row["pid"] == 0 && row["comm"].is_null(), "nobody has it");
+    holds(&json, row["accepted"] == 2 && row["qlen"] == 2, "what it took");
+    holds(&plain, of("80").is_some_and(|line| line.starts_with(&format!("{:<7} {:<16} ", 0, "-"))), "a dash");
+    holds(&plain, of("81").is_some_and(|line| line.contains(" server ")), "a name");
+    drop(waiting);
+}
+
+fn what_an_older_mptcp_listener_took_is_counted_or_not_known(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let listen = |port| server.listen_mptcp(net.v4_of(2, port));
+    let older = listen(80).unwrap_or_else(|error| skip(format!("MPTCP ({error})")));
+    let run = case.launch(&format!("--listeners --json --netns={}", net.near().path())).start(&net);
+    let newer = listen(81).expect("a second one");
+    let mut talks: Vec<_> = (0..3).map(|_| client.converse(&older)).collect();
+    talks.extend((0..2).map(|_| client.converse(&newer)));
+    let ended = run.finish();
+    let [older, newer] = [80, 81].map(|port| only_row(&ended, port)["accepted"].as_u64());
+    // Without functions nobody can let its connections know whose they are; before 5.11, nor those of a new one.
+    let is_counted = case.rung != Rung::Tracepoint;
+    holds(&ended, older == is_counted.then_some(3), "the older one");
+    holds(&ended, newer == Some(2) || newer.is_none() && !is_counted, "the newer one");
+    drop(talks);
+}
+
+/// No process has the listener any more, until it is taken from the socket that this answers.
+fn in_flight(web: Listener<'_>) -> UnixDatagram {
+    let (near, far) = UnixDatagram::pair().expect("a pair of sockets");
+    raw::send_descriptor(&near, &web.borrowed().expect("a descriptor")).expect("it may be sent");
+    web.close();
+    far
+}
+
+fn what_a_listener_dropped_before_is_not_of_the_interval(case: &Case) {
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = listener(&server, net.v4_of(2, 80), 0);
+    let waiting = wait_in_line(&client, web.address(), 1);
+    for _ in 0..5 {
+        client.connect_as(web.address(), &How::plain().nonblocking()).close();
+    }
+    // The first look does not meet it.
+    let mail = in_flight(web);
+    let run = case.launch(&format!("--listeners --json --netns={}", net.near().path())).start(&net);
+    let web = raw::receive_descriptor(&mail).expect("it comes");
+    let ended = run.finish();
+    let row = only_row(&ended, 80);
+    holds(&ended, row["pid"] == std::process::id(), "who has it now");
+    holds(&ended, row["sk_drops"] == 0 && row["refused"] == 0, "nothing was refused since");
+    drop((web, waiting));
+}
+
+fn all_counts_of_a_row_are_of_one_moment(case: &Case) {
+    /// What one client may have under way, with a margin for a processor that goes away between two loads.
+    const UNDER_WAY: u64 = 8;
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let web = listener(&server, net.v4_of(2, 80), 0);
+    let run = case.launch(&format!("--listeners --json --netns={} 1", net.near().path())).start(&net);
+    let waiting = wait_in_line(&client, web.address(), 1);
+    let (to, is_over) = (SockaddrStorage::from(web.address()), AtomicBool::new(false));
+    // Each is a SYN that is refused, and never sent again.
+    let refusals: u64 = thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            let open = || {
+                let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+                let socket = socket(AddressFamily::Inet, SockType::Stream, flags, None).expect("a socket");
+                assert_eq!(connect(socket.as_raw_fd(), &to), Err(Errno::EINPROGRESS));
+            };
+            net.near().enter(|| {
+                let mut times = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    open();
+                    times += 1;
+                }
+                times
+            })
+        });
+        run.await_lines(5);
+        is_over.store(true, Ordering::Relaxed);
+        flood.join().expect("it ends")
+    });
+    let ended = run.finish();
+    let rows = rows_of(&ended, 80);
+    let sum = |key: &str| rows.iter().map(|row| row[key].as_u64().expect("a number")).sum::<u64>();
+    holds(&ended, sum("sk_drops") == refusals, &format!("{refusals} drops"));
+    if case.rung == Rung::Tracepoint {
+        // Refusals go on while the tool looks at what says how many there were.
+        holds(&ended, sum("refused") >= refusals, &format!("at least {refusals}"));
+        return;
+    }
+    holds(&ended, sum("refused") == refusals, &format!("{refusals} refusals"));
+    for row in &rows {
+        let [refused, drops] = ["refused", "sk_drops"].map(|key| row[key].as_u64().expect("a number"));
+        holds(&ended, refused.abs_diff(drops) <= UNDER_WAY, &format!("{refused} refusals, {drops} drops"));
+    }
+    drop(waiting);
+}
+
+fn listeners_that_come_and_go_keep_their_counts(case: &Case) {
+    let rounds: u16 = if is_slow() { 100 } else { 400 };
+    let net = Net::new();
+    let (server, client) = (net.peer("server"), net.peer("client"));
+    let run = case.launch(&format!("--listeners --json --netns={}", net.near().path())).start(&net);
+    let there = listener(&server, net.v4_of(2, 80), 3);
+    let waiting = wait_in_line(&client, there.address(), 1);
+    // Each may lie where an older one was.
+    for port in (1001..).take(rounds.into()) {
+        let web = listener(&server, net.v4_of(2, port), 3);
+        let near = client.connect(web.address());
+        web.close();
+        near.close();
+    }
+    let ended = run.finish();
+    let knows = only_row(&ended, 80)["accepted"].is_u64();
+    holds(&ended, knows || case.rung == Rung::Tracepoint, "what it took");
+    let rows = if knows { usize::from(rounds) } else { 0 };
+    holds(&ended, ended.stdout.len() == rows + 1, &format!("{rounds} rows of those that are gone"));
+    for port in (1001..).take(rows) {
+        let row = only_row(&ended, port);
+        holds(&ended, row["accepted"] == 1 && row["refused"] == 0, "what each took");
+    }
+    drop(waiting);
+}
+
+fn refusals_that_cannot_be_known_are_a_dash(case: &Case) {
+    let net = Net::new();
+    // There the numbers of /proc are not those of the kernel's programs, so nobody reads ListenOverflows.
+    with_own_pids(|| {
+        let server = net.new_peer("server");
+        let web = listener(&server, net.v4_of(2, 80), 3);
+        let netns = net.near().path();
+        let [json, plain] = ["--json", ""]
+            .map(|words| case.launch(&format!("--listeners {words} --netns={netns}")).start(&net));
+        // Nor does anybody see what it drops.
+        let mail = in_flight(web);
+        let [json, plain] = [json, plain].map(Run::finish);
+        if case.rung == Rung::Tracepoint {
+            let row = only_row(&json, 80);
+            holds(&json, row["refused"].is_null() && row["refused_exact"] == false, "not known");
+            holds(&plain, plain.stdout.last().is_some_and(|line| line.ends_with("        -")), "a dash");
+        } else {
+            holds(&json, json.stdout.is_empty(), "nobody has it, and it did nothing");
+        }
+        drop(mail);
+    });
 }

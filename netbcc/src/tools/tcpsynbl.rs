@@ -164,7 +164,7 @@ impl Tool for Tcpsynbl {
         let overflow = reasons.iter().find(|(_, name)| name == OVERFLOW).map_or(0, |(code, _)| *code);
         plan = plan.global("CONFIG", &Config { overflow });
         if let Some(entries) = cx.table_entries {
-            let tables = if args.listeners { &[listeners::TABLE][..] } else { &TABLES };
+            let tables = if args.listeners { &[listeners::TABLE, listeners::GONE] } else { &TABLES };
             plan = tables.iter().fold(plan, |plan, table| plan.size(table, entries));
         }
         if args.listeners {

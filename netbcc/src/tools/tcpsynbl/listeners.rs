@@ -121,6 +121,8 @@ pub struct Row {
     pub overflows: Option<u64>,
     /// Whether it was there when all listeners were looked at in this interval.
     is_seen: bool,
+    /// Whether anything was counted in this interval.
+    is_busy: bool,
     /// The column REFUSED.
     text: String,
 }
@@ -139,11 +141,6 @@ impl Row {
     /// Whether all is known that it dropped in this interval.
     fn has_drops(&self) -> bool {
         self.is_seen || self.listener.closed != 0
-    }
-
-    /// Whether it did something in this interval, or may have.
-    fn did(&self) -> bool {
-        self.accepted.is_some_and(|accepted| accepted > 0) || self.refused != Some(0)
     }
 }
 
@@ -388,6 +385,7 @@ impl Listeners {
             // A namespace with the number of one that is gone begins anew.
             overflows: overflows.and_then(|(now, before)| now.checked_sub(*before)),
             is_seen,
+            is_busy: now.counts != before.counts,
             text: String::new(),
             listener,
         };
@@ -431,7 +429,7 @@ impl Listeners {
                 continue;
             }
             let was_there = self.told.get(&key).is_none_or(|before| before.is_seen);
-            if row.is_seen || was_there || row.did() {
+            if row.is_seen || row.is_busy || was_there {
                 told.insert(key, Told::of(&row.listener, row.is_seen));
             } else {
                 // Nobody has it, it does nothing, and that is not since now.
@@ -443,7 +441,7 @@ impl Listeners {
         let mut ended = keys.iter().map(|(_, is_gone)| *is_gone);
         rows.retain(|row| {
             let is_gone = ended.next().unwrap_or(false);
-            row.listener.kept != 0 && (row.is_seen || is_gone || row.did())
+            row.listener.kept != 0 && (row.is_seen || row.is_busy || is_gone || row.refused != Some(0))
         });
         rows.sort_by_cached_key(|row| {
             let Listener { limit, tuple, born_ns, .. } = row.listener;
