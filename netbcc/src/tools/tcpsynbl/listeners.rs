@@ -619,6 +619,22 @@ mod tests {
     }
 
     #[test]
+    fn an_open_file_says_each_time_what_is_there_now() {
+        let path = std::env::temp_dir().join(format!("netbcc-netstat-{}", std::process::id()));
+        fs::write(&path, "").unwrap();
+        let open = File::open(&path).unwrap();
+        assert_eq!(overflows_in_file(&open), None);
+        // More than one read takes.
+        let names = "TcpExt: SyncookiesSent".to_owned() + &" X".repeat(4096);
+        for overflows in [38, 40] {
+            let values = "TcpExt: 1".to_owned() + &" 0".repeat(4096);
+            fs::write(&path, format!("{names} ListenOverflows\n{values} {overflows}\n")).unwrap();
+            assert_eq!(overflows_in_file(&open), Some(overflows));
+        }
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
     fn what_all_refused_tells_what_each_did() {
         // Each dropped what it refused; one of them also two third packets.
         assert_eq!(shares(&[(3, 0), (9, 2), (0, 0)], Some(10), true), [(3, true), (7, true), (0, true)]);
