@@ -1073,9 +1073,9 @@ fn listening_block(args: &str) -> String {
             comm: *b"a name of 15 by\0",
             ..Default::default()
         };
-        let refused =
-            [(0, true), (1, false), (38, true), (1 << 40, false), (0, true), (7, true), (u64::MAX, false)];
-        let mut row = tcpsynbl::listeners::Row::new(listener, 7, refused[nth]);
+        let refused = [Some(0), Some(1), Some(38), Some(1 << 40), None, Some(7), Some(u64::MAX)][nth];
+        let is_exact = [true, false, true, false, false, true, false][nth];
+        let mut row = tcpsynbl::listeners::Row::new(listener, 7, (refused, is_exact));
         row.accepted = [None, Some(0), Some(3), Some(u64::MAX), Some(1), Some(2), None][nth];
         row.late = [None, Some(0), Some(2), None, Some(0), Some(1), Some(u64::MAX)][nth];
         row.drops = [0, 2, 40, u32::MAX, 0, 8, 1][nth];

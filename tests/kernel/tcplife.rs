@@ -1000,9 +1000,8 @@ fn an_mptcp_socket_does_not_inherit_from_an_older_one(case: &Case) {
     let net = Net::new();
     let [closes, resets] =
         [("one", "first"), ("other", "second")].map(|(server, client)| (net.peer(server), net.peer(client)));
-    let listen = |server: &'_ Peer, port| server.listen_mptcp(net.v4_of(2, port));
-    let closing = listen(&closes.0, 80).unwrap_or_else(|e| skip(format!("MPTCP ({e})")));
-    let resetting = listen(&resets.0, 81).expect("the other one may listen, too");
+    let closing = closes.0.listen_mptcp(net.v4_of(2, 80)).unwrap_or_else(|e| skip(format!("MPTCP ({e})")));
+    let resetting = resets.0.listen_mptcp(net.v4_of(2, 81)).expect("the other one may listen, too");
     let run = case.launch("").start(&net);
     let mptcp = How::plain().mptcp();
     for _ in 0..ROUNDS {

@@ -199,7 +199,7 @@ fn what_a_full_queue_refuses_late_is_above_the_limit(case: &Case) {
     let deadline = Instant::now() + PATIENCE;
     while overflows(&net) < 2 {
         assert!(Instant::now() < deadline, "no queue was too full");
-        std::thread::yield_now();
+        thread::yield_now();
     }
     // Nothing comes any more.
     net.far().nft(hold);

@@ -128,6 +128,25 @@ pub struct Row {
 }
 
 impl Row {
+    /// A listener whose longest queue was so long, and which refused so many, if that is known; whether that is exact.
+    pub fn new(listener: Listener, longest: u32, (refused, is_exact): (Option<u64>, bool)) -> Self {
+        let mut row = Self {
+            listener,
+            longest: longest.max(listener.queue),
+            accepted: None,
+            refused: None,
+            is_exact: false,
+            late: None,
+            drops: 0,
+            overflows: None,
+            is_seen: false,
+            is_busy: false,
+            text: String::new(),
+        };
+        row.refuses(refused, is_exact);
+        row
+    }
+
     /// It refused so many; whether that is exact.
     fn refuses(&mut self, refused: Option<u64>, is_exact: bool) {
         (self.refused, self.is_exact) = (refused, is_exact);
@@ -375,21 +394,15 @@ impl Listeners {
         let accepts = self.counts || self.knows_accepted && before.is_marked && now.is_marked;
         let overflows = look.overflows.get(&listener.netns).zip(self.overflows.get(&listener.netns));
         let longest = look.longest.get(&key).copied().unwrap_or(0);
-        let mut row = Row {
-            longest: longest.max(listener.queue),
-            accepted: accepts.then(|| since(|counts| counts.accepted)),
-            refused: None,
-            is_exact: true,
-            late: self.knows_late.then_some(late),
-            drops: now.drops.wrapping_sub(before.drops),
-            // A namespace with the number of one that is gone begins anew.
-            overflows: overflows.and_then(|(now, before)| now.checked_sub(*before)),
-            is_seen,
-            is_busy: now.counts != before.counts,
-            text: String::new(),
-            listener,
-        };
-        row.refuses(Some(since(|counts| counts.early) + late), true);
+        let refused = since(|counts| counts.early) + late;
+        let mut row = Row::new(listener, longest, (Some(refused), true));
+        row.accepted = accepts.then(|| since(|counts| counts.accepted));
+        row.late = self.knows_late.then_some(late);
+        row.drops = now.drops.wrapping_sub(before.drops);
+        // A namespace with the number of one that is gone begins anew.
+        row.overflows = overflows.and_then(|(now, before)| now.checked_sub(*before));
+        row.is_seen = is_seen;
+        row.is_busy = now.counts != before.counts;
         row
     }
 
