@@ -1015,13 +1015,13 @@ fn an_mptcp_socket_does_not_inherit_from_an_older_one(case: &Case) {
         resetting.accept().close();
     }
     for row in run.rows(4 * ROUNDS).iter() {
-        let pid = row.number("PID") as u32;
-        let of = |wanted: &Peer, comm: &str| pid == wanted.pid() && row.get("COMM") == comm;
+        let is = |pid: u32, comm: &str| row.get("PID") == pid.to_string() && row.get("COMM") == comm;
+        let of = |wanted: &Peer, comm: &str| is(wanted.pid(), comm);
         let known = match (row.get("LPORT"), row.get("RPORT")) {
             ("80", _) => of(&closes.0, "one"),
             (_, "80") => of(&closes.1, "first"),
             // The reset may have come after accept().
-            ("81", _) => pid == 0 && row.get("COMM") == "-" || of(&resets.0, "other"),
+            ("81", _) => is(0, "-") || of(&resets.0, "other"),
             (_, "81") => of(&resets.1, "second"),
             _ => false,
         };
