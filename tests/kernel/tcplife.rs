@@ -1014,7 +1014,7 @@ fn an_mptcp_socket_does_not_inherit_from_an_older_one(case: &Case) {
         resets.1.connect_as(resetting.address(), &mptcp).abort();
         resetting.accept().close();
     }
-    for row in run.rows(4 * ROUNDS).iter() {
+    for row in &run.rows(4 * ROUNDS) {
         let is = |pid: u32, comm: &str| row.get("PID") == pid.to_string() && row.get("COMM") == comm;
         let of = |wanted: &Peer, comm: &str| is(wanted.pid(), comm);
         let known = match (row.get("LPORT"), row.get("RPORT")) {
