@@ -11,8 +11,14 @@ use std::time::{Duration, Instant};
 use netbcc_tests::checks;
 use netbcc_tests::ended::Ended;
 use netbcc_tests::kernel::{Case, Check, skip};
+use netbcc_tests::laws::now;
 use netbcc_tests::net::Net;
 use netbcc_tests::run::{PATIENCE, Run};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId as TimerClock, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::time::ClockId;
+
+use crate::softirqslower::stay_on_a_cpu;
 
 pub(crate) const CHECKS: &[Check] = checks![
     blocks_come_at_their_interval_and_end_by_themselves,
@@ -20,7 +26,8 @@ pub(crate) const CHECKS: &[Check] = checks![
     vectors_are_those_of_the_kernel,
 ];
 
-pub(crate) const ANY: &[Check] = checks![ctrl_c_prints_the_interval_under_way];
+pub(crate) const ANY: &[Check] =
+    checks![ctrl_c_prints_the_interval_under_way, times_are_those_of_a_clock: alone];
 
 /// How often each CPU took an interrupt: by the name of its only handler, or by the kernel's label.
 pub(crate) fn kernel_counts() -> BTreeMap<String, Vec<u64>> {
@@ -176,4 +183,69 @@ fn ctrl_c_prints_the_interval_under_way(case: &Case) {
     stir();
     let ended = run.finish();
     assert_eq!(ended.stdout.iter().filter(|line| line.starts_with("HARDIRQ ")).count(), 1);
+}
+
+/// Many timers that end at once are one long call of the timer's handler, for which a program on its CPU stands still: no less
+/// than the call, and not much more.
+fn times_are_those_of_a_clock(case: &Case) {
+    const TIMERS: usize = 600;
+    const TRIES: usize = 10;
+    const AHEAD: Duration = Duration::from_millis(50);
+    const AROUND: Duration = Duration::from_millis(2);
+    if !cfg!(target_arch = "x86_64") {
+        skip("tracepoints of the CPU's own interrupts");
+    }
+    if fs::read_to_string("/sys/kernel/realtime").is_ok_and(|text| text.trim() == "1") {
+        skip("timers that end in an interrupt: PREEMPT_RT leaves them to a thread");
+    }
+    let net = Net::new();
+    let cpu = stay_on_a_cpu();
+    let timers: Vec<TimerFd> = (0..TIMERS)
+        .map(|_| TimerFd::new(TimerClock::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC).expect("a timer"))
+        .collect();
+    let mut told = Vec::new();
+    for _ in 0..TRIES {
+        let begin = Instant::now();
+        let runs = ["--json", "--json -d -N", "-N"]
+            .map(|options| case.launch(&format!("{options} --vectors -c {cpu}")).start(&net));
+        let (now, due) = (now(ClockId::CLOCK_MONOTONIC), Instant::now() + AHEAD);
+        let at = TimeSpec::from_duration(Duration::from_nanos(now) + AHEAD);
+        for timer in &timers {
+            timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME).expect("a time to come");
+        }
+        let (mut last, mut still) = (Instant::now(), Duration::ZERO);
+        while last < due + AROUND {
+            let now = Instant::now();
+            if now + AROUND > due {
+                still = still.max(now - last);
+            }
+            last = now;
+        }
+        let [sums, slots, text] = runs.map(Run::finish);
+        let most = begin.elapsed().as_nanos();
+        let still = still.as_nanos();
+        let rows = |ended: &Ended| -> Vec<serde_json::Value> {
+            let rows = ended.stdout.iter().filter_map(|line| serde_json::from_str(line).ok());
+            rows.filter(|row: &serde_json::Value| row["hardirq"] == "local_timer").collect()
+        };
+        let cell = |row: &serde_json::Value, name: &str| u128::from(row[name].as_u64().expect("a number"));
+        let rows_of_sums = rows(&sums);
+        let [row] = &rows_of_sums[..] else { sums.fail("one row of the timer") };
+        let longest = cell(row, "max_nsecs");
+        let total = (cell(row, "total_usecs") + 1) * 1000;
+        let slot = rows(&slots).last().map(|row| (cell(row, "low_nsecs"), cell(row, "high_nsecs")));
+        let (low, high) = slot.unwrap_or_else(|| slots.fail("a slot of the timer"));
+        let sum = u128::from(value(&text, "local_timer"));
+        for all in [total, sum] {
+            assert!(all >= longest / 2 && all <= most, "{all} ns in all, {longest} the longest, of {most}");
+        }
+        let half = still / 2;
+        if (half..=still).contains(&longest) && low <= still && high >= half && total >= half && sum >= half {
+            return;
+        }
+        told.push(format!(
+            "it stood still for {still} ns: {longest}, {low} to {high}, {total} and {sum} in all"
+        ));
+    }
+    panic!("times are not those of a clock, in any of {TRIES} runs: {told:#?}");
 }

@@ -47,7 +47,7 @@ fn the_header_is_exactly_these_bytes(case: &Case) {
 }
 
 /// The CPU that this thread, from now on, stays on.
-fn stay_on_a_cpu() -> usize {
+pub(crate) fn stay_on_a_cpu() -> usize {
     let allowed = sched_getaffinity(Pid::from_raw(0)).expect("its own");
     let cpu =
         (0..CpuSet::count()).rev().find(|&cpu| allowed.is_set(cpu) == Ok(true)).expect("it runs on one");
