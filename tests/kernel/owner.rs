@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use netbcc::registry::TOOLS;
 use netbcc::sys::btf::{self, Wanted};
@@ -455,9 +456,14 @@ fn a_state_from_before_the_start_has_a_time_where_it_is_asked_for(case: &Case) {
     let (server, client) = (net.peer("server"), net.peer("client"));
     let web = server.listen(net.v4_of(2, 80));
     let (near, far) = converse(&client, &web);
+    let before = Instant::now();
     let [run, plain] = ["--existing", ""].map(|words| case.launch(words).start(&net));
+    let started = Instant::now();
     let new = converse(&client, &web);
     let port = near.local().port();
+    // This pause is what is measured, not a wait for something.
+    thread::sleep(Duration::from_millis(150));
+    let least = started.elapsed();
     for (near, far) in [(near, far), new] {
         near.close();
         far.await_end();
@@ -466,6 +472,12 @@ fn a_state_from_before_the_start_has_a_time_where_it_is_asked_for(case: &Case) {
     for run in [&run, &plain] {
         let is_last = |row: &Row| row.get("RPORT") == port.to_string() && row.get("NEWSTATE") == "CLOSE";
         run.wait_for_row("the end", is_last);
+    }
+    let most = before.elapsed();
+    let bounds = least.as_secs_f64() * 1000.0..=most.as_secs_f64() * 1000.0;
+    for row in run.so_far().iter().filter(|row| row.get("MS").starts_with('>')) {
+        let since = row.get("MS").trim_start_matches('>').parse::<f64>().expect("a number");
+        row.must(bounds.contains(&since), format!("{bounds:?} ms since the start"));
     }
     let marked = |run: &Run<'_>| run.so_far().iter().filter(|row| row.get("MS").starts_with('>')).count();
     // ESTABLISHED of both ends of one connection; what follows was seen to begin.

@@ -538,17 +538,24 @@ fn life_begins_at_established(case: &Case) {
     net.far().ip("link set cable arp off\n");
     let (server, client) = (net.far_peer("server"), net.peer("client"));
     let web = server.listen(net.v4_of(2, 80));
-    let run = case.launch("-o +span_us").start(&net);
+    let run = case.launch("-o +span_us,conn_ms,first_ms").start(&net);
+    let began = Instant::now();
     let near = client.connect_as(web.address(), &How::plain().nonblocking());
+    let left = Instant::now();
     let port = near.local().port();
     // These two pauses are what is measured, not waits for something.
     thread::sleep(Duration::from_millis(200));
-    let opened = Instant::now();
+    let (opened, connecting) = (Instant::now(), left.elapsed());
     net.far().ip("link set cable arp on\n");
     let far = web.accept();
     near.await_writable();
     let established = Instant::now();
     thread::sleep(Duration::from_millis(100));
+    let connected = established - began;
+    far.send(1);
+    let silent = established.elapsed();
+    near.receive(1);
+    let read = opened.elapsed();
     let at_least = established.elapsed();
     near.close();
     far.await_end();
@@ -564,6 +571,14 @@ fn life_begins_at_established(case: &Case) {
         (row.number("SPAN_US") / 1000.0 - row.number("MS")).abs() <= 0.005_001,
         "as long in microseconds",
     );
+    // How long the SYN waited for its answer, and how long it was until the first byte was read.
+    for (column, least, most) in [("CONN_MS", connecting, connected), ("FIRST_MS", silent, read)] {
+        let ms = row.number(column);
+        row.must(
+            ms >= least.as_secs_f64() * 1000.0 - 1.0 && ms <= most.as_secs_f64() * 1000.0 + 1.0,
+            format!("{column} of {least:?} to {most:?}"),
+        );
+    }
     run.finish();
 }
 

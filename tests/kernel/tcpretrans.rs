@@ -79,6 +79,7 @@ fn lost_data_is_probed_for_and_sent_again_with_the_same_number(case: &Case) {
     let near = client.connect(web.address());
     let far = web.accept();
     drop_in(&net, "tcp dport 80");
+    let wire = wire(&net);
     near.send(100);
     // What nobody acknowledges goes on to be sent again, later and later.
     let rows = await_rows(&text, 3).first(3);
@@ -87,6 +88,9 @@ fn lost_data_is_probed_for_and_sent_again_with_the_same_number(case: &Case) {
     rows.are("IP", &[4; 3]).are("STATE", &["ESTABLISHED"; 3]).are("T>", &["L>", "R>", "R>"]);
     let number = rows[1].get("SEQ");
     rows.are("SEQ", &["0", number, number]);
+    let sent = data_to(&wire, 80);
+    rows[1]
+        .must(sent.iter().any(|number| number.to_string() == rows[1].get("SEQ")), format!("one of {sent:?}"));
     let row = &rows[1];
     row.must(row.number("SEQ") > 0.0, "a sequence number");
     row.reads(&format!(
@@ -307,6 +311,33 @@ fn ear(net: &Net) -> OwnedFd {
     net.near()
         .enter(|| socket(AddressFamily::Inet, SockType::Raw, flags, SockProtocol::Tcp))
         .expect("we are root")
+}
+
+/// A socket that hears all of IPv4 that comes in, before the firewall does.
+fn wire(net: &Net) -> OwnedFd {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    net.near()
+        .enter(|| socket(AddressFamily::Packet, SockType::Datagram, flags, SockProtocol::EthAll))
+        .expect("we are root")
+}
+
+/// The sequence numbers of the segments with data to this port that it heard.
+fn data_to(wire: &OwnedFd, port: u16) -> Vec<u32> {
+    let mut heard = Vec::new();
+    let mut packet = [0; 256];
+    while let Ok(bytes) = recv(wire.as_raw_fd(), &mut packet, MsgFlags::empty()) {
+        let bytes = bytes.min(packet.len());
+        let (begins, is_tcp) = (usize::from(packet[0] & 15) * 4, packet[9] == 6);
+        if packet[0] >> 4 != 4 || !is_tcp || bytes < begins + 20 {
+            continue;
+        }
+        let tcp = &packet[begins..bytes];
+        let has_data = tcp.len() > usize::from(tcp[12] >> 4) * 4;
+        if has_data && u16::from_be_bytes([tcp[2], tcp[3]]) == port {
+            heard.push(u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]));
+        }
+    }
+    heard
 }
 
 /// The SYN-ACKs of the ports of the check below, when it heard so many, or after a while.
