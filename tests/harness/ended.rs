@@ -21,6 +21,13 @@ pub struct Ended {
 }
 
 impl Ended {
+    /// Why this kernel cannot run the tool in the way that it was forced to, if that is how it ended.
+    pub fn refusal(&self) -> Option<String> {
+        const REFUSAL: &str = "this kernel does not offer";
+        (self.code == Some(1) && self.stderr.contains(REFUSAL))
+            .then(|| self.stderr.lines().next().unwrap_or_default().to_owned())
+    }
+
     /// Insists on the exit code.
     pub fn code(&self, code: i32) -> &Self {
         if self.code != Some(code) {

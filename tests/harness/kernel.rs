@@ -380,22 +380,32 @@ pub fn say(line: &str) {
     let _closed = writeln!(std::io::stdout().lock(), "{line}");
 }
 
-/// Asks the tool once per rung whether this kernel offers it.
-fn require_rung(case: Case) {
+/// Why this kernel cannot run the case's tool on its rung, if it says so. The tool is asked once: a start takes an emulated
+/// processor seconds.
+pub fn refusal_of(case: Case) -> Option<String> {
     type Refusals = HashMap<(&'static str, Rung), Option<String>>;
     static KNOWN: Mutex<Option<Refusals>> = Mutex::new(None);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    known
+        .get_or_insert_default()
+        .entry((case.tool, case.rung))
+        .or_insert_with(|| {
+            case.launch(least(case.tool)).refusal().inspect(|why| doctor_says_so_too(case, why))
+        })
+        .clone()
+}
+
+/// The least that a tool is to be told.
+pub fn least(tool: &str) -> &'static str {
+    if tool == "netqtop" { "-n lo" } else { "" }
+}
+
+/// Ends the running check as skipped if this kernel does not offer the case's rung.
+fn require_rung(case: Case) {
     if case.rung == Rung::Any {
         return;
     }
-    let lacking = {
-        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        known
-            .get_or_insert_default()
-            .entry((case.tool, case.rung))
-            .or_insert_with(|| case.launch("").refusal().inspect(|why| doctor_says_so_too(case, why)))
-            .clone()
-    };
-    if let Some(why) = lacking {
+    if let Some(why) = refusal_of(case) {
         lacks_rung(case.rung, &why);
     }
 }

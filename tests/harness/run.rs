@@ -45,9 +45,6 @@ pub const PATIENCE: Duration = Duration::from_mins(2);
 /// runs again if it fails: the row is most likely one of those.
 const PATIENCE_WITH_LOST: Duration = Duration::from_secs(30);
 
-/// What a tool says when the kernel lacks the rung that it was forced to.
-const REFUSAL: &str = "this kernel does not offer";
-
 /// The binary under test.
 pub fn binary() -> PathBuf {
     std::env::var_os("NETBCC_BIN").map_or_else(
@@ -370,12 +367,25 @@ impl Launch {
         let (rung, mut started) = (self.rung, self.spawn());
         if !started.gets_ready() {
             let ended = started.wait();
-            if ended.stderr.contains(REFUSAL) {
-                lacks_rung(rung, ended.stderr.lines().next().unwrap_or_default());
+            if let Some(why) = ended.refusal() {
+                lacks_rung(rung, &why);
             }
             return Err(ended);
         }
         Ok(Run::of(started, json, net))
+    }
+
+    /// Starts the tool and waits until its hooks are attached.
+    ///
+    /// # Errors
+    /// This kernel cannot run the tool in this way: what the tool says.
+    pub fn start_if_offered(self, net: &Net) -> Result<Run<'_>, String> {
+        let mut started = self.spawn();
+        if started.gets_ready() {
+            return Ok(Run::of(started, false, net));
+        }
+        let ended = started.wait();
+        Err(ended.refusal().unwrap_or_else(|| ended.fail("the tool ended before it was ready")))
     }
 
     /// Starts a tool that is nobody's, to run for as long as the calling thread does; nothing if it cannot.
@@ -418,9 +428,7 @@ impl Launch {
         if started.gets_ready() {
             return None;
         }
-        let ended = started.wait();
-        (ended.code == Some(1) && ended.stderr.contains(REFUSAL))
-            .then(|| ended.stderr.lines().next().unwrap_or_default().to_owned())
+        started.wait().refusal()
     }
 }
 

@@ -5,12 +5,12 @@ use std::sync::LazyLock;
 
 use netbcc_tests::checks;
 use netbcc_tests::ended::Ended;
-use netbcc_tests::kernel::{Case, Check, Rung};
+use netbcc_tests::kernel::{Case, Check, Rung, least, refusal_of};
 use netbcc_tests::net::Net;
 use netbcc_tests::run::{Copy, Launch};
 use serde_json::Value;
 
-use crate::engine::{least, tools};
+use crate::engine::tools;
 
 /// Alone, for all tools are loaded on all rungs: seconds of work where a processor is emulated.
 pub(crate) const CHECKS: &[Check] = checks![
@@ -126,7 +126,7 @@ fn a_way_works_if_the_tool_can_be_forced_to_it(_: &Case) {
                 *hooks.entry(sees).or_insert(false) |= works;
             }
             let works = !hooks.is_empty() && hooks.values().all(|works| *works);
-            let refusal = Launch::new(tool, least(tool)).rung(rung).refusal();
+            let refusal = refusal_of(Case { tool, rung });
             assert_eq!(works, refusal.is_none(), "{tool} by {}: {refusal:?}", rung.name());
         }
     }

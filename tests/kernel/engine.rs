@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use netbcc::sys::btf::{self, VMLINUX, Wanted};
 use netbcc_tests::checks;
-use netbcc_tests::kernel::{Case, Check, Rung, skip};
+use netbcc_tests::kernel::{Case, Check, Rung, least, skip};
 use netbcc_tests::net::{END_PORT, Net};
 use netbcc_tests::raw::{program, program_begins, program_exists};
 use netbcc_tests::run::{
@@ -58,11 +58,6 @@ pub(crate) const CHECKS: &[Check] = checks![
 /// The tools that there are.
 pub(crate) fn tools() -> impl Iterator<Item = &'static str> + Clone {
     netbcc::registry::TOOLS.iter().map(|entry| entry.spec.name)
-}
-
-/// The least that a tool must be told.
-pub(crate) fn least(tool: &str) -> &'static str {
-    if tool == "netqtop" { "-n lo" } else { "" }
 }
 
 fn copies_run_side_by_side(_: &Case) {

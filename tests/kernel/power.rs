@@ -9,12 +9,10 @@ use std::time::{Duration, Instant};
 use netbcc::sys::btf::{self, Wanted};
 use netbcc::sys::confine::confine;
 use netbcc_tests::checks;
-use netbcc_tests::kernel::{Case, Check};
+use netbcc_tests::kernel::{Case, Check, least};
 use netbcc_tests::net::Net;
 use netbcc_tests::raw::Map;
 use netbcc_tests::run::{Copy, Launch, PATIENCE, Run};
-
-use crate::engine::least;
 
 pub(crate) const CHECKS: &[Check] =
     checks![once_it_runs_it_has_no_power, an_ordinary_user_needs_the_power_of_two_file_capabilities];

@@ -73,12 +73,8 @@ fn no_program_grows_unnoticed(_: &Case) {
                 RungName::RawTp => Rung::RawTp,
                 RungName::Uprobe => Rung::Uprobe,
             };
-            let launch = || Launch::new(tool, most(tool)).rung(rung);
-            if launch().refusal().is_some() {
-                continue;
-            }
             let net = Net::new();
-            let run = launch().start(&net);
+            let Ok(run) = Launch::new(tool, most(tool)).rung(rung).start_if_offered(&net) else { continue };
             for id in programs_of(run.pid()) {
                 let raw::Program { name: program, verified: insns, .. } =
                     raw::program(id).expect("the tool holds it");

@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::setup::{self, satisfy};
-use crate::shell::{output, run, say, target, workspace};
+use crate::shell::{cargo, output, run, say, target, workspace};
 
 /// How long each target runs, unless the command line says otherwise.
 const SECONDS: u32 = 60;
@@ -92,6 +92,14 @@ pub(crate) fn targets() -> Result<Vec<String>> {
 
 fn sources() -> PathBuf {
     workspace().join("tests/fuzz")
+}
+
+/// The product's own compiler looks at all targets.
+pub(crate) fn check() -> Command {
+    let mut cmd = cargo();
+    cmd.args(["check", "--locked", "--manifest-path"]).arg(sources().join("Cargo.toml"));
+    cmd.arg("--target-dir").arg(target().join("fuzz-check"));
+    cmd
 }
 
 /// Builds all targets; answers the folder where they are.

@@ -250,6 +250,8 @@ pub(crate) fn lint() -> Result<ExitCode> {
     phases.begin("fmt and clippy");
     let mut tiers = Run::new(vec![format!("{} (here)", release())]);
     tiers.lints()?;
+    // The tests build them with a compiler of their own, and run them.
+    tiers.check("fuzz", &mut fuzz::check())?;
     tiers.ended(&Options::default(), &phases)
 }
 

@@ -247,9 +247,10 @@ fn all() -> Vec<Form> {
     let listeners = ["--listeners", "--listeners --json"];
     all.extend(forms::<Tcpsynbl, _>(&listeners, tcpsynbl::listeners::table, |_, data| {
         let listener = event::<netbcc_common::tcpsynbl::Listener>(data)?;
-        let [is_exact] = take(data);
+        let [known] = take(data);
         let (longest, refused) = (u32::from_ne_bytes(take(data)), u64::from_ne_bytes(take(data)));
-        let row = tcpsynbl::listeners::Row::new(listener, longest, (refused, is_exact % 2 == 0));
+        let refused = (known % 4 < 3).then_some(refused);
+        let row = tcpsynbl::listeners::Row::new(listener, longest, (refused, known % 2 == 0));
         Some((listener.born_ns, row))
     }));
     all.extend(forms::<Softirqs, _>(&["", "-N", "-C", "--json"], softirqs::table, |_, data| {
