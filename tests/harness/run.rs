@@ -297,7 +297,7 @@ impl Launch {
     fn spawn(self) -> Started {
         let described = self.describe();
         // Whatever a test looks at: every JSON row of every run is what the tool's schema says.
-        let has_rows = self.args[0] != "doctor" && self.args.iter().any(|arg| arg == "--json");
+        let has_rows = self.args[0] != "doctor" && self.writes_json();
         let schema = has_rows.then(|| Schema::of(&self.args[0]));
         let mut command = Command::new(&self.program);
         command.args(&self.args).stdin(self.stdin.unwrap_or_else(Stdio::null));
@@ -353,6 +353,11 @@ impl Launch {
         Started { described, child, out, err, ready, schema, laws }
     }
 
+    /// Whether its rows are JSON.
+    fn writes_json(&self) -> bool {
+        self.args.iter().any(|arg| arg == "--json")
+    }
+
     /// Starts the tool and waits until its hooks are attached.
     pub fn start(self, net: &Net) -> Run<'_> {
         self.try_start(net).unwrap_or_else(|ended| ended.fail("the tool ended before it was ready"))
@@ -363,8 +368,8 @@ impl Launch {
     /// # Errors
     /// The tool ended before it was ready.
     pub fn try_start(self, net: &Net) -> Result<Run<'_>, Ended> {
-        let json = self.args.iter().any(|arg| arg == "--json");
-        let (rung, mut started) = (self.rung, self.spawn());
+        let (json, rung) = (self.writes_json(), self.rung);
+        let mut started = self.spawn();
         if !started.gets_ready() {
             let ended = started.wait();
             if let Some(why) = ended.refusal() {
@@ -380,9 +385,10 @@ impl Launch {
     /// # Errors
     /// This kernel cannot run the tool in this way: what the tool says.
     pub fn start_if_offered(self, net: &Net) -> Result<Run<'_>, String> {
+        let json = self.writes_json();
         let mut started = self.spawn();
         if started.gets_ready() {
-            return Ok(Run::of(started, false, net));
+            return Ok(Run::of(started, json, net));
         }
         let ended = started.wait();
         Err(ended.refusal().unwrap_or_else(|| ended.fail("the tool ended before it was ready")))
@@ -409,8 +415,8 @@ impl Launch {
 
     /// Starts the tool, and does not wait for anything.
     pub fn begin(self, net: &Net) -> Run<'_> {
-        let (json, started) = (self.args.iter().any(|arg| arg == "--json"), self.spawn());
-        Run::of(started, json, net)
+        let json = self.writes_json();
+        Run::of(self.spawn(), json, net)
     }
 
     /// Starts a tool, and ends it at once where it gets ready; else what it said.

@@ -58,7 +58,8 @@ cargo xtask test [FILTER] [--all|--smoke] [--kernels LIST|all] [--quick|--no-vm|
                                              Debian's arm64 kernels and each tool's plainest rows (=all: everything);
                                              --scatter receives the tests' packets on whichever processor their
                                              addresses say
-cargo xtask lint                             what of it reads the source only: format and lints
+cargo xtask lint                             what of it reads the source only: format and lints; and whether the fuzz
+                                             targets compile
 cargo xtask fuzz [TARGET] [--seconds N]      one fuzz target, or each, for N (60) seconds
 cargo xtask vm --kernel K [--arch aarch64] [--icount] [--timeout SECONDS] [-- COMMAND...]
                                              a shell in a guest with kernel K (6.1, 5.10-rt, 7.3, ...), or one command
